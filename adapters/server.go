@@ -1,0 +1,291 @@
+package adapters
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// An Endpoint is an address to listen on, with TLS where it is set.
+type Endpoint struct {
+	Address string
+	TLS     *tls.Config
+}
+
+// A Server accepts the connections of one protocol and gives each to its
+// ConnServer on a goroutine of its own. It is an Adapter.
+type Server struct {
+	name      string
+	endpoints []Endpoint
+	limits    Limits
+	gate      *Gate
+	serve     ConnServer
+	log       *slog.Logger
+
+	listeners []net.Listener
+	ctx       context.Context // ends when Close begins
+	stop      context.CancelFunc
+	conns     sync.WaitGroup
+
+	mu   sync.Mutex // guards open
+	open map[net.Conn]struct{}
+}
+
+// NewServer makes a server. The gate is shared by all servers of a broker.
+func NewServer(name string, endpoints []Endpoint, limits Limits, gate *Gate, serve ConnServer, log *slog.Logger) *Server {
+	ctx, stop := context.WithCancel(context.Background())
+	return &Server{
+		name: name, endpoints: endpoints, limits: limits, gate: gate, serve: serve, log: log.With("protocol", name),
+		ctx: ctx, stop: stop, open: make(map[net.Conn]struct{}),
+	}
+}
+
+// Start takes the sockets.
+func (s *Server) Start(ctx context.Context) error {
+	for _, e := range s.endpoints {
+		l, err := Listen(ctx, e, s.limits, s.gate)
+		if err != nil {
+			for _, l := range s.listeners {
+				l.Close()
+			}
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		s.listeners = append(s.listeners, l)
+	}
+	return nil
+}
+
+// Addrs are the addresses that Start took.
+func (s *Server) Addrs() []net.Addr {
+	addrs := make([]net.Addr, len(s.listeners))
+	for i, l := range s.listeners {
+		addrs[i] = l.Addr()
+	}
+	return addrs
+}
+
+// Serve accepts until Close.
+func (s *Server) Serve() error {
+	var accepting sync.WaitGroup
+	for _, l := range s.listeners {
+		accepting.Go(func() { s.accept(l) })
+	}
+	accepting.Wait()
+	s.conns.Wait()
+	return nil
+}
+
+func (s *Server) accept(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			s.log.Warn("accept failed", "err", err)
+			select {
+			case <-time.After(50 * time.Millisecond):
+			case <-s.ctx.Done():
+			}
+			continue
+		}
+		s.mu.Lock()
+		s.open[c] = struct{}{}
+		s.mu.Unlock()
+		s.conns.Go(func() {
+			err := s.serve.ServeConn(s.ctx, c)
+			c.Close()
+			s.mu.Lock()
+			delete(s.open, c)
+			s.mu.Unlock()
+			if err != nil {
+				s.log.Debug("connection ended", "remote", c.RemoteAddr().String(), "err", err)
+			}
+		})
+	}
+}
+
+// Close stops accepting and ends the context of every connection, whose
+// ConnServer says goodbye; what is left when ctx ends is cut.
+func (s *Server) Close(ctx context.Context) error {
+	for _, l := range s.listeners {
+		l.Close()
+	}
+	s.stop()
+	ended := make(chan struct{})
+	go func() { s.conns.Wait(); close(ended) }()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	for c := range s.open {
+		c.Close()
+	}
+	s.mu.Unlock()
+	<-ended
+	return ctx.Err()
+}
+
+// Listen takes a socket whose connections pass the gate, and speak TLS where
+// the endpoint has it. The TLS handshake is done by the first Read or Write,
+// on the connection's own goroutine and under its deadline.
+func Listen(ctx context.Context, e Endpoint, limits Limits, gate *Gate) (net.Listener, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", e.Address)
+	if err != nil {
+		return nil, err
+	}
+	l = &gatedListener{Listener: l, gate: gate}
+	if e.TLS != nil {
+		l = tls.NewListener(l, e.TLS)
+	}
+	return l, nil
+}
+
+// A Gate bounds what one remote address may do, over all listeners: how many
+// connections it has, how many a second are new, how many logins a minute
+// fail. Loopback addresses are not bounded in the number and rate of their
+// connections.
+type Gate struct {
+	limits Limits
+
+	mu    sync.Mutex // guards addrs
+	addrs map[netip.Addr]*gateEntry
+}
+
+type gateEntry struct {
+	conns    int
+	arrivals *rate.Limiter
+	failures *rate.Limiter
+	seen     time.Time
+}
+
+// gateAddresses is how many addresses the gate remembers before it forgets
+// those without a connection that were not seen for a minute.
+const gateAddresses = 10_000
+
+// NewGate makes a gate.
+func NewGate(limits Limits) *Gate {
+	return &Gate{limits: limits, addrs: make(map[netip.Addr]*gateEntry)}
+}
+
+func (g *Gate) entry(a netip.Addr) *gateEntry {
+	now := time.Now()
+	e := g.addrs[a]
+	if e == nil {
+		if len(g.addrs) >= gateAddresses {
+			for a, e := range g.addrs {
+				if e.conns == 0 && now.Sub(e.seen) > time.Minute {
+					delete(g.addrs, a)
+				}
+			}
+		}
+		e = &gateEntry{
+			arrivals: rate.NewLimiter(rate.Limit(g.limits.ConnRatePerAddress), max(1, int(5*g.limits.ConnRatePerAddress))),
+			failures: rate.NewLimiter(rate.Limit(float64(g.limits.LoginFailuresPerAddress)/60), g.limits.LoginFailuresPerAddress),
+		}
+		g.addrs[a] = e
+	}
+	e.seen = now
+	return e
+}
+
+func addrOf(a net.Addr) netip.Addr {
+	if t, ok := a.(*net.TCPAddr); ok {
+		return t.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
+}
+
+// enter counts a new connection, or refuses it.
+func (g *Gate) enter(a net.Addr) bool {
+	ip := addrOf(a)
+	if ip.IsLoopback() {
+		return true
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	e := g.entry(ip)
+	if e.conns >= g.limits.ConnsPerAddress || !e.arrivals.Allow() {
+		return false
+	}
+	e.conns++
+	return true
+}
+
+func (g *Gate) leave(a net.Addr) {
+	ip := addrOf(a)
+	if ip.IsLoopback() {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if e := g.addrs[ip]; e != nil {
+		e.conns--
+	}
+}
+
+// LoginFailed counts a failed login from an address.
+func (g *Gate) LoginFailed(a net.Addr) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.entry(addrOf(a)).failures.Allow()
+}
+
+// MayLogin reports whether an address has failed logins left. An adapter asks
+// before it looks at credentials.
+func (g *Gate) MayLogin(a net.Addr) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.entry(addrOf(a)).failures.Tokens() >= 1
+}
+
+type gatedListener struct {
+	net.Listener
+	gate *Gate
+}
+
+func (l *gatedListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if l.gate.enter(c.RemoteAddr()) {
+			return &gatedConn{Conn: c, gate: l.gate}, nil
+		}
+		c.Close()
+	}
+}
+
+// A gatedConn leaves the gate once, when it is closed. Its SyscallConn is the
+// socket's, for readers that wait without a buffer.
+type gatedConn struct {
+	net.Conn
+	gate *Gate
+	once sync.Once
+}
+
+func (c *gatedConn) Close() error {
+	c.once.Do(func() { c.gate.leave(c.RemoteAddr()) })
+	return c.Conn.Close()
+}
+
+func (c *gatedConn) SyscallConn() (syscall.RawConn, error) {
+	s, ok := c.Conn.(syscall.Conn)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	return s.SyscallConn()
+}

@@ -1,0 +1,435 @@
+package core
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Options are what a broker is made of.
+type Options struct {
+	// Engine keeps the log; the broker closes it.
+	Engine Engine
+	// Authorizer says who may do what; nil is AllowAll.
+	Authorizer Authorizer
+	// Policies of retention, first match wins; none keeps everything.
+	Policies []Policy
+	// ReclaimEvery is how often space is reclaimed; 0 is every minute.
+	ReclaimEvery time.Duration
+	// Limits; a zero field is the default's.
+	Limits Limits
+	// Logger; nil discards.
+	Logger *slog.Logger
+}
+
+// Keys of the state. Each is followed by a name.
+const (
+	keyQueue    = "q/" // a queue's definition, JSON
+	keyPosition = "p/" // a queue's position
+	keyExchange = "x/" // an exchange's definition, JSON
+	keyRetained = "r/" // a topic's retained value: its offset
+	keyDelayed  = "t/" // a delayed message: its offset, by due time
+	keyID       = "d/" // a message ID: its time and offset, by topic
+	keyOnce     = "o/" // Envelope.Once: its time and offset
+)
+
+// A Broker routes, queues and delivers.
+type Broker struct {
+	engine     Engine
+	authorizer Authorizer
+	open       bool // nobody has to be asked
+	limits     Limits
+	policies   []Policy
+	log        *slog.Logger
+	stats      Stats
+
+	journal    *journal
+	dispatcher *dispatcher
+	pumps      *pumpPool
+	flusher    *flusher
+	delayed    *delayed
+	reclaimer  *reclaimer
+
+	// mu guards queues and exchanges. It may be held while the journal is
+	// entered and while a queue's mutex is taken, not while the dispatcher's
+	// is.
+	mu        sync.RWMutex
+	queues    map[string]*queue
+	exchanges map[string]*exchange
+}
+
+// Open recovers the broker from its engine's log and state and starts it. It
+// blocks for the disk.
+func Open(ctx context.Context, o Options) (*Broker, error) {
+	b := &Broker{
+		engine: o.Engine, authorizer: o.Authorizer, limits: withDefaults(o.Limits), policies: o.Policies, log: o.Logger,
+		queues: make(map[string]*queue), exchanges: make(map[string]*exchange),
+	}
+	if b.authorizer == nil {
+		b.authorizer, b.open = AllowAll{}, true
+	}
+	if b.log == nil {
+		b.log = slog.New(slog.DiscardHandler)
+	}
+	b.dispatcher = newDispatcher(b)
+	_, end := o.Engine.Bounds()
+	b.dispatcher.position.Store(uint64(end))
+	b.journal = newJournal(o.Engine, b.limits, b.dispatcher.in)
+	b.pumps = newPumpPool()
+	b.flusher = newFlusher(b)
+	b.delayed = newDelayed(b)
+	b.reclaimer = newReclaimer(b, o.ReclaimEvery)
+	if err := b.load(); err != nil {
+		return nil, err
+	}
+	b.journal.start()
+	b.dispatcher.start()
+	b.pumps.start(b)
+	b.flusher.start()
+	b.delayed.start()
+	b.reclaimer.start()
+	return b, ctx.Err()
+}
+
+// load makes the exchanges and queues that the state knows.
+func (b *Broker) load() error {
+	for _, d := range builtinExchanges {
+		b.exchanges[d.Name] = &exchange{ExchangeDefinition: d}
+	}
+	for key, value := range b.engine.State(keyExchange, "") {
+		var d ExchangeDefinition
+		if err := json.Unmarshal(value, &d); err != nil {
+			return fmt.Errorf("%w: state %q: %w", ErrCorrupt, key, err)
+		}
+		b.exchanges[d.Name] = &exchange{ExchangeDefinition: d}
+	}
+	for key, value := range b.engine.State(keyQueue, "") {
+		if err := b.loadQueue(key[len(keyQueue):], value); err != nil {
+			return fmt.Errorf("state %q: %w", key, err)
+		}
+	}
+	for key, value := range b.engine.State(keyPosition, "") {
+		q := b.queues[key[len(keyPosition):]]
+		if q == nil {
+			continue
+		}
+		next, idle, out, err := parsePosition(value)
+		if err != nil {
+			return fmt.Errorf("state %q: %w", key, err)
+		}
+		q.next, q.out, q.waiting = next, out, out.len()
+		if !idle.IsZero() {
+			q.idle = idle
+		}
+	}
+	for _, q := range b.queues {
+		q.mu.Lock()
+		q.awaitExpiry()
+		q.mu.Unlock()
+	}
+	b.journal.memory.load(b.engine)
+	return nil
+}
+
+func (b *Broker) loadQueue(name string, value []byte) error {
+	var s queueState
+	if err := json.Unmarshal(value, &s); err != nil {
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	q := &queue{name: name, settings: s.Settings, idle: time.Now()}
+	q.init(b, q)
+	bs := make([]*bound, len(s.Bindings))
+	for i, bd := range s.Bindings {
+		bs[i] = &bound{
+			Binding: Binding{Filter: bd.Filter, Exchange: bd.Exchange, Key: bd.Key, Tag: bd.Tag, Settlement: bd.Settlement},
+			from:    bd.From, until: bd.Until,
+		}
+		if bd.Exchange != "" {
+			if bs[i].exchange = b.exchanges[bd.Exchange]; bs[i].exchange == nil {
+				return fmt.Errorf("%w: a binding leads away from the exchange %q, which is not there", ErrCorrupt, bd.Exchange)
+			}
+			if bd.Until == 0 {
+				bs[i].count(1)
+			}
+		}
+		if i == 0 || bd.From < q.next {
+			q.next = bd.From
+		}
+	}
+	q.setBindings(bs)
+	b.queues[name] = q
+	return nil
+}
+
+// Limits are the limits in force.
+func (b *Broker) Limits() Limits { return b.limits }
+
+// Close stops the broker: what was handed in is made durable and confirmed,
+// the engine is closed. Adapters have been closed before.
+func (b *Broker) Close(ctx context.Context) error {
+	b.reclaimer.close()
+	b.delayed.close()
+	b.pumps.close()
+	b.mu.RLock()
+	for _, q := range b.queues {
+		q.mu.Lock()
+		for _, t := range []*time.Timer{q.timer, q.expiry} {
+			if t != nil {
+				t.Stop()
+			}
+		}
+		q.mu.Unlock()
+	}
+	b.mu.RUnlock()
+	b.flusher.close()
+	b.journal.close()
+	b.dispatcher.stopped.Wait()
+	return b.engine.Close(ctx)
+}
+
+// storageFailed is told of a commit that was not made durable.
+func (b *Broker) storageFailed(err error) {
+	if b.stats.StorageFailures.Add(1) == 1 {
+		b.log.Error("log failed, nothing is confirmed until it is opened anew", "err", err)
+	} else if errors.Is(err, ErrStorageFull) {
+		b.log.Warn("log full", "err", err)
+	}
+}
+
+// withDefaults fills in what is zero.
+func withDefaults(l Limits) Limits {
+	d := DefaultLimits()
+	for _, f := range []struct{ v, d *int }{
+		{&l.MessageBytes, &d.MessageBytes},
+		{&l.HeaderCount, &d.HeaderCount},
+		{&l.HeaderBytes, &d.HeaderBytes},
+		{&l.Subscriptions, &d.Subscriptions},
+		{&l.InFlight, &d.InFlight},
+		{&l.MaxInFlight, &d.MaxInFlight},
+		{&l.Outstanding, &d.Outstanding},
+		{&l.PendingBytes, &d.PendingBytes},
+		{&l.Queues, &d.Queues},
+		{&l.Exchanges, &d.Exchanges},
+		{&l.DedupIDs, &d.DedupIDs},
+	} {
+		if *f.v == 0 {
+			*f.v = *f.d
+		}
+	}
+	if l.DedupWindow == 0 {
+		l.DedupWindow = d.DedupWindow
+	}
+	return l
+}
+
+// A flusher journals the positions that have changed, all of them every 20 ms,
+// so that settling costs neither a record nor a sync. A position lost in a
+// crash means a redelivery, never a loss.
+type flusher struct {
+	b    *Broker
+	mu   sync.Mutex // guards list; the last mutex to be taken
+	list []*queue
+
+	wake    chan struct{}
+	stop    chan struct{}
+	stopped sync.WaitGroup
+}
+
+const (
+	flushEvery = 20 * time.Millisecond
+	// flushRound is how many positions are journaled in one go.
+	flushRound = 256
+)
+
+func newFlusher(b *Broker) *flusher {
+	return &flusher{b: b, wake: make(chan struct{}, 1), stop: make(chan struct{})}
+}
+
+func (f *flusher) add(q *queue) {
+	f.mu.Lock()
+	f.list = append(f.list, q)
+	first := len(f.list) == 1
+	f.mu.Unlock()
+	if first {
+		select {
+		case f.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (f *flusher) start() {
+	f.stopped.Go(func() {
+		for {
+			select {
+			case <-f.stop:
+				f.flush()
+				return
+			case <-f.wake:
+			}
+			select {
+			case <-f.stop:
+			case <-time.After(flushEvery):
+			}
+			f.flush()
+		}
+	})
+}
+
+func (f *flusher) flush() {
+	f.mu.Lock()
+	list := f.list
+	f.list = nil
+	f.mu.Unlock()
+	for len(list) > 0 {
+		n := min(len(list), flushRound)
+		p, err := f.b.journal.enterUnbounded()
+		if err != nil {
+			return
+		}
+		for _, q := range list[:n] {
+			q.putPosition(p)
+		}
+		f.b.journal.leave()
+		list = list[n:]
+	}
+}
+
+func (f *flusher) close() {
+	close(f.stop)
+	f.stopped.Wait()
+}
+
+// A reclaimer frees, now and then, what nobody needs any more.
+type reclaimer struct {
+	b       *Broker
+	every   time.Duration
+	stop    chan struct{}
+	stopped sync.WaitGroup
+}
+
+func newReclaimer(b *Broker, every time.Duration) *reclaimer {
+	if every <= 0 {
+		every = time.Minute
+	}
+	return &reclaimer{b: b, every: every, stop: make(chan struct{})}
+}
+
+func (r *reclaimer) start() {
+	if len(r.b.policies) == 0 {
+		return
+	}
+	r.stopped.Go(func() {
+		t := time.NewTicker(r.every)
+		defer t.Stop()
+		for {
+			select {
+			case <-r.stop:
+				return
+			case <-t.C:
+			}
+			got, err := r.b.engine.Reclaim(r.b.pumps.ctx, Retention{Policies: r.b.policies, Needs: r.b.needs(), Now: time.Now()})
+			if err != nil && !errors.Is(err, context.Canceled) {
+				r.b.log.Error("space not reclaimed", "err", err)
+			} else if got.Records > 0 {
+				r.b.stats.ReclaimedBytes.Add(uint64(got.Bytes))
+				r.b.log.Info("space reclaimed", "records", got.Records, "bytes", got.Bytes, "first", uint64(got.First))
+			}
+		}
+	})
+}
+
+func (r *reclaimer) close() {
+	close(r.stop)
+	r.stopped.Wait()
+}
+
+// needs gathers what must stay whatever the policies say: retained values,
+// delayed messages, and what a pinned queue has not settled.
+func (b *Broker) needs() Needs {
+	n := &brokerNeeds{b: b, delayed: make(map[Offset]bool)}
+	for _, value := range b.engine.State(keyDelayed, "") {
+		if at, ok := retainedOffset(value); ok {
+			n.delayed[at] = true
+		}
+	}
+	b.mu.RLock()
+	qs := make([]*queue, 0, len(b.queues))
+	for _, q := range b.queues {
+		if !q.settings.Unpinned {
+			qs = append(qs, q)
+		}
+	}
+	b.mu.RUnlock()
+	for _, q := range qs {
+		next, out := q.position()
+		need := queueNeeds{bindings: q.bound(), next: next}
+		if len(out) > 0 {
+			need.out = make(map[Offset]bool, len(out))
+			for _, e := range out {
+				need.out[e.offset] = true
+			}
+		}
+		n.queues = append(n.queues, need)
+	}
+	return n
+}
+
+type brokerNeeds struct {
+	b       *Broker
+	delayed map[Offset]bool
+	queues  []queueNeeds
+}
+
+type queueNeeds struct {
+	bindings []*bound
+	next     Offset
+	out      map[Offset]bool
+}
+
+func (n *brokerNeeds) Of(topic string) func(Offset) bool {
+	if strings.HasPrefix(topic, DelayedPrefix) {
+		return func(at Offset) bool { return n.delayed[at] }
+	}
+	var of []*queueNeeds
+	for i := range n.queues {
+		q := &n.queues[i]
+		for _, bd := range q.bindings {
+			if bd.matches(topic, max(bd.from, 1)) {
+				of = append(of, q)
+				break
+			}
+		}
+	}
+	retained := Offset(0)
+	if value, err := n.b.engine.Get(keyRetained + topic); err == nil {
+		retained, _ = retainedOffset(value)
+	}
+	if len(of) == 0 && retained == 0 {
+		return nil
+	}
+	return func(at Offset) bool {
+		if at == retained {
+			return true
+		}
+		for _, q := range of {
+			if q.out[at] {
+				return true
+			}
+			if at < q.next {
+				continue
+			}
+			for _, bd := range q.bindings {
+				if bd.matches(topic, at) {
+					return true
+				}
+			}
+		}
+		return false
+	}
+}

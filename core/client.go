@@ -1,0 +1,386 @@
+package core
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A Receipt is the connection's own number for something it wants confirmed: a
+// packet id, a receipt's index. 0 means that nobody waits.
+type Receipt uint64
+
+// A Confirmation tells what became of a publish.
+type Confirmation struct {
+	Receipt Receipt
+	// Offset of the message; of the first one where the publish was found to
+	// be a repetition (Duplicate).
+	Offset    Offset
+	Duplicate bool
+	// Err is why the message was refused or could not be made durable.
+	Err error
+}
+
+// A Confirmer is a connection that publishes. Confirm gets confirmations in
+// the order of the publishes, each once. It must not block; the slice is only
+// lent.
+type Confirmer interface{ Confirm([]Confirmation) }
+
+// A Receiver is the adapter's side of a consumer. Its methods are called by one
+// goroutine at a time, never by the one that is inside a call of the consumer.
+// They must not block. They may still be called while, but not after,
+// [Consumer.Close] runs.
+type Receiver interface {
+	// Deliver takes deliveries: encode them into the connection's outbox. The
+	// slice, and all that the deliveries point to, is only lent.
+	Deliver(batch []Delivery)
+	// Notice tells of something other than a message.
+	Notice(Notice)
+}
+
+// A Notice tells a consumer of something other than a message.
+type Notice struct {
+	Kind NoticeKind
+	// From and To are the range of a gap, To exclusive.
+	From, To Offset
+	// Err says why, where there is a reason.
+	Err error
+}
+
+// A NoticeKind says what a Notice is about.
+type NoticeKind uint8
+
+const (
+	// NoticeGap: messages in a range of offsets are not there any more.
+	NoticeGap NoticeKind = iota + 1
+	// NoticeCaughtUp: the reader has read all that was there when it began;
+	// what follows is live. It comes once, also where there was nothing.
+	NoticeCaughtUp
+	// NoticeRevoked: the consumer was ended: another one took over, or the
+	// right was withdrawn. Nothing follows.
+	NoticeRevoked
+	// NoticeDeleted: the queue was deleted. Nothing follows.
+	NoticeDeleted
+	// NoticeFailed: the log could not be read. Nothing follows.
+	NoticeFailed
+)
+
+// Credit is how much a consumer may still be sent. Each delivery takes its
+// Envelope.Size of Bytes, and one of Messages unless it comes Settled. Nothing
+// is delivered while either is not positive; the last delivery may overdraw
+// Bytes.
+type Credit struct{ Messages, Bytes int }
+
+// A Settlement says which deliveries of a binding wait to be settled.
+type Settlement uint8
+
+const (
+	// SettleNever: every delivery is accepted as it is handed over.
+	SettleNever Settlement = iota
+	// SettleGuaranteed: those wait that were published AtLeastOnce or better.
+	SettleGuaranteed
+	// SettleAlways: every delivery waits.
+	SettleAlways
+)
+
+// A Binding leads from a filter, or from an exchange and a key, to a queue or a
+// reader.
+type Binding struct {
+	// Filter of topics, or empty where Exchange is set.
+	Filter Filter
+	// Exchange and Key: Key is compared as the exchange's kind says.
+	Exchange, Key string
+	// Tag is the adapter's own; deliveries carry the tags of the bindings
+	// that matched.
+	Tag uint64
+	// Settlement of the deliveries; where several bindings match, the
+	// strictest holds.
+	Settlement Settlement
+}
+
+// A Subscription is a live or replaying reader of topics. Nothing is kept of
+// it once it ends.
+type Subscription struct {
+	Bindings []Binding
+	// From is where it begins. Where it is not Latest, the bindings are fixed.
+	From From
+	// Retained sends the retained values that match first.
+	Retained bool
+}
+
+// A Consumption is an attachment to a queue, which it makes at first use if
+// Create is set.
+type Consumption struct {
+	Queue string
+	// Create makes the queue, with Settings (nil: the defaults) and Bindings,
+	// if it does not exist; without it, that is ErrNotFound. If it exists,
+	// Settings and Bindings are not looked at, but for Settings.Kind: it must
+	// be that of the queue's name (GroupQueue, SessionQueue), so that nobody
+	// gets at a group or session by naming it like a queue.
+	Create   bool
+	Settings *QueueSettings
+	Bindings []Binding
+	// From is where a new queue's bindings begin.
+	From From
+	// Exclusive takes the queue over: the consumers it had are revoked.
+	Exclusive bool
+	// Settlement of this consumer's deliveries; where a binding of the queue
+	// is stricter, the binding's holds.
+	Settlement Settlement
+}
+
+// BindOptions go with [Consumer.Bind].
+type BindOptions struct {
+	// Retained sends the retained values that match.
+	Retained bool
+}
+
+// An Outcome is how a delivery was settled.
+type Outcome uint8
+
+const (
+	// Accepted: done.
+	Accepted Outcome = iota + 1
+	// Released: to be delivered again, after the queue's backoff.
+	Released
+	// Rejected: to the dead letters.
+	Rejected
+)
+
+// SettleOptions go with a settlement. The zero value is the usual case.
+type SettleOptions struct {
+	// Through settles everything that the consumer holds up to and including
+	// the offset.
+	Through bool
+	// Delay replaces the queue's backoff for a released message; NoDelay is
+	// none.
+	Delay time.Duration
+	// Reason stands in a dead letter.
+	Reason string
+	// Credit is granted with the settlement.
+	Credit Credit
+	// Receipt is confirmed to the client once the settlement is durable.
+	Receipt Receipt
+}
+
+// NoDelay releases a message at once.
+const NoDelay time.Duration = -1
+
+// A Settling is one settlement within a transaction.
+type Settling struct {
+	Consumer *Consumer
+	Offset   Offset
+	Outcome  Outcome
+	Options  SettleOptions
+}
+
+// A Transaction is publishes and settlements that take effect together or not
+// at all.
+type Transaction struct {
+	Publish []*Envelope
+	Settle  []Settling
+}
+
+// A ReadRequest is one finite pull of messages.
+type ReadRequest struct {
+	Filters []Filter
+	From    From
+	// Until ends the reading before that offset; 0 is the log's end.
+	Until Offset
+	// Limit and MaxBytes bound the page; 0 is 100 and 1 MiB.
+	Limit, MaxBytes int
+	// Wait for the first message, where there is none yet.
+	Wait time.Duration
+}
+
+// A Page is what a ReadRequest found. It belongs to the caller.
+type Page struct {
+	Messages []Delivery
+	// Next is where to go on.
+	Next Offset
+	// More says that the limit, not the log's end, ended the page.
+	More bool
+	Gaps []Gap
+}
+
+// A LeaseRequest asks for messages of a queue without a lasting consumer.
+type LeaseRequest struct {
+	Consumption
+	// Max is how many messages at the most, from 1 to the limit MaxInFlight.
+	Max int
+	// Wait for the first message, where there is none yet.
+	Wait time.Duration
+	// For is how long they are leased; 0 is the queue's own lease.
+	For time.Duration
+}
+
+// A Lease is a message that its Token's holder has until Until.
+type Lease struct {
+	Delivery // belongs to the caller
+	Token    string
+	Until    time.Time
+}
+
+// A RetainedValue is one topic's retained message. It belongs to the caller.
+type RetainedValue = Delivery
+
+// A Client is one authenticated peer's hold on the broker and the only way in.
+// All methods may be called from several goroutines, but the publishes of one
+// client must not overlap: their order is the order of the calls.
+type Client struct {
+	broker    *Broker
+	principal *Principal
+	publisher Publisher
+	confirmer Confirmer
+
+	confirmations []Confirmation // the dispatcher's scratch
+	confirming    sync.Mutex     // held while the confirmer is called
+	closed        bool           // guarded by confirming
+
+	mu        sync.Mutex // guards what follows
+	consumers map[*Consumer]struct{}
+	ended     bool
+	rights    map[right]error
+	rules     uint64 // the authorizer's version that rights are of
+}
+
+type right struct {
+	action   Action
+	resource string
+}
+
+// Connect authenticates a peer. It blocks as long as the authorizer does. The
+// confirmer may be nil where nothing is published with a receipt. Wrong
+// credentials are ErrUnauthenticated.
+func (b *Broker) Connect(ctx context.Context, cr Credentials, confirm Confirmer) (*Client, error) {
+	p, err := b.authorizer.Authenticate(ctx, cr)
+	if err != nil {
+		return nil, err
+	}
+	return &Client{
+		broker: b, principal: p, confirmer: confirm,
+		publisher: Publisher{Principal: p.Name, Client: strings.Clone(cr.Client), Protocol: cr.Protocol},
+	}, nil
+}
+
+// Principal is who the client is.
+func (c *Client) Principal() *Principal { return c.principal }
+
+// Close ends the client's consumers and frees it. Publishes that were handed in
+// are still made durable; the Confirmer is not called after Close has returned.
+// Who calls it must hold no lock that the client's receivers or its confirmer
+// take.
+func (c *Client) Close() {
+	c.mu.Lock()
+	c.ended = true
+	ks := make([]*Consumer, 0, len(c.consumers))
+	for k := range c.consumers {
+		ks = append(ks, k)
+	}
+	c.mu.Unlock()
+	for _, k := range ks {
+		k.Close()
+	}
+	c.confirming.Lock()
+	defer c.confirming.Unlock()
+	c.closed = true
+}
+
+// confirm hands the gathered confirmations over. The dispatcher calls it.
+func (c *Client) confirm() {
+	c.confirming.Lock()
+	defer c.confirming.Unlock()
+	if !c.closed && c.confirmer != nil {
+		c.confirmer.Confirm(c.confirmations)
+	}
+	clear(c.confirmations)
+	if c.confirmations = c.confirmations[:0]; cap(c.confirmations) > keepBatch {
+		c.confirmations = nil
+	}
+}
+
+func (c *Client) remember(k *Consumer) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return ErrClosed
+	}
+	if c.consumers == nil {
+		c.consumers = make(map[*Consumer]struct{})
+	}
+	c.consumers[k] = struct{}{}
+	return nil
+}
+
+func (c *Client) forgetConsumer(k *Consumer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.consumers, k)
+}
+
+// authorize asks the authorizer and keeps its answer.
+func (c *Client) authorize(a Action, resource string) error {
+	b := c.broker
+	if b.open {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if v := b.authorizer.Version(); c.rights == nil || c.rules != v || len(c.rights) >= rightsTopics {
+		c.rights, c.rules = make(map[right]error), v
+	}
+	err, known := c.rights[right{a, resource}]
+	if !known {
+		err = b.authorizer.Authorize(c.principal, a, resource)
+		c.rights[right{a, strings.Clone(resource)}] = err
+	}
+	return err
+}
+
+// mayBind says why the client may not have a binding.
+func (c *Client) mayBind(bd Binding) error {
+	if bd.Exchange != "" {
+		if bd.Filter != "" {
+			return fmt.Errorf("%w: a binding has a filter or an exchange, not both", ErrInvalid)
+		}
+		if err := CheckExchangeName(bd.Exchange); err != nil {
+			return err
+		}
+		return c.authorize(Subscribe, ExchangeTopic(bd.Exchange, bd.Key))
+	}
+	if _, err := ParseFilter(string(bd.Filter)); err != nil {
+		return err
+	}
+	if queue, ok := QueueOf(string(bd.Filter)); ok {
+		return fmt.Errorf("%w: the queue %q is consumed, not subscribed to", ErrInvalid, queue)
+	}
+	if strings.HasPrefix(string(bd.Filter), "$") && !c.mayReadDollar(string(bd.Filter)) {
+		return fmt.Errorf("%w: the filter %q leads to the broker's own topics", ErrNotAuthorized, bd.Filter)
+	}
+	return c.authorize(Subscribe, string(bd.Filter))
+}
+
+// mayReadDollar: of the topics that begin with a dollar sign, only an inbox can
+// be subscribed to, and only by its whole name, which is its secret.
+func (c *Client) mayReadDollar(filter string) bool {
+	return strings.HasPrefix(filter, InboxPrefix) && len(filter) > len(InboxPrefix) && Filter(filter).Exact()
+}
+
+// mayConsume says why the client may not consume a queue. Groups and sessions
+// are views of topics: who may subscribe may consume them.
+func (c *Client) mayConsume(queue string, bindings []Binding) error {
+	if kindOf(queue) == KindQueue {
+		if err := CheckQueueName(queue); err != nil {
+			return err
+		}
+		return c.authorize(Consume, QueueTopic(queue))
+	}
+	for _, bd := range bindings {
+		if err := c.mayBind(bd); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,313 @@
+package core
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A Consumer is one attachment to a queue, or a reader of topics. None of its
+// methods blocks for the disk unless it says so.
+type Consumer struct {
+	client     *Client
+	receiver   Receiver
+	cursor     *cursor
+	queue      *queue // nil for a reader of topics
+	settlement Settlement
+
+	calling sync.Mutex // held while the receiver is called
+	ended   bool       // the receiver is not called any more; guarded by calling
+
+	// What follows is guarded by cursor.mu.
+
+	credit Credit
+	rights map[string]bool // whether a topic may be delivered
+	rules  uint64          // the authorizer's version that rights are of
+
+	batch []Delivery // the scratch of whoever runs the cursor
+}
+
+// deliver calls the receiver, unless the consumer has ended.
+func (k *Consumer) deliver(ds []Delivery) {
+	if len(ds) == 0 {
+		return
+	}
+	k.calling.Lock()
+	defer k.calling.Unlock()
+	if !k.ended {
+		k.client.broker.stats.Delivered.Add(uint64(len(ds)))
+		k.receiver.Deliver(ds)
+	}
+}
+
+func (k *Consumer) notice(n Notice) {
+	k.calling.Lock()
+	defer k.calling.Unlock()
+	if !k.ended {
+		k.receiver.Notice(n)
+	}
+}
+
+// end lets the receiver finish what it is in, and never calls it again.
+func (k *Consumer) end() {
+	k.calling.Lock()
+	defer k.calling.Unlock()
+	k.ended = true
+}
+
+// mayReceive asks the authorizer, once for each topic. Queues, exchanges and
+// inboxes are asked for when a consumer begins. cursor.mu is held.
+func (k *Consumer) mayReceive(topic string) bool {
+	b := k.client.broker
+	if b.open || topic[0] == '$' {
+		return true
+	}
+	if v := b.authorizer.Version(); k.rights == nil || k.rules != v || len(k.rights) >= rightsTopics {
+		k.rights, k.rules = make(map[string]bool), v
+	}
+	may, known := k.rights[topic]
+	if !known {
+		may = b.authorizer.Authorize(k.client.principal, Deliver, topic) == nil
+		k.rights[strings.Clone(topic)] = may
+	}
+	if !may {
+		b.stats.Withheld.Add(1)
+	}
+	return may
+}
+
+// rightsTopics bounds how many topics' answers of the authorizer are kept.
+const rightsTopics = 1024
+
+// charge takes a delivery's cost from the credit. cursor.mu is held.
+func (k *Consumer) charge(d *Delivery) {
+	k.credit.Bytes -= d.Size()
+	if !d.Settled {
+		k.credit.Messages--
+	}
+}
+
+func (c Credit) positive() bool { return c.Messages > 0 && c.Bytes > 0 }
+
+// Grant adds credit.
+func (k *Consumer) Grant(c Credit) {
+	k.cursor.mu.Lock()
+	defer k.cursor.mu.Unlock()
+	k.grant(c)
+}
+
+// grant adds credit; cursor.mu is held.
+func (k *Consumer) grant(c Credit) {
+	k.credit.Messages += c.Messages
+	k.credit.Bytes += c.Bytes
+	k.cursor.wake()
+}
+
+// Settle ends a delivery. An offset that this consumer does not hold is
+// ErrNotHeld; a reader of topics holds nothing, and there Settle only grants
+// opts.Credit and confirms opts.Receipt.
+func (k *Consumer) Settle(at Offset, o Outcome, opts SettleOptions) error {
+	if k.queue == nil {
+		k.Grant(opts.Credit)
+		if opts.Receipt != 0 {
+			return k.client.settled(nil, opts.Receipt)
+		}
+		return nil
+	}
+	return k.queue.settle(k, at, o, opts)
+}
+
+// Extend lengthens the lease of a held delivery to by from now.
+func (k *Consumer) Extend(at Offset, by time.Duration) error {
+	if k.queue == nil {
+		return nil
+	}
+	return k.queue.extend(func(e *outEntry) bool { return e.holder == k && e.state == entryHeld }, at, by)
+}
+
+// Bind adds a binding, or replaces the one with the same filter (or the same
+// exchange and key), from now on; with a queue it blocks until that is durable.
+func (k *Consumer) Bind(ctx context.Context, b Binding, opts BindOptions) error {
+	if err := k.client.mayBind(b); err != nil {
+		return err
+	}
+	if err := k.cursor.bind(b, k.cursor.b.dispatcher.end(), opts.Retained); err != nil {
+		return err
+	}
+	if k.queue == nil {
+		return nil
+	}
+	return k.queue.save(ctx)
+}
+
+// Unbind removes one, with a queue durably. One that is not there is
+// ErrNotFound.
+func (k *Consumer) Unbind(ctx context.Context, b Binding) error {
+	if err := k.cursor.unbind(b); err != nil {
+		return err
+	}
+	if k.queue == nil {
+		return nil
+	}
+	return k.queue.save(ctx)
+}
+
+// Bindings are those it has, in order.
+func (k *Consumer) Bindings() []Binding { return k.cursor.list() }
+
+// Queue is the queue's name, empty for a reader.
+func (k *Consumer) Queue() string {
+	if k.queue == nil {
+		return ""
+	}
+	return k.queue.name
+}
+
+// Position is the offset of the next message that it looks at.
+func (k *Consumer) Position() Offset {
+	d := k.cursor.b.dispatcher
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	k.cursor.mu.Lock()
+	defer k.cursor.mu.Unlock()
+	if k.cursor.live && !k.cursor.feeding.Load() {
+		return d.end()
+	}
+	return k.cursor.next
+}
+
+// Close releases what the consumer holds, at once and without backoff. After it
+// has returned, the receiver is not called any more. Who calls it must hold no
+// lock that the receiver takes.
+func (k *Consumer) Close() {
+	if k.queue != nil {
+		k.queue.leave(k)
+	} else {
+		k.cursor.end()
+	}
+	k.end()
+	k.client.forgetConsumer(k)
+}
+
+// bind adds a binding that begins at an offset. An ended binding stays until
+// the cursor has read past its end.
+func (c *cursor) bind(b Binding, from Offset, retained bool) error {
+	nb := &bound{Binding: b, from: from}
+	if b.Exchange != "" {
+		if nb.exchange = c.b.exchange(b.Exchange); nb.exchange == nil {
+			return fmt.Errorf("%w: there is no exchange %q", ErrNotFound, b.Exchange)
+		}
+	}
+	d := c.b.dispatcher
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone {
+		return ErrClosed
+	}
+	var bs []*bound
+	for _, o := range c.bound() {
+		switch {
+		case o.until != 0:
+			if o.until > c.next && !c.live {
+				bs = append(bs, o)
+			}
+			continue
+		case o.same(&b):
+			if o = c.endBinding(o); o != nil {
+				bs = append(bs, o)
+			}
+		default:
+			bs = append(bs, o)
+		}
+	}
+	if len(bs) >= c.b.limits.Subscriptions {
+		return fmt.Errorf("%w: %d bindings, at most %d are allowed", ErrLimit, len(bs)+1, c.b.limits.Subscriptions)
+	}
+	c.setBindings(append(bs, nb))
+	nb.count(1)
+	if c.attached {
+		d.index.add(c, nb)
+	}
+	if retained && b.Exchange == "" {
+		c.unlive()
+		c.snapshots = append(c.snapshots, snapshot{bound: nb})
+		c.wake()
+	}
+	return nil
+}
+
+// endBinding takes a binding out of the index and returns it ended, or nil if
+// nothing is left to read for it. Both locks are held.
+func (c *cursor) endBinding(o *bound) *bound {
+	if c.attached {
+		c.b.dispatcher.index.remove(o)
+	}
+	o.count(-1)
+	if c.live && !c.feeding.Load() {
+		return nil
+	}
+	ended := *o
+	ended.until = c.b.dispatcher.end()
+	if ended.until <= c.next {
+		return nil
+	}
+	return &ended
+}
+
+func (c *cursor) unbind(b Binding) error {
+	d := c.b.dispatcher
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var bs []*bound
+	found := false
+	for _, o := range c.bound() {
+		if o.until == 0 && o.same(&b) {
+			found = true
+			if o = c.endBinding(o); o == nil {
+				continue
+			}
+		}
+		bs = append(bs, o)
+	}
+	if !found {
+		return fmt.Errorf("%w: no such binding", ErrNotFound)
+	}
+	c.setBindings(bs)
+	return nil
+}
+
+// list returns the bindings that have not ended.
+func (c *cursor) list() []Binding {
+	var bs []Binding
+	for _, b := range c.bound() {
+		if b.until == 0 {
+			bs = append(bs, b.Binding)
+		}
+	}
+	return bs
+}
+
+// end takes the cursor out of everything, for good.
+func (c *cursor) end() {
+	d := c.b.dispatcher
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone {
+		return
+	}
+	c.detach()
+	c.gone = true
+	for _, b := range c.bound() {
+		if b.until == 0 {
+			b.count(-1)
+		}
+	}
+}

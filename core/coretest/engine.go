@@ -1,0 +1,190 @@
+// Package coretest holds what tests of the core and of engines share: a model
+// of an engine to compare with.
+package coretest
+
+import (
+	"context"
+	"encoding/binary"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sluicemq/sluice/core"
+)
+
+// An Engine is the model of a core.Engine: the simplest thing that keeps its
+// contract, for as long as the process lives. Fail makes every later Append
+// fail. Hold, where it is set, is called before each Append is done.
+type Engine struct {
+	Hold func()
+
+	mu      sync.Mutex // guards what follows
+	records []core.Record
+	state   map[string][]byte
+	first   core.Offset
+	end     core.Offset
+	failed  error
+	closed  bool
+}
+
+// NewEngine makes an empty model.
+func NewEngine() *Engine {
+	return &Engine{state: make(map[string][]byte), first: 1, end: 1}
+}
+
+// Fail makes every later Append fail.
+func (g *Engine) Fail(err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.failed = err
+}
+
+// Append implements core.Engine.
+func (g *Engine) Append(b *core.Batch, done func(*core.Batch, core.Offset, error)) {
+	if g.Hold != nil {
+		g.Hold()
+	}
+	g.mu.Lock()
+	first, err := g.end, g.failed
+	if err == nil {
+		for i := range b.Len() {
+			r, perr := b.Record(i)
+			if perr != nil {
+				panic(perr)
+			}
+			r.Offset, r.Time = g.end, b.Time
+			g.records = append(g.records, r)
+			g.end++
+		}
+		for _, c := range b.Changes {
+			switch {
+			case c.Value == nil:
+				delete(g.state, c.Key)
+			case c.OffsetOf > 0:
+				v := slices.Clone(c.Value)
+				g.state[c.Key] = binary.BigEndian.AppendUint64(v, uint64(first)+uint64(c.OffsetOf-1))
+			default:
+				g.state[c.Key] = slices.Clone(c.Value)
+			}
+		}
+	}
+	g.mu.Unlock()
+	go done(b, first, err)
+}
+
+// Read implements core.Engine.
+func (g *Engine) Read(ctx context.Context, from, limit core.Offset, filters *core.FilterSet, buf *core.ReadBuffer) (core.Offset, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if from < g.first {
+		buf.Gaps = append(buf.Gaps, core.Gap{From: from, To: g.first})
+		from = g.first
+	}
+	i, _ := slices.BinarySearchFunc(g.records, from, func(r core.Record, o core.Offset) int { return int(r.Offset) - int(o) })
+	bytes := 0
+	for ; i < len(g.records); i++ {
+		r := g.records[i]
+		if limit != 0 && r.Offset >= limit {
+			return max(limit, from), nil
+		}
+		if filters != nil && !filters.Match(r.Topic) {
+			continue
+		}
+		if len(buf.Records) >= buf.MaxRecords || bytes > 0 && bytes+len(r.Body) > buf.MaxBytes {
+			return r.Offset, nil
+		}
+		bytes += len(r.Body) + 1
+		buf.Records = append(buf.Records, r)
+	}
+	if limit != 0 && limit < g.end {
+		return max(limit, from), nil
+	}
+	return max(g.end, from), nil
+}
+
+// Bounds implements core.Engine.
+func (g *Engine) Bounds() (core.Offset, core.Offset) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.first, g.end
+}
+
+// OffsetAt implements core.Engine.
+func (g *Engine) OffsetAt(t time.Time) (core.Offset, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, r := range g.records {
+		if r.Time >= t.UnixMilli() {
+			return r.Offset, nil
+		}
+	}
+	return g.end, nil
+}
+
+// Get implements core.Engine.
+func (g *Engine) Get(key string) ([]byte, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.state[key]), nil
+}
+
+// State implements core.Engine.
+func (g *Engine) State(prefix, from string) iter.Seq2[string, []byte] {
+	return func(yield func(string, []byte) bool) {
+		g.mu.Lock()
+		state := maps.Clone(g.state)
+		g.mu.Unlock()
+		for _, key := range slices.Sorted(maps.Keys(state)) {
+			if strings.HasPrefix(key, prefix) && key >= from && !yield(key, state[key]) {
+				return
+			}
+		}
+	}
+}
+
+// Reclaim implements core.Engine: it drops from the log's beginning what is not
+// kept, up to the first record that is.
+func (g *Engine) Reclaim(_ context.Context, r core.Retention) (core.Reclaimed, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var got core.Reclaimed
+	kept := g.records[:0:0]
+	for _, rec := range g.records {
+		if g.keeps(r, rec) {
+			kept = append(kept, rec)
+			continue
+		}
+		got.Records++
+		got.Bytes += int64(len(rec.Body))
+	}
+	g.records = kept
+	if g.first = g.end; len(kept) > 0 {
+		g.first = kept[0].Offset
+	}
+	got.First = g.first
+	return got, nil
+}
+
+func (g *Engine) keeps(r core.Retention, rec core.Record) bool {
+	for _, p := range r.Policies {
+		if slices.ContainsFunc(p.Filters, func(f core.Filter) bool { return f.Match(rec.Topic) }) {
+			if p.Age > 0 && r.Now.UnixMilli()-rec.Time > p.Age.Milliseconds() {
+				need := r.Needs.Of(rec.Topic)
+				return need != nil && need(rec.Offset)
+			}
+			return true
+		}
+	}
+	return true
+}
+
+// Close implements core.Engine. The model can be opened again: it is as it was.
+func (g *Engine) Close(context.Context) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = true
+	return nil
+}

@@ -1,0 +1,424 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A cursor is a place in the log from which a reader or a queue goes on. It is
+// in one of four states:
+//
+//	idle     it waits for credit; nobody works on it
+//	queued   a pump will work on it
+//	running  a pump reads the log for it and delivers
+//	live     it stands at the log's end and the dispatcher feeds it
+//
+// From live it becomes idle when the dispatcher finds no credit for a record,
+// or when it is kicked because there is something besides new records to
+// deliver. From idle, credit or a kick queues it. A pump makes it live once it
+// stands where the dispatcher does. No state needs a goroutine of its own.
+type cursor struct {
+	b     *Broker
+	owner owner
+
+	// bindings is replaced, not changed, under the dispatcher's mutex.
+	bindings atomic.Pointer[[]*bound]
+
+	// live and hits are guarded by the dispatcher's mutex; hits is the
+	// dispatcher's own once it is taken.
+	live bool
+	hits []hit
+	// feeding is set while the dispatcher has hits that it has not delivered:
+	// then next is not yet true and a pump keeps its hands off.
+	feeding atomic.Bool
+
+	mu        sync.Mutex // guards what follows; the owner's fields too
+	state     cursorState
+	next      Offset // the next offset to look at; while live, the dispatcher's position counts
+	snapshots []snapshot
+	tail      Offset // where the log ended when a reader began; 0 once it was told
+	filters   *FilterSet
+	attached  bool // its bindings stand in the index
+	gone      bool // closed, for good
+}
+
+type cursorState uint8
+
+const (
+	cursorIdle cursorState = iota
+	cursorQueued
+	cursorRunning
+	cursorLive
+)
+
+// An owner is what a cursor delivers for: a reader, or a queue.
+type owner interface {
+	// take gives away deliveries, in order, and sets the cursor's next offset:
+	// to end, or to the first that was not taken because credit ended, which
+	// it reports. It is called by whoever runs the cursor, without a lock, and
+	// may change ds.
+	take(ds []Delivery, end Offset) (all bool)
+	// offer gives away one retained value and reports whether there was
+	// credit for it.
+	offer(d Delivery) bool
+	// chores does what is due besides reading on, such as redeliveries.
+	// It returns false if it has to come back.
+	chores(p *pump) (done bool)
+	// ready reports whether a delivery could be taken; cursor.mu is held.
+	ready() bool
+	// busy reports whether there are chores to do now; cursor.mu is held.
+	busy() bool
+	// notice tells the consumers.
+	notice(Notice)
+}
+
+// setBindings replaces the bindings. The dispatcher's mutex and cursor.mu are
+// held.
+func (c *cursor) setBindings(bs []*bound) {
+	for i, b := range bs {
+		b.order = i
+	}
+	filters := make([]Filter, len(bs))
+	for i, b := range bs {
+		filters[i] = b.filter()
+	}
+	c.bindings.Store(&bs)
+	c.filters = NewFilterSet(filters...)
+}
+
+func (c *cursor) bound() []*bound { return *c.bindings.Load() }
+
+// attach puts the cursor's bindings into the index. The dispatcher's mutex and
+// cursor.mu are held.
+func (c *cursor) attach() {
+	if c.attached {
+		return
+	}
+	c.attached = true
+	for _, b := range c.bound() {
+		if b.until == 0 {
+			c.b.dispatcher.index.add(c, b)
+		}
+	}
+}
+
+// detach takes the cursor out of the index and out of the dispatcher's hands.
+// The dispatcher's mutex and cursor.mu are held.
+func (c *cursor) detach() {
+	if c.attached {
+		c.attached = false
+		for _, b := range c.bound() {
+			if b.until == 0 {
+				c.b.dispatcher.index.remove(b)
+			}
+		}
+	}
+	c.unlive()
+}
+
+// unlive takes a live cursor from the dispatcher. Both locks are held.
+func (c *cursor) unlive() {
+	if !c.live {
+		return
+	}
+	c.live = false
+	c.state = cursorIdle
+	if !c.feeding.Load() {
+		c.next = c.b.dispatcher.end()
+	}
+}
+
+// kick makes a pump look at the cursor, whatever state it is in. No lock is
+// held.
+func (c *cursor) kick() {
+	d := c.b.dispatcher
+	d.mu.Lock()
+	c.mu.Lock()
+	c.unlive()
+	c.wake()
+	c.mu.Unlock()
+	d.mu.Unlock()
+}
+
+// wake queues an idle cursor. cursor.mu is held. While the dispatcher has hits
+// in hand it does nothing: fed looks again.
+func (c *cursor) wake() {
+	if c.state == cursorIdle && !c.feeding.Load() && !c.gone && (c.ready() || c.owner.busy()) {
+		c.state = cursorQueued
+		c.b.pumps.push(c)
+	}
+}
+
+func (c *cursor) ready() bool { return c.attached && c.owner.ready() }
+
+// fed delivers what the dispatcher has for the cursor, up to end.
+func (c *cursor) fed(ds []Delivery, end Offset) {
+	all := c.owner.take(ds, end)
+	if !all {
+		c.b.dispatcher.mu.Lock()
+		c.live = false
+		c.b.dispatcher.mu.Unlock()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.feeding.Store(false)
+	if !all {
+		c.state = cursorIdle
+	}
+	if c.state == cursorIdle {
+		c.wake()
+	}
+}
+
+// goLive hands the cursor to the dispatcher if it stands where the dispatcher
+// does. A pump calls it.
+func (c *cursor) goLive() bool {
+	d := c.b.dispatcher
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.next < d.end() || len(c.snapshots) > 0 || !c.ready() || c.owner.busy() || c.gone || c.tail != 0 {
+		return false
+	}
+	c.state = cursorLive
+	c.live = true
+	return true
+}
+
+// A pumpPool works on the cursors that are behind: a few goroutines, each with
+// buffers of its own, take turns over the cursors that are queued.
+type pumpPool struct {
+	mu     sync.Mutex // guards queue and closed
+	more   sync.Cond
+	queue  []*cursor
+	closed bool
+
+	ctx     context.Context // ends when close begins
+	stop    context.CancelFunc
+	stopped sync.WaitGroup
+}
+
+// pumpCount is how many cursors are read for at the same time.
+const pumpCount = 4
+
+func newPumpPool() *pumpPool {
+	p := new(pumpPool)
+	p.more.L = &p.mu
+	p.ctx, p.stop = context.WithCancel(context.Background())
+	return p
+}
+
+func (p *pumpPool) start(b *Broker) {
+	for range pumpCount {
+		p.stopped.Go(func() { (&pump{b: b, ctx: p.ctx}).run(p) })
+	}
+}
+
+func (p *pumpPool) push(c *cursor) {
+	p.mu.Lock()
+	p.queue = append(p.queue, c)
+	p.mu.Unlock()
+	p.more.Signal()
+}
+
+func (p *pumpPool) close() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.stop()
+	p.more.Broadcast()
+	p.stopped.Wait()
+}
+
+// A pump reads the log for one cursor at a time.
+type pump struct {
+	b   *Broker
+	ctx context.Context
+
+	buf        ReadBuffer
+	envelopes  []Envelope
+	deliveries []Delivery
+	tags       []uint64
+}
+
+const (
+	pumpRecords = 256
+	pumpBytes   = 256 << 10
+	// pumpRounds is how many reads a cursor gets before the next one's turn.
+	pumpRounds = 8
+)
+
+func (p *pump) run(pool *pumpPool) {
+	for {
+		pool.mu.Lock()
+		for len(pool.queue) == 0 && !pool.closed {
+			pool.more.Wait()
+		}
+		if pool.closed {
+			pool.mu.Unlock()
+			return
+		}
+		c := pool.queue[0]
+		pool.queue[0] = nil
+		if pool.queue = pool.queue[1:]; len(pool.queue) == 0 {
+			pool.queue = nil
+		}
+		pool.mu.Unlock()
+		p.turn(c)
+	}
+}
+
+// turn works on a cursor until it is live, has nothing to do, or has had its
+// share.
+func (p *pump) turn(c *cursor) {
+	c.mu.Lock()
+	c.state = cursorRunning
+	c.mu.Unlock()
+	for range pumpRounds {
+		if !p.step(c) {
+			if c.goLive() {
+				return
+			}
+			break
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.state = cursorIdle
+	if c.gone {
+		return
+	}
+	// What is left to do keeps it in the queue; a credit that came in the
+	// meantime is seen here.
+	if c.owner.busy() || c.ready() && (len(c.snapshots) > 0 || c.tail != 0 || c.next <= c.b.dispatcher.end()) {
+		c.wake()
+	}
+}
+
+// step does one read's worth of work and reports whether there may be more.
+func (p *pump) step(c *cursor) bool {
+	if !c.owner.chores(p) {
+		return true
+	}
+	c.mu.Lock()
+	if c.gone || !c.ready() {
+		c.mu.Unlock()
+		return false
+	}
+	if len(c.snapshots) > 0 {
+		s := c.snapshots[0]
+		c.mu.Unlock()
+		p.snapshot(c, s)
+		return true
+	}
+	next, filters, tail := c.next, c.filters, c.tail
+	c.mu.Unlock()
+
+	end := p.b.dispatcher.end()
+	if next >= end {
+		if tail != 0 {
+			c.caughtUp()
+		}
+		return false
+	}
+	p.limit(pumpRecords, pumpBytes)
+	after, err := p.b.engine.Read(p.ctx, next, end, filters, &p.buf)
+	if err != nil {
+		if !errors.Is(err, context.Canceled) {
+			p.b.log.Error("log not readable", "offset", next, "err", err)
+			c.owner.notice(Notice{Kind: NoticeFailed, Err: err})
+		}
+		c.mu.Lock()
+		c.next = end
+		c.mu.Unlock()
+		return false
+	}
+	for _, g := range p.buf.Gaps {
+		c.owner.notice(Notice{Kind: NoticeGap, From: g.From, To: g.To})
+	}
+	ds := p.decode(c.bound())
+	all := c.owner.take(ds, after)
+	clear(p.deliveries)
+	if tail != 0 && after >= tail && all {
+		c.caughtUp()
+	}
+	return all
+}
+
+// tellCaughtUp has the cursor's consumers told once all that is there now has
+// been read.
+func (c *cursor) tellCaughtUp() {
+	c.mu.Lock()
+	c.tail = c.b.dispatcher.end()
+	c.mu.Unlock()
+	c.kick()
+}
+
+func (c *cursor) caughtUp() {
+	c.mu.Lock()
+	c.tail = 0
+	c.mu.Unlock()
+	c.owner.notice(Notice{Kind: NoticeCaughtUp})
+}
+
+func (p *pump) limit(records, bytes int) {
+	p.buf.Reset()
+	p.buf.MaxRecords, p.buf.MaxBytes = records, bytes
+}
+
+// decode makes deliveries of what was read and matches the bindings.
+func (p *pump) decode(bs []*bound) []Delivery {
+	now := time.Now()
+	n := len(p.buf.Records)
+	p.envelopes = slices.Grow(p.envelopes[:0], n)[:n]
+	ds := p.deliveries[:0]
+	p.tags = p.tags[:0]
+	for i := range p.buf.Records {
+		r := &p.buf.Records[i]
+		start := len(p.tags)
+		matched, settlement := false, SettleNever
+		for _, b := range bs {
+			if b.matches(r.Topic, r.Offset) {
+				matched = true
+				p.tags = append(p.tags, b.Tag)
+				settlement = max(settlement, b.Settlement)
+			}
+		}
+		if !matched {
+			continue
+		}
+		e := &p.envelopes[i]
+		if err := r.Envelope(e); err != nil {
+			p.b.log.Error("record not readable", "offset", r.Offset, "err", err)
+			p.b.stats.Unreadable.Add(1)
+			continue
+		}
+		if e.Expired(now) {
+			p.b.stats.Expired.Add(1)
+			continue
+		}
+		ds = append(ds, Delivery{
+			Envelope: e, Offset: r.Offset, Attempt: 1,
+			Tags: p.tags[start:len(p.tags):len(p.tags)], Settled: settled(settlement, e),
+		})
+	}
+	p.deliveries = ds
+	return ds
+}
+
+// readOne reads the record at an offset; nil if it is not there any more.
+func (p *pump) readOne(at Offset) (*Record, error) {
+	p.limit(1, pumpBytes)
+	if _, err := p.b.engine.Read(p.ctx, at, at+1, nil, &p.buf); err != nil {
+		return nil, err
+	}
+	if len(p.buf.Records) == 0 {
+		return nil, nil
+	}
+	return &p.buf.Records[0], nil
+}

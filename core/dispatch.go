@@ -1,0 +1,199 @@
+package core
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// The dispatcher takes durable commits in order, delivers their records to the
+// cursors that are live, and then confirms them. It is one goroutine, so what
+// it does for one connection is in the log's order; it never waits for a
+// socket or the disk.
+type dispatcher struct {
+	b  *Broker
+	in chan *commit
+
+	mu    sync.Mutex // guards index; taken before any cursor's or queue's
+	index index
+	// position is the first offset not yet dispatched; written under mu, so
+	// that a cursor that stands there can become live without a gap or a
+	// repeat.
+	position atomic.Uint64
+
+	// What follows is the dispatcher's own scratch.
+
+	records    [chunk]Record
+	envelopes  [chunk]Envelope
+	decoded    [chunk]bool
+	touched    []*cursor
+	deliveries []Delivery
+	spareHits  [][]hit
+	confirmed  []*Client
+
+	stopped sync.WaitGroup
+}
+
+// chunk is how many records are matched, and then delivered, at a time: enough
+// that a socket gets many in one write, few enough to stay in the cache.
+const chunk = 128
+
+// A hit is one record for one cursor.
+type hit struct {
+	record int // in the chunk
+	match  *match
+}
+
+func newDispatcher(b *Broker) *dispatcher {
+	return &dispatcher{b: b, in: make(chan *commit, 1), index: newIndex()}
+}
+
+func (d *dispatcher) start() {
+	d.stopped.Go(func() {
+		for c := range d.in {
+			d.dispatch(c)
+		}
+	})
+}
+
+// end is the first offset not yet dispatched.
+func (d *dispatcher) end() Offset { return Offset(d.position.Load()) }
+
+func (d *dispatcher) dispatch(c *commit) {
+	if c.err == nil {
+		n := c.Len()
+		d.b.stats.Published.Add(uint64(n))
+		for i := 0; i < n; i += chunk {
+			d.deliver(c, i, min(i+chunk, n))
+		}
+	} else if c.Len() > 0 || c.Sync {
+		d.b.storageFailed(c.err)
+	}
+	d.b.journal.finish(c)
+	for _, f := range c.after {
+		f(c.first, c.err)
+	}
+	d.confirm(c)
+	d.b.journal.recycle(c)
+}
+
+// deliver delivers the records from i to j of a commit.
+func (d *dispatcher) deliver(c *commit, i, j int) {
+	now := time.Now()
+	d.mu.Lock()
+	for k := i; k < j; k++ {
+		r := &d.records[k-i]
+		*r = c.mustRecord(k)
+		r.Offset, r.Time = c.first+Offset(k), c.Time
+		d.decoded[k-i] = false
+		ms := d.index.match(r.Topic)
+		for m := range ms {
+			d.touch(ms[m].cursor, hit{k - i, &ms[m]})
+		}
+	}
+	end := c.first + Offset(j)
+	d.position.Store(uint64(end))
+	d.mu.Unlock()
+
+	for t, cur := range d.touched {
+		d.touched[t] = nil
+		ds := d.deliveries[:0]
+		for _, h := range cur.hits {
+			e := &d.envelopes[h.record]
+			if !d.decoded[h.record] {
+				d.decoded[h.record] = true
+				if err := d.records[h.record].Envelope(e); err != nil {
+					panic(err) // it was encoded here a moment ago
+				}
+			}
+			if e.Expired(now) {
+				d.b.stats.Expired.Add(1)
+				continue
+			}
+			ds = append(ds, Delivery{
+				Envelope: e, Offset: d.records[h.record].Offset, Attempt: 1,
+				Tags: h.match.tags, Settled: settled(h.match.settlement, e),
+			})
+		}
+		clear(cur.hits)
+		d.spareHits = append(d.spareHits, cur.hits[:0])
+		cur.hits = nil
+		cur.fed(ds, end)
+		clear(ds)
+		d.deliveries = ds
+	}
+	d.touched = d.touched[:0]
+}
+
+func (d *dispatcher) touch(cur *cursor, h hit) {
+	if !cur.live {
+		return
+	}
+	if cur.hits == nil {
+		if n := len(d.spareHits); n > 0 {
+			cur.hits, d.spareHits = d.spareHits[n-1], d.spareHits[:n-1]
+		} else {
+			cur.hits = make([]hit, 0, chunk)
+		}
+		d.touched = append(d.touched, cur)
+		cur.feeding.Store(true)
+	}
+	cur.hits = append(cur.hits, h)
+}
+
+// settled reports whether a delivery under a settlement waits for nobody.
+func settled(s Settlement, e *Envelope) bool {
+	return s == SettleNever || s == SettleGuaranteed && e.Guarantee == AtMostOnce
+}
+
+// confirm tells the publishers of a commit, each client once, with all of its
+// confirmations in order.
+func (d *dispatcher) confirm(c *commit) {
+	for i := range c.entries {
+		e := &c.entries[i]
+		conf := Confirmation{Receipt: e.receipt, Err: e.err}
+		switch {
+		case e.err != nil:
+		case c.err != nil:
+			conf.Err = c.err
+		case e.repeats != nil:
+			conf.Offset, conf.Duplicate, conf.Err = e.repeats.offset, true, e.repeats.err
+		case e.record >= 0:
+			conf.Offset = c.first + Offset(e.record)
+		}
+		if len(e.client.confirmations) == 0 {
+			d.confirmed = append(d.confirmed, e.client)
+		}
+		e.client.confirmations = append(e.client.confirmations, conf)
+	}
+	for i, client := range d.confirmed {
+		client.confirm()
+		d.confirmed[i] = nil
+	}
+	d.confirmed = d.confirmed[:0]
+}
+
+// finish settles what the journal remembers of a commit.
+func (j *journal) finish(c *commit) {
+	if len(c.remembered) == 0 && c.err == nil {
+		return
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if c.err != nil {
+		j.failed = c.err
+		j.memory.failed(c)
+		return
+	}
+	for _, r := range c.remembered {
+		r.offset = c.first + Offset(r.record)
+	}
+}
+
+func (b *Batch) mustRecord(i int) Record {
+	r, err := b.Record(i)
+	if err != nil {
+		panic(err) // it was encoded here a moment ago
+	}
+	return r
+}

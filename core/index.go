@@ -1,0 +1,233 @@
+package core
+
+import (
+	"slices"
+	"strings"
+)
+
+// A bound is a binding in force: where it began and what it leads to.
+type bound struct {
+	Binding
+	// from is the offset at which the binding began, until the one at which
+	// it ended; 0 is not yet. A queue keeps an ended binding until it has
+	// read past until.
+	from, until Offset
+	// order is its place among its cursor's bindings.
+	order int
+	// exchange is set where Binding.Exchange is.
+	exchange *exchange
+}
+
+// matches reports whether the binding leads here from a topic at an offset.
+func (b *bound) matches(topic string, at Offset) bool {
+	if at < b.from || (b.until != 0 && at >= b.until) {
+		return false
+	}
+	if b.exchange == nil {
+		return b.Filter.Match(topic)
+	}
+	name, key, ok := ExchangeOf(topic)
+	return ok && name == b.Exchange && b.exchange.matches(b.Key, key)
+}
+
+// count counts the binding at its exchange.
+func (b *bound) count(n int64) {
+	if b.exchange != nil {
+		b.exchange.bindings.Add(n)
+	}
+}
+
+// filter is what an engine reads with to find what the binding may match.
+func (b *bound) filter() Filter {
+	if b.exchange == nil {
+		return b.Filter
+	}
+	return Filter(ExchangeTopic(b.Exchange, "#"))
+}
+
+func (b *Binding) same(o *Binding) bool {
+	return b.Filter == o.Filter && b.Exchange == o.Exchange && b.Key == o.Key
+}
+
+// An index finds the cursors that a topic leads to. Only attached cursors stand
+// in it. It is guarded by the dispatcher's mutex.
+type index struct {
+	exact     map[string]bounds
+	wild      node
+	exchanges map[string]bounds
+	cache     map[string][]match
+}
+
+type bounds map[*bound]*cursor
+
+// A node is one level of the wildcard filters.
+type node struct {
+	children map[string]*node // by level; "+" is the wildcard
+	here     bounds           // filters that end here
+	rest     bounds           // filters that end here with "#"
+}
+
+// A match is one cursor that a topic leads to, with what its bindings say.
+type match struct {
+	cursor     *cursor
+	tags       []uint64
+	settlement Settlement
+}
+
+// cacheTopics bounds how many topics' matches are remembered.
+const cacheTopics = 1 << 16
+
+func newIndex() index {
+	return index{exact: make(map[string]bounds), exchanges: make(map[string]bounds), cache: make(map[string][]match)}
+}
+
+func (x *index) add(c *cursor, b *bound) {
+	clear(x.cache)
+	switch {
+	case b.exchange != nil:
+		put(x.exchanges, b.Exchange, b, c)
+	case b.Filter.Exact():
+		put(x.exact, string(b.Filter), b, c)
+	default:
+		x.wild.add(string(b.Filter), b, c)
+	}
+}
+
+func (x *index) remove(b *bound) {
+	clear(x.cache)
+	switch {
+	case b.exchange != nil:
+		drop(x.exchanges, b.Exchange, b)
+	case b.Filter.Exact():
+		drop(x.exact, string(b.Filter), b)
+	default:
+		x.wild.remove(string(b.Filter), b)
+	}
+}
+
+func put(m map[string]bounds, key string, b *bound, c *cursor) {
+	if m[key] == nil {
+		m[key] = make(bounds)
+	}
+	m[key][b] = c
+}
+
+func drop(m map[string]bounds, key string, b *bound) {
+	delete(m[key], b)
+	if len(m[key]) == 0 {
+		delete(m, key)
+	}
+}
+
+func (n *node) add(filter string, b *bound, c *cursor) {
+	for {
+		level, rest, more := strings.Cut(filter, "/")
+		if level == "#" {
+			if n.rest == nil {
+				n.rest = make(bounds)
+			}
+			n.rest[b] = c
+			return
+		}
+		child := n.children[level]
+		if child == nil {
+			if n.children == nil {
+				n.children = make(map[string]*node)
+			}
+			child = new(node)
+			n.children[level] = child
+		}
+		if n = child; !more {
+			if n.here == nil {
+				n.here = make(bounds)
+			}
+			n.here[b] = c
+			return
+		}
+		filter = rest
+	}
+}
+
+// remove takes a filter out and reports whether the node is empty.
+func (n *node) remove(filter string, b *bound) (empty bool) {
+	level, rest, more := strings.Cut(filter, "/")
+	if level == "#" {
+		delete(n.rest, b)
+	} else if child := n.children[level]; child != nil {
+		if more {
+			if child.remove(rest, b) {
+				delete(n.children, level)
+			}
+		} else {
+			delete(child.here, b)
+			if child.empty() {
+				delete(n.children, level)
+			}
+		}
+	}
+	return n.empty()
+}
+
+func (n *node) empty() bool { return len(n.children) == 0 && len(n.here) == 0 && len(n.rest) == 0 }
+
+// visit calls f for every filter below the node that matches the topic.
+func (n *node) visit(topic string, first bool, f func(bounds)) {
+	dollar := first && strings.HasPrefix(topic, "$")
+	if !dollar {
+		f(n.rest)
+	}
+	level, rest, more := strings.Cut(topic, "/")
+	for _, name := range [2]string{level, "+"} {
+		child := n.children[name]
+		if child == nil || name == "+" && dollar {
+			continue
+		}
+		if more {
+			child.visit(rest, false, f)
+		} else {
+			f(child.here)
+			f(child.rest) // "a/#" matches "a"
+		}
+		if level == "+" {
+			break
+		}
+	}
+}
+
+// match returns the cursors that a topic leads to, one match each. The result
+// is shared: it is not changed, and stays as it is when the index changes.
+func (x *index) match(topic string) []match {
+	if ms, ok := x.cache[topic]; ok {
+		return ms
+	}
+	found := make(map[*cursor][]*bound)
+	collect := func(bs bounds) {
+		for b, c := range bs {
+			found[c] = append(found[c], b)
+		}
+	}
+	collect(x.exact[topic])
+	x.wild.visit(topic, true, collect)
+	if name, key, ok := ExchangeOf(topic); ok {
+		for b, c := range x.exchanges[name] {
+			if b.exchange.matches(b.Key, key) {
+				found[c] = append(found[c], b)
+			}
+		}
+	}
+	ms := make([]match, 0, len(found))
+	for c, bs := range found {
+		slices.SortFunc(bs, func(a, b *bound) int { return a.order - b.order })
+		m := match{cursor: c, tags: make([]uint64, 0, len(bs))}
+		for _, b := range bs {
+			m.tags = append(m.tags, b.Tag)
+			m.settlement = max(m.settlement, b.Settlement)
+		}
+		ms = append(ms, m)
+	}
+	if len(x.cache) >= cacheTopics {
+		clear(x.cache)
+	}
+	x.cache[strings.Clone(topic)] = ms
+	return ms
+}

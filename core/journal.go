@@ -1,0 +1,237 @@
+package core
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// The journal is where publishers meet the engine: it gathers what they hand in
+// while the engine makes the previous batch durable (group commit), so one sync
+// serves all who waited for it. One commit is outstanding at a time. With two,
+// whoever came during the first would wait for the second's sync as well as for
+// its own; measured, that only makes confirms later.
+type journal struct {
+	engine   Engine
+	memory   *memory        // guarded by mu
+	deliver  chan<- *commit // to the dispatcher
+	maxBytes int
+
+	mu      sync.Mutex // guards what follows; may be held while a queue's is taken
+	room    sync.Cond  // signalled when pending was taken, or closed
+	pending *commit
+	spare   []*commit
+	closed  bool
+	failed  error // why nothing more is durable
+	time    int64 // of the last batch
+
+	wake    chan struct{} // there is something pending
+	written chan error    // the outstanding batch is done
+	stopped sync.WaitGroup
+}
+
+// A commit is a batch on its way: what it appends, and whom to tell.
+type commit struct {
+	Batch
+	entries []entry
+	// after runs on the dispatcher once the batch is durable, or has failed.
+	after []func(first Offset, err error)
+	// remembered are the publishes that others may turn out to repeat.
+	remembered []*remembered
+
+	first Offset
+	err   error
+}
+
+// An entry is one confirmation that a commit owes.
+type entry struct {
+	client  *Client
+	receipt Receipt
+	record  int         // index of its record; -1 is none
+	repeats *remembered // the publish that it repeats
+	err     error       // why it was refused
+}
+
+// maxRecords bounds the records of one batch.
+const maxRecords = 1 << 16
+
+func newJournal(e Engine, l Limits, deliver chan<- *commit) *journal {
+	j := &journal{engine: e, memory: newMemory(l), deliver: deliver, maxBytes: l.PendingBytes, pending: new(commit), wake: make(chan struct{}, 1), written: make(chan error, 1)}
+	j.room.L = &j.mu
+	return j
+}
+
+func (j *journal) start() { j.stopped.Go(j.run) }
+
+// enter locks the journal once it has room for more, and returns what is
+// pending. The caller adds to it and calls leave, whatever happens.
+func (j *journal) enter(ctx context.Context) (*commit, error) {
+	j.mu.Lock()
+	if len(j.pending.Buf) >= j.maxBytes || len(j.pending.Ends) >= maxRecords {
+		stop := context.AfterFunc(ctx, func() {
+			j.mu.Lock()
+			defer j.mu.Unlock()
+			j.room.Broadcast()
+		})
+		defer stop()
+		for (len(j.pending.Buf) >= j.maxBytes || len(j.pending.Ends) >= maxRecords) && !j.closed && ctx.Err() == nil {
+			j.room.Wait()
+		}
+		if err := ctx.Err(); err != nil {
+			j.mu.Unlock()
+			return nil, err
+		}
+	}
+	if j.closed {
+		j.mu.Unlock()
+		return nil, ErrClosed
+	}
+	return j.pending, nil
+}
+
+func (j *journal) leave() {
+	j.mu.Unlock()
+	select {
+	case j.wake <- struct{}{}:
+	default:
+	}
+}
+
+// enterUnbounded is enter for the core's own bookkeeping, which must go on so
+// that room can come: it does not wait.
+func (j *journal) enterUnbounded() (*commit, error) {
+	j.mu.Lock()
+	if j.closed {
+		j.mu.Unlock()
+		return nil, ErrClosed
+	}
+	return j.pending, nil
+}
+
+// change makes changes to the state durable and returns when they are.
+func (j *journal) change(ctx context.Context, changes ...Change) error {
+	return j.changeBy(ctx, func() ([]Change, error) { return changes, nil })
+}
+
+// changeBy is change with changes that are made once the journal is entered.
+func (j *journal) changeBy(ctx context.Context, what func() ([]Change, error)) error {
+	c, err := j.enter(ctx)
+	if err != nil {
+		return err
+	}
+	changes, err := what()
+	if err != nil {
+		j.leave()
+		return err
+	}
+	done := make(chan error, 1)
+	c.Changes = append(c.Changes, changes...)
+	c.Sync = true
+	c.after = append(c.after, func(_ Offset, err error) { done <- err })
+	j.leave()
+	return <-done
+}
+
+// add appends a record and returns its index in the commit.
+func (c *commit) add(e *Envelope) int {
+	if c.Buf == nil {
+		c.Buf = make([]byte, 0, firstBuf)
+	}
+	c.Buf = AppendRecord(c.Buf, e)
+	c.Ends = append(c.Ends, uint32(len(c.Buf)))
+	return len(c.Ends) - 1
+}
+
+// firstBuf is where a batch's buffer begins to grow; it is not used again,
+// because the engine keeps it for readers at the log's tail.
+const firstBuf = 4 << 10
+
+func (c *commit) empty() bool { return len(c.Ends) == 0 && len(c.Changes) == 0 }
+
+// run takes what is pending, again and again, until close.
+func (j *journal) run() {
+	defer close(j.deliver)
+	for {
+		<-j.wake
+		for {
+			c, closed := j.take()
+			if c == nil {
+				if closed {
+					return
+				}
+				break
+			}
+			j.commit(c)
+		}
+	}
+}
+
+// take swaps the pending commit for an empty one.
+func (j *journal) take() (c *commit, closed bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	c = j.pending
+	if c.empty() && len(c.entries) == 0 && len(c.after) == 0 {
+		return nil, j.closed
+	}
+	if n := len(j.spare); n > 0 {
+		j.pending, j.spare = j.spare[n-1], j.spare[:n-1]
+	} else {
+		j.pending = new(commit)
+	}
+	// The next batch will be about as large as this one.
+	if n := len(c.Buf); n > firstBuf {
+		j.pending.Buf = make([]byte, 0, min(n+n/8, j.maxBytes+j.maxBytes/8))
+	}
+	j.room.Broadcast()
+	j.time = max(j.time, time.Now().UnixMilli())
+	c.Time = j.time
+	c.err = j.failed
+	return c, false
+}
+
+// commit appends one batch and hands it on to the dispatcher.
+func (j *journal) commit(c *commit) {
+	if c.err == nil && (!c.empty() || c.Sync) {
+		j.engine.Append(&c.Batch, func(_ *Batch, first Offset, err error) {
+			c.first = first
+			j.written <- err
+		})
+		if err := <-j.written; err != nil {
+			c.err = fmt.Errorf("%w: %w", ErrStorage, err)
+		}
+	}
+	j.deliver <- c
+}
+
+// recycle takes back a commit that nobody needs any more.
+func (j *journal) recycle(c *commit) {
+	clear(c.entries)
+	clear(c.after)
+	clear(c.remembered)
+	clear(c.Changes)
+	*c = commit{
+		Batch:   Batch{Ends: c.Ends[:0], Changes: c.Changes[:0]},
+		entries: c.entries[:0], after: c.after[:0], remembered: c.remembered[:0],
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.spare) < 4 {
+		j.spare = append(j.spare, c)
+	}
+}
+
+// close commits what is pending and ends the journal. What comes later is
+// ErrClosed.
+func (j *journal) close() {
+	j.mu.Lock()
+	j.closed = true
+	j.room.Broadcast()
+	j.mu.Unlock()
+	select {
+	case j.wake <- struct{}{}:
+	default:
+	}
+	j.stopped.Wait()
+}

@@ -1,0 +1,268 @@
+package core
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Lease takes messages of a queue for a time, without a lasting consumer. It
+// blocks for as long as q.Wait while there is none.
+func (c *Client) Lease(ctx context.Context, q LeaseRequest) ([]Lease, error) {
+	if q.Max < 1 || q.Max > c.broker.limits.MaxInFlight {
+		return nil, fmt.Errorf("%w: lease from 1 to %d messages, not %d", ErrInvalid, c.broker.limits.MaxInFlight, q.Max)
+	}
+	q.Consumption.Settlement = SettleAlways
+	r := newCollector(Credit{Messages: q.Max, Bytes: leaseBytes})
+	k, err := c.Consume(ctx, q.Consumption, r)
+	if err != nil {
+		return nil, err
+	}
+	k.queue.tellCaughtUp()
+	k.Grant(r.credit)
+	waitErr := r.wait(ctx, q.Wait)
+	tokens := k.queue.leaveLeased(k, q.For)
+	k.end()
+	c.forgetConsumer(k)
+
+	leases := make([]Lease, 0, len(r.got))
+	for _, d := range r.got {
+		if t, ok := tokens[d.Offset]; ok {
+			leases = append(leases, Lease{Delivery: d, Token: leaseToken(k.queue.name, d.Offset, t.token), Until: time.Unix(0, t.due)})
+			delete(tokens, d.Offset)
+		}
+	}
+	// What was given to the consumer as it ended never reached it.
+	for at, t := range tokens {
+		k.queue.settleLeased(at, t.token, Released, SettleOptions{Delay: NoDelay})
+	}
+	if len(leases) == 0 && waitErr != nil {
+		return nil, waitErr
+	}
+	return leases, nil
+}
+
+// leaseBytes bounds the messages of one lease, but for the last.
+const leaseBytes = 4 << 20
+
+type leased struct {
+	token uint64
+	due   int64
+}
+
+// leaveLeased takes a consumer out and leaves what it holds as leases.
+func (q *queue) leaveLeased(k *Consumer, lease time.Duration) map[Offset]leased {
+	tokens := make(map[Offset]leased)
+	q.mu.Lock()
+	if lease <= 0 {
+		if lease = q.settings.lease(); lease == 0 {
+			lease = defaultLease
+		}
+	}
+	due := time.Now().Add(lease).UnixNano()
+	for i := range q.out.live() {
+		if e := &q.out.live()[i]; e.state == entryHeld && e.holder == k {
+			e.state, e.holder, e.token, e.due = entryLeased, nil, rand.Uint64(), due
+			tokens[e.offset] = leased{e.token, due}
+		}
+	}
+	if len(tokens) > 0 {
+		q.arm(due)
+	}
+	q.mu.Unlock()
+	q.leave(k)
+	return tokens
+}
+
+func leaseToken(queue string, at Offset, token uint64) string {
+	b := binary.BigEndian.AppendUint64(nil, token)
+	b = binary.AppendUvarint(b, uint64(at))
+	return base64.RawURLEncoding.EncodeToString(append(b, queue...))
+}
+
+func parseLeaseToken(s string) (queue string, at Offset, token uint64, err error) {
+	b, err := base64.RawURLEncoding.DecodeString(s)
+	if err != nil || len(b) < 9 {
+		return "", 0, 0, fmt.Errorf("%w: not a lease's token", ErrInvalid)
+	}
+	offset, n := binary.Uvarint(b[8:])
+	if n <= 0 {
+		return "", 0, 0, fmt.Errorf("%w: not a lease's token", ErrInvalid)
+	}
+	return string(b[8+n:]), Offset(offset), binary.BigEndian.Uint64(b), nil
+}
+
+func (c *Client) leasedQueue(token string) (*queue, Offset, uint64, error) {
+	name, at, t, err := parseLeaseToken(token)
+	if err != nil {
+		return nil, 0, 0, err
+	}
+	q := c.broker.queue(name)
+	if q == nil {
+		return nil, 0, 0, fmt.Errorf("%w: the queue %q is gone", ErrNotHeld, name)
+	}
+	if err := c.mayConsume(q.name, q.list()); err != nil {
+		return nil, 0, 0, err
+	}
+	return q, at, t, nil
+}
+
+// SettleLease ends a lease and returns once that is durable. A token that is
+// not valid any more is ErrNotHeld. opts.Receipt, Through and Credit mean
+// nothing here.
+func (c *Client) SettleLease(ctx context.Context, token string, o Outcome, opts SettleOptions) error {
+	q, at, t, err := c.leasedQueue(token)
+	if err != nil {
+		return err
+	}
+	if err := q.settleLeased(at, t, o, opts); err != nil {
+		return err
+	}
+	p, err := c.broker.journal.enter(ctx)
+	if err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	q.putPosition(p)
+	p.Sync = true
+	p.after = append(p.after, func(_ Offset, err error) { done <- err })
+	c.broker.journal.leave()
+	return <-done
+}
+
+func (q *queue) settleLeased(at Offset, token uint64, o Outcome, opts SettleOptions) error {
+	q.mu.Lock()
+	e := q.out.find(at)
+	if e == nil || e.state != entryLeased || e.token != token {
+		q.mu.Unlock()
+		return fmt.Errorf("%w: the lease of offset %d of queue %q is over", ErrNotHeld, at, q.name)
+	}
+	q.settleOne(e, o, opts)
+	q.mu.Unlock()
+	if o != Accepted {
+		q.kick()
+	}
+	return nil
+}
+
+// ExtendLease lengthens a lease to by from now. A token that is not valid any
+// more is ErrNotHeld.
+func (c *Client) ExtendLease(_ context.Context, token string, by time.Duration) (until time.Time, err error) {
+	q, at, t, err := c.leasedQueue(token)
+	if err != nil {
+		return time.Time{}, err
+	}
+	until = time.Now().Add(by)
+	return until, q.extend(func(e *outEntry) bool { return e.state == entryLeased && e.token == t }, at, by)
+}
+
+// A collector is a receiver that keeps what it is given, for calls that return
+// messages.
+type collector struct {
+	credit Credit
+
+	mu      sync.Mutex // guards what follows
+	changed chan struct{}
+	got     []Delivery
+	gaps    []Gap
+	bytes   int
+	idle    bool  // all that was there has come
+	err     error // why nothing follows
+}
+
+func newCollector(c Credit) *collector {
+	return &collector{credit: c, changed: make(chan struct{}, 1)}
+}
+
+func (r *collector) Deliver(batch []Delivery) {
+	r.mu.Lock()
+	for _, d := range batch {
+		r.got = append(r.got, d.Clone())
+		r.bytes += d.Size()
+	}
+	r.mu.Unlock()
+	r.tell()
+}
+
+func (r *collector) Notice(n Notice) {
+	r.mu.Lock()
+	switch n.Kind {
+	case NoticeGap:
+		r.gaps = append(r.gaps, Gap{From: n.From, To: n.To})
+	case NoticeCaughtUp:
+		r.idle = true
+	case NoticeRevoked, NoticeDeleted, NoticeFailed:
+		if r.err = n.Err; r.err == nil {
+			r.err = ErrClosed
+		}
+	}
+	r.mu.Unlock()
+	r.tell()
+}
+
+func (r *collector) tell() {
+	select {
+	case r.changed <- struct{}{}:
+	default:
+	}
+}
+
+// wait returns when the credit is used up, when all that was there has come and
+// is something, or when the time is over.
+func (r *collector) wait(ctx context.Context, d time.Duration) error {
+	found := time.NewTimer(collectTime)
+	defer found.Stop()
+	waited := time.NewTimer(d)
+	defer waited.Stop()
+	over := d <= 0
+	for {
+		r.mu.Lock()
+		err, some, idle := r.err, len(r.got) > 0, r.idle
+		full := len(r.got) >= r.credit.Messages || r.bytes >= r.credit.Bytes
+		r.mu.Unlock()
+		if err != nil || full || idle && (some || over) {
+			return err
+		}
+		select {
+		case <-r.changed:
+		case <-waited.C:
+			over = true
+		case <-found.C:
+			if idle {
+				found.Reset(d + collectTime)
+				continue
+			}
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// collectTime bounds how long finding what is there may take.
+const collectTime = 10 * time.Second
+
+// Clone returns a delivery that belongs to the caller, envelope and all.
+func (d Delivery) Clone() Delivery {
+	e := *d.Envelope
+	e.Topic, e.Key, e.ID = strings.Clone(e.Topic), strings.Clone(e.Key), strings.Clone(e.ID)
+	e.ContentType, e.ReplyTo = strings.Clone(e.ContentType), strings.Clone(e.ReplyTo)
+	e.Payload, e.CorrelationID = bytes.Clone(e.Payload), bytes.Clone(e.CorrelationID)
+	e.Publisher = Publisher{
+		Principal: strings.Clone(e.Publisher.Principal), Client: strings.Clone(e.Publisher.Client), Protocol: strings.Clone(e.Publisher.Protocol),
+	}
+	e.Headers = slices.Clone(e.Headers)
+	for i, h := range e.Headers {
+		e.Headers[i] = Header{strings.Clone(h.Name), strings.Clone(h.Value)}
+	}
+	d.Envelope = &e
+	d.Tags = slices.Clone(d.Tags)
+	return d
+}

@@ -1,0 +1,129 @@
+package core
+
+import (
+	"encoding/binary"
+	"slices"
+	"time"
+)
+
+// The memory of publishes that must not happen twice: by message ID within a
+// window, and by Envelope.Once until it is forgotten. Its truth is the state;
+// the maps are guarded by the journal's mutex.
+type memory struct {
+	window time.Duration
+	max    int
+	ids    map[string]*remembered // by state key
+	once   map[string]*remembered
+	queue  []*remembered // of ids, oldest first
+}
+
+// A remembered publish.
+type remembered struct {
+	key    string
+	at     time.Time
+	offset Offset // set by the dispatcher before it confirms
+	record int    // its index within its commit
+	err    error
+}
+
+func newMemory(l Limits) *memory {
+	return &memory{window: l.DedupWindow, max: l.DedupIDs, ids: make(map[string]*remembered), once: make(map[string]*remembered)}
+}
+
+func idKey(e *Envelope) string   { return keyID + e.Topic + "\x00" + e.ID }
+func onceKey(once string) string { return keyOnce + once }
+
+// repeats returns the publish that the envelope repeats, if it repeats one.
+func (m *memory) repeats(e *Envelope) *remembered {
+	if e.Once != "" {
+		if r := m.once[onceKey(e.Once)]; r != nil {
+			return r
+		}
+	}
+	if e.ID == "" {
+		return nil
+	}
+	if r := m.ids[idKey(e)]; r != nil && time.Since(r.at) < m.window {
+		return r
+	}
+	return nil
+}
+
+// remember adds a publish with its state changes to a commit.
+func (m *memory) remember(p *commit, e *Envelope, record int) {
+	now := time.Now()
+	add := func(key string) *remembered {
+		r := &remembered{key: key, at: now, record: record}
+		p.remembered = append(p.remembered, r)
+		p.Changes = append(p.Changes, Change{Key: key, Value: binary.BigEndian.AppendUint64(nil, uint64(now.UnixMilli())), OffsetOf: record + 1})
+		return r
+	}
+	if e.Once != "" {
+		m.once[onceKey(e.Once)] = add(onceKey(e.Once))
+	}
+	if e.ID != "" {
+		r := add(idKey(e))
+		m.ids[r.key] = r
+		m.queue = append(m.queue, r)
+		m.expire(p, now)
+	}
+}
+
+// expire drops IDs that are out of the window or too many.
+func (m *memory) expire(p *commit, now time.Time) {
+	n := 0
+	for n < len(m.queue) && (now.Sub(m.queue[n].at) >= m.window || len(m.queue)-n > m.max) {
+		r := m.queue[n]
+		if m.ids[r.key] == r {
+			delete(m.ids, r.key)
+			p.Changes = append(p.Changes, Change{Key: r.key})
+		}
+		m.queue[n] = nil
+		n++
+	}
+	m.queue = m.queue[n:]
+}
+
+func (m *memory) forget(p *commit, once string) {
+	key := onceKey(once)
+	if m.once[key] != nil {
+		delete(m.once, key)
+		p.Changes = append(p.Changes, Change{Key: key})
+	}
+}
+
+// failed takes back what a commit that failed had remembered.
+func (m *memory) failed(c *commit) {
+	for _, r := range c.remembered {
+		r.err = c.err
+		if m.ids[r.key] == r {
+			delete(m.ids, r.key)
+		}
+		if m.once[r.key] == r {
+			delete(m.once, r.key)
+		}
+	}
+}
+
+// load reads the memory back from the state.
+func (m *memory) load(e Engine) {
+	read := func(prefix string, into map[string]*remembered) []*remembered {
+		var all []*remembered
+		for key, value := range e.State(prefix, "") {
+			if len(value) != 16 {
+				continue
+			}
+			r := &remembered{
+				key:    key,
+				at:     time.UnixMilli(int64(binary.BigEndian.Uint64(value))),
+				offset: Offset(binary.BigEndian.Uint64(value[8:])),
+			}
+			into[key] = r
+			all = append(all, r)
+		}
+		return all
+	}
+	read(keyOnce, m.once)
+	m.queue = read(keyID, m.ids)
+	slices.SortFunc(m.queue, func(a, b *remembered) int { return a.at.Compare(b.at) })
+}

@@ -1,0 +1,169 @@
+package core
+
+import (
+	"encoding/binary"
+	"fmt"
+	"sort"
+	"time"
+)
+
+// The outstanding messages of a queue are those before its next offset that
+// have not been accepted: held by a consumer, leased, or waiting to be
+// delivered again. All others before next are settled, so this list and next
+// are a queue's whole position. The list is in the order of offsets.
+type outstanding struct {
+	list []outEntry // from head on; entries whose state is entryDone are gone
+	head int
+	done int // how many entries from head on are done
+}
+
+// An outEntry is one outstanding message.
+type outEntry struct {
+	offset   Offset
+	attempts uint16
+	state    entryState
+	holder   *Consumer // of a held one
+	token    uint64    // of a leased one
+	// due is when a held or leased one is released, or when a waiting one may
+	// be delivered; 0 is never, or at once. In nanoseconds since 1970.
+	due    int64
+	reason string // of a rejected one
+	// rejected are told when the message stands in the dead letters.
+	receipt Receipt
+}
+
+type entryState uint8
+
+const (
+	entryHeld entryState = iota
+	entryLeased
+	entryWaiting
+	entryRejected // on its way to the dead letters
+	entryDone
+)
+
+func (o *outstanding) len() int { return len(o.list) - o.head - o.done }
+
+// live returns the entries, some of which may be done.
+func (o *outstanding) live() []outEntry { return o.list[o.head:] }
+
+// find returns the entry at an offset, nil if it is settled.
+func (o *outstanding) find(at Offset) *outEntry {
+	l := o.live()
+	if len(l) == 0 || at > l[len(l)-1].offset {
+		return nil
+	}
+	i := sort.Search(len(l), func(i int) bool { return l[i].offset >= at })
+	if i == len(l) || l[i].offset != at || l[i].state == entryDone {
+		return nil
+	}
+	return &l[i]
+}
+
+// add adds an entry whose offset is not there. Pointers to entries are valid
+// until the next add.
+func (o *outstanding) add(e outEntry) {
+	if o.head > 64 && o.head > len(o.list)/2 {
+		n := copy(o.list, o.list[o.head:])
+		clear(o.list[n:])
+		o.list, o.head = o.list[:n], 0
+	}
+	l := o.live()
+	if len(l) == 0 || e.offset > l[len(l)-1].offset {
+		o.list = append(o.list, e)
+		return
+	}
+	i := sort.Search(len(l), func(i int) bool { return l[i].offset >= e.offset })
+	if l[i].offset == e.offset {
+		o.done--
+		l[i] = e
+		return
+	}
+	o.list = append(o.list, outEntry{})
+	l = o.live()
+	copy(l[i+1:], l[i:])
+	l[i] = e
+}
+
+// settle removes an entry.
+func (o *outstanding) settle(e *outEntry) {
+	*e = outEntry{offset: e.offset, state: entryDone}
+	o.done++
+	for o.head < len(o.list) && o.list[o.head].state == entryDone {
+		o.head++
+		o.done--
+	}
+	switch {
+	case o.head == len(o.list):
+		if cap(o.list) > 64 {
+			o.list = nil
+		}
+		o.list, o.head = o.list[:0], 0
+	case o.done > 64 && o.done > o.len():
+		l := o.list[:0]
+		for _, e := range o.live() {
+			if e.state != entryDone {
+				l = append(l, e)
+			}
+		}
+		clear(o.list[len(l):])
+		o.list, o.head, o.done = l, 0, 0
+	}
+}
+
+// A position's value in the state is a version byte, the next offset, the time
+// in milliseconds since which the queue has no consumer (0: it has one), and
+// the outstanding entries: count, then for each the distance to the offset
+// before it, the attempts, and the time in milliseconds before which it is not
+// delivered again (0: at once). All but the version are uvarints.
+const positionVersion = 1
+
+func appendPosition(dst []byte, next Offset, idle time.Time, o *outstanding) []byte {
+	dst = append(dst, positionVersion)
+	dst = binary.AppendUvarint(dst, uint64(next))
+	if idle.IsZero() {
+		dst = append(dst, 0)
+	} else {
+		dst = binary.AppendUvarint(dst, uint64(idle.UnixMilli()))
+	}
+	dst = binary.AppendUvarint(dst, uint64(o.len()))
+	last := Offset(0)
+	for i := range o.live() {
+		e := &o.live()[i]
+		if e.state == entryDone {
+			continue
+		}
+		dst = binary.AppendUvarint(dst, uint64(e.offset-last))
+		dst = binary.AppendUvarint(dst, uint64(e.attempts))
+		due := int64(0)
+		if e.state == entryWaiting {
+			due = e.due / int64(time.Millisecond)
+		}
+		dst = binary.AppendUvarint(dst, uint64(max(due, 0)))
+		last = e.offset
+	}
+	return dst
+}
+
+// parsePosition reads a position back; what was held waits to be delivered
+// again.
+func parsePosition(value []byte) (next Offset, idle time.Time, o outstanding, err error) {
+	if len(value) == 0 || value[0] != positionVersion {
+		return 0, idle, o, fmt.Errorf("%w: a position of an unknown version", ErrCorrupt)
+	}
+	d := bodyDecoder{rest: value[1:]}
+	next = Offset(d.uvarint())
+	if ms := d.uvarint(); ms != 0 {
+		idle = time.UnixMilli(int64(ms))
+	}
+	at := Offset(0)
+	for n := d.uvarint(); n > 0 && !d.bad; n-- {
+		at += Offset(d.uvarint())
+		attempts, due := uint16(d.uvarint()), int64(d.uvarint())
+		o.list = append(o.list, outEntry{offset: at, attempts: attempts, state: entryWaiting, due: due * int64(time.Millisecond)})
+	}
+	if d.bad || len(d.rest) > 0 {
+		return 0, idle, o, fmt.Errorf("%w: a position that ends early or late", ErrCorrupt)
+	}
+	return next, idle, o, nil
+}

@@ -1,0 +1,229 @@
+package core
+
+import (
+	"context"
+	"fmt"
+	"time"
+	"unicode/utf8"
+)
+
+// Publish hands a message in. It copies what it keeps: the envelope, with all
+// that it points to, is the caller's again on return; the core sets its
+// Publisher. It blocks only while the log is full (Limits.PendingBytes), so
+// that the caller's socket pushes back, or until ctx ends.
+//
+// With a receipt, every outcome, a refusal included, comes through the client's
+// Confirmer, in the order of the publishes, and Publish returns nil. Without
+// one, a refusal is returned. Either way an error of ctx or ErrClosed is
+// returned and means that nothing was handed in.
+func (c *Client) Publish(ctx context.Context, e *Envelope, r Receipt) error {
+	err := c.check(e)
+	j := c.broker.journal
+	if err != nil {
+		c.broker.stats.Refused.Add(1)
+		if r == 0 {
+			return err
+		}
+		return c.refuse(ctx, err, r)
+	}
+	p, err := j.enter(ctx)
+	if err != nil {
+		return err
+	}
+	record, repeats, err := c.broker.put(p, e)
+	if r != 0 {
+		p.entries = append(p.entries, entry{client: c, receipt: r, record: record, repeats: repeats, err: err})
+		p.Sync = p.Sync || e.Guarantee > AtMostOnce
+		err = nil
+	}
+	j.leave()
+	return err
+}
+
+// refuse confirms a refusal, in its order.
+func (c *Client) refuse(ctx context.Context, why error, r Receipt) error {
+	p, err := c.broker.journal.enter(ctx)
+	if err != nil {
+		return err
+	}
+	p.entries = append(p.entries, entry{client: c, receipt: r, record: -1, err: why})
+	c.broker.journal.leave()
+	return nil
+}
+
+// check says why an envelope may not be published, makes the queue that it
+// addresses if need be, and sets what is the core's to set.
+func (c *Client) check(e *Envelope) error {
+	b := c.broker
+	if err := CheckTopic(e.Topic); err != nil {
+		return err
+	}
+	if len(e.Payload) > b.limits.MessageBytes {
+		return fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrTooLarge, len(e.Payload), b.limits.MessageBytes)
+	}
+	if len(e.Headers) > 0 {
+		if err := b.checkHeaders(e.Headers); err != nil {
+			return err
+		}
+	}
+	if err := c.authorize(Publish, e.Topic); err != nil {
+		return err
+	}
+	if e.Topic[0] == '$' {
+		if err := b.checkAddress(e.Topic); err != nil {
+			return err
+		}
+	}
+	e.Publisher = c.publisher
+	return nil
+}
+
+func (b *Broker) checkHeaders(headers []Header) error {
+	if len(headers) > b.limits.HeaderCount {
+		return fmt.Errorf("%w: %d headers, at most %d are allowed", ErrTooLarge, len(headers), b.limits.HeaderCount)
+	}
+	n := 0
+	for i := range headers {
+		h := &headers[i]
+		n += len(h.Name) + len(h.Value)
+		if h.Name == "" || !utf8.ValidString(h.Name) || !utf8.ValidString(h.Value) {
+			return fmt.Errorf("%w: header %q is empty or not UTF-8", ErrInvalid, h.Name)
+		}
+	}
+	if n > b.limits.HeaderBytes {
+		return fmt.Errorf("%w: %d bytes of headers, at most %d are allowed", ErrTooLarge, n, b.limits.HeaderBytes)
+	}
+	return nil
+}
+
+// checkAddress looks at a topic that begins with a dollar sign: the queue is
+// made at first use, an exchange must exist, an inbox is anybody's who knows
+// its name, and the rest is the broker's own.
+func (b *Broker) checkAddress(topic string) error {
+	if queue, ok := QueueOf(topic); ok {
+		if b.queue(queue) != nil {
+			return nil
+		}
+		if err := CheckQueueName(queue); err != nil {
+			return err
+		}
+		_, err := b.ensureQueue(queue, QueueSettings{})
+		return err
+	}
+	if name, _, ok := ExchangeOf(topic); ok {
+		b.mu.RLock()
+		defer b.mu.RUnlock()
+		if b.exchanges[name] == nil {
+			return fmt.Errorf("%w: there is no exchange %q", ErrNotFound, name)
+		}
+		return nil
+	}
+	if len(topic) > len(InboxPrefix) && topic[:len(InboxPrefix)] == InboxPrefix {
+		return nil
+	}
+	return fmt.Errorf("%w: topics that begin with a dollar sign are the broker's own", ErrNotAuthorized)
+}
+
+// put adds an envelope to what is pending. The journal is entered.
+func (b *Broker) put(p *commit, e *Envelope) (record int, repeats *remembered, err error) {
+	if e.ID != "" || e.Once != "" {
+		if repeats = b.journal.memory.repeats(e); repeats != nil {
+			b.stats.Duplicates.Add(1)
+			return -1, repeats, nil
+		}
+	}
+	if !e.DeliverAt.IsZero() && time.Until(e.DeliverAt) > 0 {
+		record = b.delayed.put(p, e)
+	} else {
+		record = p.add(e)
+		if e.Retain && e.Topic[0] != '$' {
+			change := Change{Key: keyRetained + e.Topic}
+			if len(e.Payload) > 0 {
+				change.Value, change.OffsetOf = []byte{}, record+1
+			}
+			p.Changes = append(p.Changes, change)
+		}
+	}
+	if e.ID != "" || e.Once != "" {
+		b.journal.memory.remember(p, e, record)
+	}
+	return record, nil, nil
+}
+
+// Commit publishes and settles, all or nothing, and confirms once. A refusal of
+// any part refuses the whole.
+func (c *Client) Commit(ctx context.Context, t Transaction, r Receipt) error {
+	refuse := func(err error) error {
+		c.broker.stats.Refused.Add(1)
+		if r == 0 {
+			return err
+		}
+		return c.refuse(ctx, err, r)
+	}
+	for _, e := range t.Publish {
+		if err := c.check(e); err != nil {
+			return refuse(err)
+		}
+	}
+	queues := make(map[*queue]bool)
+	for _, s := range t.Settle {
+		q := s.Consumer.queue
+		if q == nil {
+			continue
+		}
+		if err := q.mayCommit(s.Consumer, s.Offset); err != nil {
+			return refuse(err)
+		}
+		queues[q] = true
+	}
+	j := c.broker.journal
+	p, err := j.enter(ctx)
+	if err != nil {
+		return err
+	}
+	first := -1
+	for _, e := range t.Publish {
+		record, _, err := c.broker.put(p, e)
+		if err == nil && first < 0 {
+			first = record
+		}
+	}
+	var credits []Settling
+	for _, s := range t.Settle {
+		if s.Consumer.queue != nil {
+			s.Consumer.queue.settleEntry(s.Consumer, s.Offset, s.Outcome, s.Options)
+		}
+		credits = append(credits, s)
+	}
+	for q := range queues {
+		q.putPosition(p)
+	}
+	p.Sync = true
+	if r != 0 {
+		p.entries = append(p.entries, entry{client: c, receipt: r, record: first})
+	}
+	j.leave()
+	for _, s := range credits {
+		s.Consumer.Grant(s.Options.Credit)
+	}
+	for q := range queues {
+		q.kick()
+	}
+	return nil
+}
+
+// Forget ends the memory of Envelope.Once and confirms when that is durable. A
+// key that is not remembered is confirmed likewise.
+func (c *Client) Forget(ctx context.Context, once string, r Receipt) error {
+	p, err := c.broker.journal.enter(ctx)
+	if err != nil {
+		return err
+	}
+	c.broker.journal.memory.forget(p, once)
+	p.Sync = true
+	if r != 0 {
+		p.entries = append(p.entries, entry{client: c, receipt: r, record: -1})
+	}
+	c.broker.journal.leave()
+	return nil
+}

@@ -1,0 +1,571 @@
+package core
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// A queue is a named position in the log: a cursor, what is outstanding before
+// it, and the consumers that compete for its messages. cursor.mu guards all of
+// it. It stores no payloads and no entry for a message that nobody has taken.
+type queue struct {
+	cursor
+	name     string
+	settings QueueSettings
+
+	consumers []*Consumer
+	turn      int // whose turn it is
+	out       outstanding
+	waiting   int // entries in entryWaiting
+	rejected  int // entries in entryRejected
+	// due is when the timer fires: the earliest time at which a lease ends or
+	// a waiting entry may go. In nanoseconds since 1970; 0 is no timer.
+	due   int64
+	timer *time.Timer
+	// dirty says that the position has changed since it was last journaled.
+	dirty bool
+	// idle is since when there is no consumer; zero while there is one.
+	idle    time.Time
+	expiry  *time.Timer
+	deleted bool
+
+	touched []*Consumer // the scratch of whoever runs the cursor
+}
+
+// The settings' defaults, where 0 is not the default itself.
+const (
+	defaultAttempts   = 16
+	defaultLease      = 5 * time.Minute
+	defaultBackoff    = time.Second
+	defaultBackoffMax = 5 * time.Minute
+)
+
+func (s *QueueSettings) maxAttempts() int {
+	switch s.MaxAttempts {
+	case 0:
+		return defaultAttempts
+	case Unlimited:
+		return 0
+	}
+	return s.MaxAttempts
+}
+
+func (s *QueueSettings) lease() time.Duration {
+	switch s.Lease {
+	case 0:
+		return defaultLease
+	case Unlimited:
+		return 0
+	}
+	return s.Lease
+}
+
+// backoff is how long a message waits after that many attempts, with up to a
+// fifth more so that what failed together does not come back together.
+func (s *QueueSettings) backoff(attempts uint16) time.Duration {
+	first, most := s.Backoff, s.BackoffMax
+	if first == 0 {
+		first = defaultBackoff
+	}
+	if most == 0 {
+		most = defaultBackoffMax
+	}
+	d := min(first<<min(max(int(attempts), 1)-1, 30), most)
+	if d <= 0 {
+		d = most
+	}
+	return d + rand.N(d/5+1)
+}
+
+func (s *QueueSettings) deadLetter(name string) string {
+	switch s.DeadLetter {
+	case "":
+		return name + ".dead"
+	case NoDeadLetter:
+		return ""
+	}
+	return s.DeadLetter
+}
+
+// deadLetterSettings are those of a queue of dead letters: they stay until
+// somebody settles them.
+func deadLetterSettings() QueueSettings {
+	return QueueSettings{MaxAttempts: Unlimited, DeadLetter: NoDeadLetter}
+}
+
+// choose returns the consumer whose turn it is and that has credit. refused
+// says that there are consumers and none may have the message. cursor.mu is
+// held.
+func (q *queue) choose(topic string) (k *Consumer, refused bool) {
+	n := len(q.consumers)
+	refused = n > 0
+	for i := range n {
+		k := q.consumers[(q.turn+i)%n]
+		if q.settings.SingleActive && k != q.consumers[0] {
+			continue
+		}
+		if !k.mayReceive(topic) {
+			continue
+		}
+		refused = false
+		if k.credit.positive() {
+			q.turn = (q.turn + i + 1) % n
+			return k, false
+		}
+	}
+	return nil, refused
+}
+
+// give hands a delivery to a consumer's batch. cursor.mu is held.
+func (q *queue) give(k *Consumer, d Delivery) {
+	k.charge(&d)
+	if len(k.batch) == 0 {
+		q.touched = append(q.touched, k)
+	}
+	k.batch = append(k.batch, d)
+}
+
+// hold makes or changes the entry of a delivery that waits to be settled.
+func (q *queue) held(k *Consumer, at Offset, attempts uint16) outEntry {
+	e := outEntry{offset: at, attempts: attempts, state: entryHeld, holder: k}
+	if lease := q.settings.lease(); lease > 0 {
+		e.due = time.Now().Add(lease).UnixNano()
+		q.arm(e.due)
+	}
+	return e
+}
+
+func (q *queue) take(ds []Delivery, end Offset) (all bool) {
+	q.mu.Lock()
+	n := 0
+	for ; n < len(ds); n++ {
+		d := ds[n]
+		if q.out.find(d.Offset) != nil {
+			continue // it went out as a retained value
+		}
+		k, refused := q.choose(d.Topic)
+		if refused {
+			continue
+		}
+		if k == nil || q.out.len() >= q.b.limits.Outstanding {
+			break
+		}
+		if d.Settled = d.Settled && settled(k.settlement, d.Envelope); !d.Settled {
+			q.out.add(q.held(k, d.Offset, 1))
+		}
+		q.give(k, d)
+	}
+	all = n == len(ds)
+	if q.next = end; !all {
+		q.next = ds[n].Offset
+	}
+	if n > 0 {
+		q.changed()
+	}
+	q.mu.Unlock()
+	q.deliver()
+	return all
+}
+
+func (q *queue) offer(d Delivery) bool {
+	q.mu.Lock()
+	k, refused := q.choose(d.Topic)
+	switch {
+	case refused || q.out.find(d.Offset) != nil:
+		q.mu.Unlock()
+		return true
+	case k == nil || q.out.len() >= q.b.limits.Outstanding:
+		q.mu.Unlock()
+		return false
+	}
+	if d.Settled = d.Settled && settled(k.settlement, d.Envelope); !d.Settled {
+		q.out.add(q.held(k, d.Offset, 1))
+	}
+	q.give(k, d)
+	q.changed()
+	q.mu.Unlock()
+	q.deliver()
+	return true
+}
+
+// keepBatch is how large a batch a consumer keeps between deliveries.
+const keepBatch = 16
+
+// deliver hands the consumers' batches to their receivers.
+func (q *queue) deliver() {
+	for i, k := range q.touched {
+		k.deliver(k.batch)
+		clear(k.batch)
+		if k.batch = k.batch[:0]; cap(k.batch) > keepBatch && len(q.b.dispatcher.in) == 0 {
+			k.batch = nil
+		}
+		q.touched[i] = nil
+	}
+	q.touched = q.touched[:0]
+}
+
+func (q *queue) ready() bool {
+	if q.out.len() >= q.b.limits.Outstanding {
+		return false
+	}
+	for _, k := range q.consumers {
+		if k.credit.positive() {
+			return true
+		}
+		if q.settings.SingleActive {
+			return false
+		}
+	}
+	return false
+}
+
+// busy: dead letters to write, or messages to deliver again to somebody who can
+// take them.
+func (q *queue) busy() bool {
+	if q.rejected > 0 {
+		return true
+	}
+	if q.waiting == 0 {
+		return false
+	}
+	credit := false
+	for _, k := range q.consumers {
+		credit = credit || k.credit.positive()
+		if q.settings.SingleActive {
+			break
+		}
+	}
+	if !credit {
+		return false
+	}
+	now := time.Now().UnixNano()
+	for i := range q.out.live() {
+		if e := &q.out.live()[i]; e.state == entryWaiting && e.due <= now {
+			return true
+		}
+	}
+	return false
+}
+
+func (q *queue) notice(n Notice) {
+	q.mu.Lock()
+	ks := append([]*Consumer(nil), q.consumers...)
+	q.mu.Unlock()
+	for _, k := range ks {
+		k.notice(n)
+	}
+}
+
+// changed notes that the position has to be journaled. cursor.mu is held.
+func (q *queue) changed() {
+	if !q.dirty && !q.deleted {
+		q.dirty = true
+		q.b.flusher.add(q)
+	}
+}
+
+// putPosition adds the queue's position to a commit. The journal is entered, so
+// a later position comes behind an earlier one.
+func (q *queue) putPosition(p *commit) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.dirty = false
+	if q.deleted {
+		return
+	}
+	p.Changes = append(p.Changes, Change{Key: keyPosition + q.name, Value: appendPosition(nil, q.next, q.idle, &q.out)})
+}
+
+// arm sets the timer to fire at a time, if that is earlier than it would.
+// cursor.mu is held.
+func (q *queue) arm(at int64) {
+	if q.due != 0 && q.due <= at {
+		return
+	}
+	q.due = at
+	d := time.Until(time.Unix(0, at))
+	if q.timer == nil {
+		q.timer = time.AfterFunc(d, q.tick)
+	} else {
+		q.timer.Reset(d)
+	}
+}
+
+// tick releases what was held too long and sees to what may go again.
+func (q *queue) tick() {
+	q.mu.Lock()
+	now := time.Now().UnixNano()
+	next := int64(0)
+	for i := range q.out.live() {
+		e := &q.out.live()[i]
+		if e.due == 0 || e.state == entryDone || e.state == entryRejected {
+			continue
+		}
+		if e.due > now {
+			if next == 0 || e.due < next {
+				next = e.due
+			}
+			continue
+		}
+		if e.state != entryWaiting {
+			q.b.stats.LeasesExpired.Add(1)
+			q.release(e, 0)
+		}
+	}
+	q.due = 0
+	if next != 0 && !q.deleted {
+		q.arm(next)
+	}
+	q.mu.Unlock()
+	q.kick()
+}
+
+// release makes an entry wait for its next delivery, or sends it to the dead
+// letters if it has had its attempts. cursor.mu is held.
+func (q *queue) release(e *outEntry, delay time.Duration) {
+	if most := q.settings.maxAttempts(); most > 0 && int(e.attempts) >= most {
+		q.reject(e, "attempts", 0)
+		return
+	}
+	q.changed()
+	q.b.stats.Released.Add(1)
+	q.waiting++
+	e.state, e.holder, e.token, e.due = entryWaiting, nil, 0, 0
+	if delay > 0 {
+		e.due = time.Now().Add(delay).UnixNano()
+		q.arm(e.due)
+	}
+}
+
+// reject sends an entry to the dead letters. cursor.mu is held.
+func (q *queue) reject(e *outEntry, reason string, r Receipt) {
+	q.rejected++
+	e.state, e.token, e.due, e.reason, e.receipt = entryRejected, 0, 0, reason, r
+	if r == 0 {
+		e.holder = nil
+	}
+}
+
+// settleOne does what an outcome says with an entry. cursor.mu is held.
+func (q *queue) settleOne(e *outEntry, o Outcome, opts SettleOptions) {
+	switch o {
+	case Accepted:
+		q.b.stats.Accepted.Add(1)
+		q.out.settle(e)
+		q.changed()
+	case Released:
+		delay := opts.Delay
+		if delay == 0 {
+			delay = q.settings.backoff(e.attempts)
+		}
+		q.release(e, delay)
+	case Rejected:
+		reason := opts.Reason
+		if reason == "" {
+			reason = "rejected"
+		}
+		q.reject(e, reason, 0)
+	}
+}
+
+// settleEntry settles what k holds at an offset, or through it. No lock is held
+// but the journal's, perhaps.
+func (q *queue) settleEntry(k *Consumer, at Offset, o Outcome, opts SettleOptions) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	e := q.out.find(at)
+	if e == nil || e.state != entryHeld || e.holder != k {
+		return fmt.Errorf("%w: offset %d of queue %q", ErrNotHeld, at, q.name)
+	}
+	if !opts.Through {
+		q.settleOne(e, o, opts)
+		return nil
+	}
+	for {
+		e := q.firstHeld(k, at)
+		if e == nil {
+			return nil
+		}
+		q.settleOne(e, o, opts)
+	}
+}
+
+// firstHeld returns the first entry up to an offset that k holds.
+func (q *queue) firstHeld(k *Consumer, through Offset) *outEntry {
+	l := q.out.live()
+	for i := range l {
+		if l[i].offset > through {
+			break
+		}
+		if l[i].state == entryHeld && l[i].holder == k {
+			return &l[i]
+		}
+	}
+	return nil
+}
+
+func (q *queue) mayCommit(k *Consumer, at Offset) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if e := q.out.find(at); e == nil || e.state != entryHeld || e.holder != k {
+		return fmt.Errorf("%w: offset %d of queue %q", ErrNotHeld, at, q.name)
+	}
+	return nil
+}
+
+// settle is Consumer.Settle.
+func (q *queue) settle(k *Consumer, at Offset, o Outcome, opts SettleOptions) error {
+	if err := q.settleEntry(k, at, o, opts); err != nil {
+		return err
+	}
+	k.Grant(opts.Credit)
+	if o != Accepted {
+		q.kick()
+	}
+	if opts.Receipt != 0 {
+		return k.client.settled(q, opts.Receipt)
+	}
+	return nil
+}
+
+// settled journals a queue's position and confirms the receipt once that is
+// durable.
+func (c *Client) settled(q *queue, r Receipt) error {
+	p, err := c.broker.journal.enterUnbounded()
+	if err != nil {
+		return err
+	}
+	if q != nil {
+		q.putPosition(p)
+		p.Sync = true
+	}
+	p.entries = append(p.entries, entry{client: c, receipt: r, record: -1})
+	c.broker.journal.leave()
+	return nil
+}
+
+// extend lengthens what is held at an offset, if it is the caller's.
+func (q *queue) extend(mine func(*outEntry) bool, at Offset, by time.Duration) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	e := q.out.find(at)
+	if e == nil || !mine(e) {
+		return fmt.Errorf("%w: offset %d of queue %q", ErrNotHeld, at, q.name)
+	}
+	e.due = time.Now().Add(by).UnixNano()
+	q.arm(e.due)
+	return nil
+}
+
+// leave takes a consumer out. What it holds is released at once.
+func (q *queue) leave(k *Consumer) {
+	d := q.b.dispatcher
+	d.mu.Lock()
+	q.mu.Lock()
+	found := false
+	for i, o := range q.consumers {
+		if o == k {
+			q.consumers = append(q.consumers[:i:i], q.consumers[i+1:]...)
+			found = true
+			break
+		}
+	}
+	if found {
+		q.turn = 0
+		for i := range q.out.live() {
+			e := &q.out.live()[i]
+			switch {
+			case e.holder != k || e.state == entryDone:
+			case e.state == entryRejected:
+				e.holder, e.receipt = nil, 0
+			default:
+				q.release(e, 0)
+			}
+		}
+		if len(q.consumers) == 0 {
+			q.detach()
+			q.idle = time.Now()
+			q.changed()
+			q.awaitExpiry()
+		} else {
+			q.unlive()
+		}
+		q.wake()
+	}
+	q.mu.Unlock()
+	d.mu.Unlock()
+}
+
+// awaitExpiry starts the clock of a queue without a consumer. cursor.mu is
+// held.
+func (q *queue) awaitExpiry() {
+	if q.settings.Expires <= 0 || q.deleted {
+		return
+	}
+	q.expiry = time.AfterFunc(time.Until(q.idle.Add(q.settings.Expires)), func() { q.b.expire(q) })
+}
+
+// enter takes a consumer in.
+func (q *queue) enter(k *Consumer) error {
+	d := q.b.dispatcher
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.deleted {
+		return fmt.Errorf("%w: the queue %q was deleted", ErrNotFound, q.name)
+	}
+	q.consumers = append(q.consumers, k)
+	if q.expiry != nil {
+		q.expiry.Stop()
+		q.expiry = nil
+	}
+	if !q.idle.IsZero() {
+		q.idle = time.Time{}
+		q.changed()
+	}
+	q.attach()
+	return nil
+}
+
+// A queueState is a queue's definition as the state keeps it.
+type queueState struct {
+	Settings QueueSettings  `json:"settings"`
+	Bindings []bindingState `json:"bindings"`
+}
+
+type bindingState struct {
+	Filter     Filter     `json:"filter,omitempty"`
+	Exchange   string     `json:"exchange,omitempty"`
+	Key        string     `json:"key,omitempty"`
+	Tag        uint64     `json:"tag,omitempty"`
+	Settlement Settlement `json:"settlement,omitempty"`
+	From       Offset     `json:"from,omitempty"`
+	Until      Offset     `json:"until,omitempty"`
+}
+
+// definition is the change that makes the queue's definition durable.
+func (q *queue) definition() (Change, error) {
+	q.mu.Lock()
+	s := queueState{Settings: q.settings}
+	q.mu.Unlock()
+	for _, b := range q.bound() {
+		s.Bindings = append(s.Bindings, bindingState{
+			Filter: b.Filter, Exchange: b.Exchange, Key: b.Key, Tag: b.Tag, Settlement: b.Settlement, From: b.from, Until: b.until,
+		})
+	}
+	value, err := json.Marshal(s)
+	return Change{Key: keyQueue + q.name, Value: value}, err
+}
+
+// save makes the definition durable. It is taken within the journal, so a later
+// one comes behind an earlier one.
+func (q *queue) save(ctx context.Context) error {
+	return q.b.journal.changeBy(ctx, func() ([]Change, error) {
+		change, err := q.definition()
+		return []Change{change}, err
+	})
+}

@@ -1,0 +1,429 @@
+package core
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+)
+
+// queue returns a queue by name, nil if there is none.
+func (b *Broker) queue(name string) *queue {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.queues[name]
+}
+
+func (b *Broker) exchange(name string) *exchange {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.exchanges[name]
+}
+
+// ensureQueue returns the queue of a name, made with settings if there is none.
+// It does not block: the definition stands in the journal before anything that
+// is published to the queue.
+func (b *Broker) ensureQueue(name string, s QueueSettings) (*queue, error) {
+	q, _, err := b.makeQueue(QueueDefinition{Name: name, Settings: s}, b.dispatcher.end(), nil)
+	return q, err
+}
+
+// makeQueue returns the queue of a name, made from its definition if there is
+// none; then made is set and done is called once that is durable.
+func (b *Broker) makeQueue(d QueueDefinition, from Offset, done func(error)) (q *queue, made bool, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if q := b.queues[d.Name]; q != nil {
+		return q, false, nil
+	}
+	if len(b.queues) >= b.limits.Queues {
+		return nil, false, fmt.Errorf("%w: there are %d queues", ErrLimit, len(b.queues))
+	}
+	q = &queue{name: d.Name, settings: d.Settings, idle: time.Now()}
+	q.init(b, q)
+	q.next = from
+	var bs []*bound
+	if kindOf(d.Name) == KindQueue {
+		bs = append(bs, &bound{Binding: Binding{Filter: Filter(QueueTopic(d.Name))}, from: min(from, b.dispatcher.end())})
+	}
+	for _, bd := range d.Bindings {
+		nb := &bound{Binding: bd, from: from}
+		if bd.Exchange != "" {
+			if nb.exchange = b.exchanges[bd.Exchange]; nb.exchange == nil {
+				return nil, false, fmt.Errorf("%w: there is no exchange %q", ErrNotFound, bd.Exchange)
+			}
+		}
+		bs = append(bs, nb)
+	}
+	for _, nb := range bs {
+		nb.count(1)
+	}
+	q.setBindings(bs)
+	change, err := q.definition()
+	if err != nil {
+		return nil, false, err
+	}
+	p, err := b.journal.enterUnbounded()
+	if err != nil {
+		return nil, false, err
+	}
+	p.Changes = append(p.Changes, change)
+	if done != nil {
+		p.Sync = true
+		p.after = append(p.after, func(_ Offset, err error) { done(err) })
+	}
+	q.putPosition(p)
+	b.journal.leave()
+	b.queues[d.Name] = q
+	q.mu.Lock()
+	q.awaitExpiry()
+	q.mu.Unlock()
+	return q, true, nil
+}
+
+// Consume attaches a consumer to a queue. It has no credit yet. It blocks until
+// a queue that it makes is durable.
+func (c *Client) Consume(ctx context.Context, cn Consumption, recv Receiver) (*Consumer, error) {
+	b := c.broker
+	kind := KindQueue
+	if cn.Settings != nil {
+		kind = cn.Settings.Kind
+	}
+	if kind != kindOf(cn.Queue) {
+		return nil, fmt.Errorf("%w: %q is not the name of a queue of kind %q", ErrInvalidTopic, cn.Queue, kind)
+	}
+	q := b.queue(cn.Queue)
+	bindings := cn.Bindings
+	if q != nil {
+		bindings = q.list()
+	}
+	if err := c.mayConsume(cn.Queue, bindings); err != nil {
+		return nil, err
+	}
+	if q == nil {
+		if !cn.Create {
+			return nil, fmt.Errorf("%w: there is no queue %q", ErrNotFound, cn.Queue)
+		}
+		d := QueueDefinition{Name: cn.Queue, Bindings: cn.Bindings, From: cn.From}
+		if cn.Settings != nil {
+			d.Settings = *cn.Settings
+		}
+		var err error
+		if q, _, err = c.declare(ctx, d); err != nil {
+			return nil, err
+		}
+	}
+	k := &Consumer{client: c, receiver: recv, queue: q, cursor: &q.cursor, settlement: cn.Settlement}
+	if cn.Exclusive {
+		q.revokeAll()
+	}
+	if err := q.enter(k); err != nil {
+		return nil, err
+	}
+	if err := c.remember(k); err != nil {
+		k.Close()
+		return nil, err
+	}
+	return k, nil
+}
+
+// revokeAll ends all consumers of a queue.
+func (q *queue) revokeAll() {
+	q.mu.Lock()
+	ks := slices.Clone(q.consumers)
+	q.mu.Unlock()
+	for _, k := range ks {
+		q.leave(k)
+		k.notice(Notice{Kind: NoticeRevoked})
+		k.end()
+		k.client.forgetConsumer(k)
+	}
+}
+
+// declare makes a queue and returns once it is durable.
+func (c *Client) declare(ctx context.Context, d QueueDefinition) (q *queue, made bool, err error) {
+	b := c.broker
+	if kindOf(d.Name) == KindQueue {
+		if err := CheckQueueName(d.Name); err != nil {
+			return nil, false, err
+		}
+	}
+	filters := make([]Filter, 0, len(d.Bindings))
+	for _, bd := range d.Bindings {
+		if err := c.mayBind(bd); err != nil {
+			return nil, false, err
+		}
+		if bd.Filter != "" {
+			filters = append(filters, bd.Filter)
+		}
+	}
+	from, err := b.resolve(ctx, d.From, filters)
+	if err != nil {
+		return nil, false, err
+	}
+	done := make(chan error, 1)
+	q, made, err = b.makeQueue(d, from, func(err error) { done <- err })
+	if err != nil || !made {
+		return q, made, err
+	}
+	return q, true, <-done
+}
+
+// DeclareQueue makes a queue durable; the same settings again are fine, others
+// are ErrConflict. Bindings are added to those it has.
+func (c *Client) DeclareQueue(ctx context.Context, d QueueDefinition) error {
+	if err := CheckQueueName(d.Name); err != nil {
+		return err
+	}
+	if err := c.authorize(Manage, QueueTopic(d.Name)); err != nil {
+		return err
+	}
+	q, made, err := c.declare(ctx, d)
+	if err != nil || made {
+		return err
+	}
+	q.mu.Lock()
+	has := q.settings
+	q.mu.Unlock()
+	if !reflect.DeepEqual(has, d.Settings) {
+		a, _ := json.Marshal(has)
+		w, _ := json.Marshal(d.Settings)
+		return fmt.Errorf("%w: the queue %q has %s, not %s", ErrConflict, d.Name, a, w)
+	}
+	for _, bd := range d.Bindings {
+		if slices.ContainsFunc(q.list(), func(o Binding) bool { return o.same(&bd) }) {
+			continue
+		}
+		if err := c.BindQueue(ctx, d.Name, bd, d.From); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// UpdateSession replaces the settings of a session's queue and returns once
+// that is durable.
+func (k *Consumer) UpdateSession(ctx context.Context, s QueueSettings) error {
+	if k.queue == nil || kindOf(k.queue.name) != KindSession {
+		return fmt.Errorf("%w: only a session's settings change", ErrInvalid)
+	}
+	k.queue.mu.Lock()
+	k.queue.settings = s
+	k.queue.mu.Unlock()
+	return k.queue.save(ctx)
+}
+
+// EndSession deletes the queue of a session, as SessionQueue names it. One that
+// is not there is fine.
+func (c *Client) EndSession(ctx context.Context, session string) error {
+	q := c.broker.queue(SessionQueue(session))
+	if q == nil {
+		return nil
+	}
+	return c.broker.deleteQueue(ctx, q)
+}
+
+// Session returns the settings of a session's queue, and whether there is one.
+func (c *Client) Session(session string) (QueueSettings, bool) {
+	q := c.broker.queue(SessionQueue(session))
+	if q == nil {
+		return QueueSettings{}, false
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.settings, true
+}
+
+// DeleteQueue deletes a queue with what it has not settled, and ends its
+// consumers. It blocks until that is durable.
+func (c *Client) DeleteQueue(ctx context.Context, name string) error {
+	if err := c.authorize(Manage, QueueTopic(name)); err != nil {
+		return err
+	}
+	q := c.broker.queue(name)
+	if q == nil {
+		return fmt.Errorf("%w: there is no queue %q", ErrNotFound, name)
+	}
+	return c.broker.deleteQueue(ctx, q)
+}
+
+func (b *Broker) deleteQueue(ctx context.Context, q *queue) error {
+	b.mu.Lock()
+	if b.queues[q.name] != q {
+		b.mu.Unlock()
+		return nil
+	}
+	delete(b.queues, q.name)
+	q.mu.Lock()
+	q.deleted = true
+	for _, t := range []*time.Timer{q.timer, q.expiry} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+	ks := slices.Clone(q.consumers)
+	q.mu.Unlock()
+	p, err := b.journal.enterUnbounded()
+	if err != nil {
+		b.mu.Unlock()
+		return err
+	}
+	done := make(chan error, 1)
+	p.Changes = append(p.Changes, Change{Key: keyQueue + q.name}, Change{Key: keyPosition + q.name})
+	p.Sync = true
+	p.after = append(p.after, func(_ Offset, err error) { done <- err })
+	b.journal.leave()
+	b.mu.Unlock()
+	for _, k := range ks {
+		k.notice(Notice{Kind: NoticeDeleted})
+		q.leave(k)
+		k.end()
+		k.client.forgetConsumer(k)
+	}
+	q.end()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// expire deletes a queue whose time without a consumer is over.
+func (b *Broker) expire(q *queue) {
+	q.mu.Lock()
+	over := !q.idle.IsZero() && q.settings.Expires > 0 && time.Since(q.idle) >= q.settings.Expires
+	q.mu.Unlock()
+	if !over {
+		return
+	}
+	if err := b.deleteQueue(context.Background(), q); err != nil {
+		b.log.Error("queue not expired", "queue", q.name, "err", err)
+	}
+}
+
+// BindQueue adds a binding to a queue, from an offset on, and blocks until that
+// is durable. From only says where the binding begins; what the queue has
+// already passed is not read again.
+func (c *Client) BindQueue(ctx context.Context, queue string, bd Binding, from From) error {
+	if err := c.authorize(Manage, QueueTopic(queue)); err != nil {
+		return err
+	}
+	if err := c.mayBind(bd); err != nil {
+		return err
+	}
+	q := c.broker.queue(queue)
+	if q == nil {
+		return fmt.Errorf("%w: there is no queue %q", ErrNotFound, queue)
+	}
+	at, err := c.broker.resolve(ctx, from, []Filter{bd.Filter})
+	if err != nil {
+		return err
+	}
+	if err := q.bind(bd, at, false); err != nil {
+		return err
+	}
+	return q.save(ctx)
+}
+
+// UnbindQueue removes a binding, and blocks until that is durable. What it has
+// already led to the queue stays there.
+func (c *Client) UnbindQueue(ctx context.Context, queue string, bd Binding) error {
+	if err := c.authorize(Manage, QueueTopic(queue)); err != nil {
+		return err
+	}
+	q := c.broker.queue(queue)
+	if q == nil {
+		return fmt.Errorf("%w: there is no queue %q", ErrNotFound, queue)
+	}
+	if err := q.unbind(bd); err != nil {
+		return err
+	}
+	return q.save(ctx)
+}
+
+// Queue describes one queue. Who may consume it may see it.
+func (c *Client) Queue(name string) (QueueInfo, error) {
+	q := c.broker.queue(name)
+	if q == nil {
+		return QueueInfo{}, fmt.Errorf("%w: there is no queue %q", ErrNotFound, name)
+	}
+	if err := c.mayConsume(name, q.list()); err != nil {
+		return QueueInfo{}, err
+	}
+	info := q.info()
+	info.Lag = c.broker.lag(q, info.Position)
+	return info, nil
+}
+
+// Queues yields the queues whose name begins with prefix and that the principal
+// may consume, by name. Their lag is not counted.
+func (c *Client) Queues(prefix string) iter.Seq[QueueInfo] {
+	b := c.broker
+	b.mu.RLock()
+	var qs []*queue
+	for name, q := range b.queues {
+		if strings.HasPrefix(name, prefix) {
+			qs = append(qs, q)
+		}
+	}
+	b.mu.RUnlock()
+	slices.SortFunc(qs, func(a, b *queue) int { return strings.Compare(a.name, b.name) })
+	return func(yield func(QueueInfo) bool) {
+		for _, q := range qs {
+			if c.mayConsume(q.name, q.list()) == nil && !yield(q.info()) {
+				return
+			}
+		}
+	}
+}
+
+func (q *queue) info() QueueInfo {
+	next, out := q.position()
+	info := QueueInfo{Name: q.name, Bindings: q.list(), Position: next, Lag: -1}
+	for _, e := range out {
+		if e.state == entryWaiting {
+			info.Waiting++
+		} else {
+			info.Held++
+		}
+	}
+	q.mu.Lock()
+	info.Settings, info.Consumers = q.settings, len(q.consumers)
+	q.mu.Unlock()
+	return info
+}
+
+// lagRecords bounds how many records are read to count a lag.
+const lagRecords = 1_000_000
+
+// lag counts what waits behind a queue's position; -1 is more than it counts.
+func (b *Broker) lag(q *queue, next Offset) int {
+	buf := &ReadBuffer{MaxRecords: 4096, MaxBytes: 4 << 20}
+	bs, end, n := q.bound(), b.dispatcher.end(), 0
+	q.mu.Lock()
+	filters := q.filters
+	q.mu.Unlock()
+	for next < end {
+		buf.Reset()
+		after, err := b.engine.Read(context.Background(), next, end, filters, buf)
+		if err != nil || n > lagRecords {
+			return -1
+		}
+		for i := range buf.Records {
+			r := &buf.Records[i]
+			if slices.ContainsFunc(bs, func(bd *bound) bool { return bd.matches(r.Topic, r.Offset) }) {
+				n++
+			}
+		}
+		if after <= next {
+			break
+		}
+		next = after
+	}
+	return n
+}

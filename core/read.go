@@ -1,0 +1,243 @@
+package core
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// resolve turns a start into an offset. It may block for the disk. An offset
+// outside of the log is an *OffsetRemovedError.
+func (b *Broker) resolve(ctx context.Context, f From, filters []Filter) (Offset, error) {
+	first, end := b.engine.Bounds()
+	switch f.kind {
+	case fromEarliest:
+		return first, nil
+	case fromOffset:
+		if f.offset > end || f.offset < first && first > 1 {
+			return 0, &OffsetRemovedError{Offset: f.offset, Earliest: first, End: end}
+		}
+		return max(f.offset, first), nil
+	case fromTime:
+		return b.engine.OffsetAt(f.at)
+	case fromLast:
+		return b.lastMatching(ctx, NewFilterSet(filters...), f.last, first, b.dispatcher.end())
+	}
+	return b.dispatcher.end(), nil
+}
+
+// lastMatching returns the offset of the n-th record from the end that the
+// filters match, or first if there are fewer. It reads windows that double
+// backwards from the end, each part of the log once at the most.
+func (b *Broker) lastMatching(ctx context.Context, filters *FilterSet, n int, first, end Offset) (Offset, error) {
+	buf := &ReadBuffer{MaxRecords: 1024, MaxBytes: 1 << 20}
+	var found []Offset // of all windows read so far, newest window first
+	window := Offset(4096)
+	for hi := end; hi > first; window *= 2 {
+		lo := first
+		if hi-first > window {
+			lo = hi - window
+		}
+		var here []Offset
+		for next := lo; next < hi; {
+			buf.Reset()
+			after, err := b.engine.Read(ctx, next, hi, filters, buf)
+			if err != nil {
+				return 0, err
+			}
+			for i := range buf.Records {
+				here = append(here, buf.Records[i].Offset)
+			}
+			if after <= next {
+				break
+			}
+			next = after
+		}
+		if len(found)+len(here) >= n {
+			return here[len(here)-(n-len(found))], nil
+		}
+		found = append(here, found...)
+		hi = lo
+	}
+	return first, nil
+}
+
+// Read is one finite pull. It may block for the disk, and for q.Wait. An offset
+// outside of the log is an *OffsetRemovedError.
+func (c *Client) Read(ctx context.Context, q ReadRequest) (Page, error) {
+	bindings := make([]Binding, len(q.Filters))
+	for i, f := range q.Filters {
+		bindings[i] = Binding{Filter: f}
+		if err := c.mayBind(bindings[i]); err != nil {
+			return Page{}, err
+		}
+	}
+	b := c.broker
+	from, err := b.resolve(ctx, q.From, q.Filters)
+	if err != nil {
+		return Page{}, err
+	}
+	if q.Limit <= 0 {
+		q.Limit = 100
+	}
+	if q.MaxBytes <= 0 {
+		q.MaxBytes = 1 << 20
+	}
+	page, err := c.readPage(ctx, q, from, nil)
+	if err != nil || len(page.Messages) > 0 || q.Wait <= 0 || q.Until != 0 {
+		return page, err
+	}
+
+	r := newCollector(Credit{Messages: 1, Bytes: q.MaxBytes})
+	k, err := c.Subscribe(ctx, Subscription{Bindings: bindings, From: FromOffset(page.Next)}, r)
+	if err != nil {
+		return page, err
+	}
+	// Settled deliveries leave Messages alone: Bytes bounds what comes.
+	k.Grant(r.credit)
+	err = r.wait(ctx, q.Wait)
+	k.Close()
+	if len(r.got) == 0 {
+		return page, err
+	}
+	if len(r.got) > q.Limit {
+		r.got, page.More = r.got[:q.Limit], true
+	}
+	page.Messages = r.got
+	page.Next = r.got[len(r.got)-1].Offset + 1
+	page.Gaps = append(page.Gaps, r.gaps...)
+	return page, nil
+}
+
+// readPage reads forward; where keep is set, only what it wants.
+func (c *Client) readPage(ctx context.Context, q ReadRequest, from Offset, keep func(Offset) bool) (Page, error) {
+	b := c.broker
+	end := b.dispatcher.end()
+	if q.Until != 0 && q.Until < end {
+		end = q.Until
+	}
+	page := Page{Next: from}
+	filters := NewFilterSet(q.Filters...)
+	buf := &ReadBuffer{}
+	size := 0
+	now := time.Now()
+	rights := make(map[string]bool)
+	for page.Next < end {
+		buf.Reset()
+		buf.MaxRecords, buf.MaxBytes = min(q.Limit-len(page.Messages), pumpRecords), q.MaxBytes
+		next, err := b.engine.Read(ctx, page.Next, end, filters, buf)
+		if err != nil {
+			return page, err
+		}
+		page.Gaps = append(page.Gaps, buf.Gaps...)
+		for i := range buf.Records {
+			r := &buf.Records[i]
+			if keep != nil && !keep(r.Offset) {
+				continue
+			}
+			may, known := rights[r.Topic]
+			if !known {
+				may = r.Topic[0] == '$' || c.authorize(Deliver, r.Topic) == nil
+				rights[string([]byte(r.Topic))] = may
+			}
+			if !may {
+				continue
+			}
+			e := new(Envelope)
+			if err := r.Envelope(e); err != nil {
+				b.stats.Unreadable.Add(1)
+				b.log.Error("record not readable", "offset", r.Offset, "err", err)
+				continue
+			}
+			if e.Expired(now) {
+				continue
+			}
+			if size += e.Size(); size > q.MaxBytes && len(page.Messages) > 0 {
+				page.Next, page.More = r.Offset, true
+				return page, nil
+			}
+			page.Messages = append(page.Messages, Delivery{Envelope: e, Offset: r.Offset, Attempt: 1, Settled: true}.Clone())
+		}
+		if next <= page.Next {
+			break
+		}
+		page.Next = next
+		if len(page.Messages) >= q.Limit {
+			page.More = next < end
+			return page, nil
+		}
+	}
+	return page, nil
+}
+
+// Browse is Read over what a queue has not settled; q.Filters mean nothing. It
+// changes nothing.
+func (c *Client) Browse(ctx context.Context, queue string, q ReadRequest) (Page, error) {
+	b := c.broker
+	qu := b.queue(queue)
+	if qu == nil {
+		return Page{}, fmt.Errorf("%w: there is no queue %q", ErrNotFound, queue)
+	}
+	bindings := qu.list()
+	if err := c.mayConsume(queue, bindings); err != nil {
+		return Page{}, err
+	}
+	if q.Limit <= 0 {
+		q.Limit = 100
+	}
+	if q.MaxBytes <= 0 {
+		q.MaxBytes = 1 << 20
+	}
+	next, out := qu.position()
+	from := next
+	if len(out) > 0 {
+		from = min(from, out[0].offset)
+	}
+	if q.From.kind == fromOffset {
+		from = max(from, q.From.offset)
+	}
+	attempts := make(map[Offset]uint16, len(out))
+	for _, e := range out {
+		attempts[e.offset] = e.attempts
+	}
+	bs := qu.bound()
+	q.Filters = nil
+	for _, bd := range bs {
+		q.Filters = append(q.Filters, bd.filter())
+	}
+	page, err := c.readPage(ctx, q, from, func(at Offset) bool {
+		_, is := attempts[at]
+		return is || at >= next
+	})
+	kept := page.Messages[:0]
+	for _, d := range page.Messages {
+		d.Attempt = attempts[d.Offset]
+		for _, bd := range bs {
+			if bd.matches(d.Topic, d.Offset) {
+				kept = append(kept, d)
+				break
+			}
+		}
+	}
+	page.Messages = kept
+	return page, err
+}
+
+// position returns a queue's position: the next offset and a copy of what is
+// outstanding before it.
+func (q *queue) position() (next Offset, out []outEntry) {
+	d := q.b.dispatcher
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, e := range q.out.live() {
+		if e.state != entryDone {
+			out = append(out, e)
+		}
+	}
+	if q.live && !q.feeding.Load() {
+		return d.end(), out
+	}
+	return q.next, out
+}

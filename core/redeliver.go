@@ -1,0 +1,254 @@
+package core
+
+import (
+	"strconv"
+	"time"
+)
+
+// chores writes the dead letters that are due and delivers again what waits for
+// it. It returns false if it has to come back before the queue reads on.
+func (q *queue) chores(p *pump) (done bool) {
+	q.mu.Lock()
+	rejected, waiting := q.rejected > 0, q.waiting > 0
+	q.mu.Unlock()
+	if rejected {
+		p.bury(q)
+	}
+	if waiting {
+		return p.redeliver(q)
+	}
+	return true
+}
+
+// redeliverRound is how many messages are delivered again in one go.
+const redeliverRound = 128
+
+// redeliver delivers what waits and is due, in order, as long as there is
+// credit. It returns false if more is due.
+func (p *pump) redeliver(q *queue) (done bool) {
+	var due [redeliverRound]Offset
+	q.mu.Lock()
+	n := 0
+	now := time.Now().UnixNano()
+	for i := range q.out.live() {
+		e := &q.out.live()[i]
+		if e.state == entryWaiting && e.due <= now {
+			if due[n] = e.offset; n+1 == len(due) {
+				n++
+				break
+			}
+			n++
+		}
+	}
+	q.mu.Unlock()
+	for i := 0; i < n; {
+		j := i + 1
+		for j < n && due[j]-due[j-1] <= redeliverRound {
+			j++
+		}
+		if !p.redeliverRun(q, due[i:j]) {
+			return true // no credit: reading on would find none either
+		}
+		i = j
+	}
+	return n < len(due)
+}
+
+// redeliverRun delivers messages that stand close together and reports whether
+// there was credit for all.
+func (p *pump) redeliverRun(q *queue, due []Offset) bool {
+	next, last := due[0], due[len(due)-1]
+	i := 0
+	for next <= last {
+		p.limit(pumpRecords, pumpBytes)
+		after, err := p.b.engine.Read(p.ctx, next, last+1, nil, &p.buf)
+		if err != nil {
+			p.b.log.Error("message not readable", "queue", q.name, "offset", next, "err", err)
+			return false
+		}
+		for r := range p.buf.Records {
+			rec := &p.buf.Records[r]
+			for i < len(due) && due[i] < rec.Offset {
+				q.lost(due[i])
+				i++
+			}
+			if i == len(due) || due[i] != rec.Offset {
+				continue
+			}
+			i++
+			var e Envelope
+			if err := rec.Envelope(&e); err != nil {
+				p.b.log.Error("message not readable", "queue", q.name, "offset", rec.Offset, "err", err)
+				q.lost(rec.Offset)
+				continue
+			}
+			if e.Expired(time.Now()) {
+				p.b.stats.Expired.Add(1)
+				q.drop(rec.Offset)
+				continue
+			}
+			var tags []uint64
+			for _, b := range q.bound() {
+				if b.matches(rec.Topic, rec.Offset) {
+					tags = append(tags, b.Tag)
+				}
+			}
+			if !q.again(Delivery{Envelope: &e, Offset: rec.Offset, Tags: tags}) {
+				q.deliver()
+				return false
+			}
+		}
+		q.deliver()
+		if after <= next {
+			break
+		}
+		next = after
+	}
+	for ; i < len(due); i++ {
+		q.lost(due[i])
+	}
+	return true
+}
+
+// again gives a waiting message to a consumer and reports whether one had
+// credit for it.
+func (q *queue) again(d Delivery) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	e := q.out.find(d.Offset)
+	if e == nil || e.state != entryWaiting {
+		return true // settled, deleted or purged in the meantime
+	}
+	k, refused := q.choose(d.Topic)
+	if refused {
+		q.waiting--
+		q.out.settle(e)
+		q.changed()
+		return true
+	}
+	if k == nil {
+		return false
+	}
+	q.waiting--
+	d.Attempt = e.attempts + 1
+	if d.Attempt == 0 {
+		d.Attempt--
+	}
+	*e = q.held(k, d.Offset, d.Attempt)
+	q.give(k, d)
+	q.changed()
+	q.b.stats.Redelivered.Add(1)
+	return true
+}
+
+// drop settles a waiting message that is not to be delivered any more.
+func (q *queue) drop(at Offset) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if e := q.out.find(at); e != nil && e.state == entryWaiting {
+		q.waiting--
+		q.out.settle(e)
+		q.changed()
+	}
+}
+
+// lost drops a message that the log does not have any more, and tells.
+func (q *queue) lost(at Offset) {
+	q.b.stats.Unreadable.Add(1)
+	q.drop(at)
+	q.notice(Notice{Kind: NoticeGap, From: at, To: at + 1})
+}
+
+// The headers that a dead letter has besides its own.
+const (
+	HeaderDeadQueue    = "dead-letter-queue"
+	HeaderDeadTopic    = "dead-letter-topic"
+	HeaderDeadOffset   = "dead-letter-offset"
+	HeaderDeadReason   = "dead-letter-reason"
+	HeaderDeadAttempts = "dead-letter-attempts"
+	HeaderDeadTime     = "dead-letter-time"
+)
+
+// bury writes a queue's rejected messages to its dead letters. The dead letter
+// and the queue's position without the message are one commit, so there is
+// exactly one of each whatever happens in between.
+func (p *pump) bury(q *queue) {
+	for {
+		q.mu.Lock()
+		var at Offset
+		for i := range q.out.live() {
+			if e := &q.out.live()[i]; e.state == entryRejected {
+				at = e.offset
+				break
+			}
+		}
+		dead := q.settings.deadLetter(q.name)
+		q.mu.Unlock()
+		if at == 0 {
+			return
+		}
+		var letter *Envelope
+		if r, err := p.readOne(at); err != nil {
+			p.b.log.Error("rejected message not readable", "queue", q.name, "offset", at, "err", err)
+			if p.ctx.Err() != nil {
+				return
+			}
+		} else if r != nil && dead != "" {
+			letter = new(Envelope)
+			if err := r.Envelope(letter); err != nil {
+				p.b.log.Error("rejected message not readable", "queue", q.name, "offset", at, "err", err)
+				letter = nil
+			}
+		}
+		if letter != nil {
+			if _, err := p.b.ensureQueue(dead, deadLetterSettings()); err != nil {
+				p.b.log.Error("no queue for dead letters", "queue", dead, "err", err)
+				letter = nil
+			}
+		}
+		if !p.b.buryOne(q, at, dead, letter) {
+			return
+		}
+	}
+}
+
+// buryOne commits one dead letter (nil: the message is dropped) and what
+// remains of the queue.
+func (b *Broker) buryOne(q *queue, at Offset, dead string, letter *Envelope) bool {
+	c, err := b.journal.enterUnbounded()
+	if err != nil {
+		return false
+	}
+	defer b.journal.leave()
+	q.mu.Lock()
+	e := q.out.find(at)
+	if e == nil || e.state != entryRejected {
+		q.mu.Unlock()
+		return true
+	}
+	if letter != nil {
+		letter.Headers = append(letter.Headers,
+			Header{HeaderDeadQueue, q.name},
+			Header{HeaderDeadTopic, letter.Topic},
+			Header{HeaderDeadOffset, strconv.FormatUint(uint64(at), 10)},
+			Header{HeaderDeadReason, e.reason},
+			Header{HeaderDeadAttempts, strconv.Itoa(int(e.attempts))},
+			Header{HeaderDeadTime, time.Now().UTC().Format(time.RFC3339Nano)},
+		)
+		letter.Topic = QueueTopic(dead)
+		letter.Expires, letter.DeliverAt, letter.Retain, letter.ID = time.Time{}, time.Time{}, false, ""
+		c.add(letter)
+		b.stats.DeadLettered.Add(1)
+	} else {
+		b.stats.Dropped.Add(1)
+	}
+	if e.holder != nil && e.receipt != 0 {
+		c.entries = append(c.entries, entry{client: e.holder.client, receipt: e.receipt, record: -1})
+	}
+	q.rejected--
+	q.out.settle(e)
+	q.mu.Unlock()
+	q.putPosition(c)
+	c.Sync = true
+	return true
+}

@@ -1,0 +1,129 @@
+package core
+
+import (
+	"context"
+	"encoding/binary"
+	"iter"
+	"strings"
+	"time"
+)
+
+// A retained value is the last envelope of a topic that was published with
+// retain. The state maps the topic to its offset; the value itself stands in
+// the log alone.
+
+// A snapshot is what is left to deliver of the retained values that a new
+// binding matches.
+type snapshot struct {
+	bound *bound
+	after string // the state's key to go on from; "" is the first
+}
+
+// snapshotRound is how many retained values are looked at in one go.
+const snapshotRound = 128
+
+// snapshot delivers retained values to a cursor for as long as it has credit. A
+// value at or behind the binding's beginning is left to the log.
+func (p *pump) snapshot(c *cursor, s snapshot) {
+	rest, more := s.after, false
+	looked := 0
+	for key, value := range p.b.retainedState(s.bound.Filter, s.after) {
+		rest = key
+		if looked++; looked > snapshotRound {
+			more = true
+			break
+		}
+		topic := key[len(keyRetained):]
+		at, ok := retainedOffset(value)
+		if !ok || !s.bound.Filter.Match(topic) || at >= s.bound.from {
+			continue
+		}
+		d, err := p.retained(s.bound, at)
+		if err != nil {
+			p.b.log.Error("retained value not readable", "offset", at, "err", err)
+			p.b.stats.Unreadable.Add(1)
+			continue
+		}
+		if d != nil && !c.owner.offer(*d) {
+			more = true
+			break
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.snapshots) == 0 || c.snapshots[0].bound != s.bound {
+		return
+	}
+	if more {
+		c.snapshots[0].after = strings.Clone(rest)
+	} else {
+		c.snapshots = c.snapshots[1:]
+	}
+}
+
+// retainedState yields what the state holds of the topics that a filter may
+// match.
+func (b *Broker) retainedState(f Filter, from string) iter.Seq2[string, []byte] {
+	if !f.Exact() {
+		return b.engine.State(keyRetained+f.Prefix(), from)
+	}
+	return func(yield func(string, []byte) bool) {
+		key := keyRetained + string(f)
+		if value, err := b.engine.Get(key); err == nil && value != nil {
+			yield(key, value)
+		}
+	}
+}
+
+func retainedOffset(value []byte) (Offset, bool) {
+	if len(value) != 8 {
+		return 0, false
+	}
+	return Offset(binary.BigEndian.Uint64(value)), true
+}
+
+// retained reads one retained value; nil if it has expired or is gone.
+func (p *pump) retained(b *bound, at Offset) (*Delivery, error) {
+	r, err := p.readOne(at)
+	if err != nil || r == nil {
+		return nil, err
+	}
+	e := new(Envelope)
+	if err := r.Envelope(e); err != nil {
+		return nil, err
+	}
+	if e.Expired(time.Now()) {
+		return nil, nil
+	}
+	return &Delivery{
+		Envelope: e, Offset: at, Attempt: 1, Retained: true,
+		Tags: []uint64{b.Tag}, Settled: settled(b.Settlement, e),
+	}, nil
+}
+
+// Retained yields the retained values that a filter matches and the principal
+// may read, by topic. The value is valid until the next step. It blocks for the
+// disk.
+func (c *Client) Retained(ctx context.Context, f Filter) iter.Seq2[*RetainedValue, error] {
+	return func(yield func(*RetainedValue, error) bool) {
+		if err := c.authorize(Subscribe, string(f)); err != nil {
+			yield(nil, err)
+			return
+		}
+		p := &pump{b: c.broker, ctx: ctx}
+		for key, value := range c.broker.retainedState(f, "") {
+			topic := key[len(keyRetained):]
+			at, ok := retainedOffset(value)
+			if !ok || !f.Match(topic) || c.authorize(Deliver, topic) != nil {
+				continue
+			}
+			d, err := p.retained(&bound{}, at)
+			if d == nil && err == nil {
+				continue
+			}
+			if !yield(d, err) || err != nil {
+				return
+			}
+		}
+	}
+}

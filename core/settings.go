@@ -1,0 +1,160 @@
+package core
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// QueueSettings are a queue's settings. The zero value of a field means the
+// default that its comment names.
+type QueueSettings struct {
+	// MaxAttempts is how often a message is delivered before it goes to the
+	// dead letters; 0 is 16, Unlimited is no bound.
+	MaxAttempts int `json:"max_attempts,omitempty"`
+	// Lease is how long a consumer may hold a message; 0 is 5 minutes,
+	// Unlimited as long as it is connected.
+	Lease time.Duration `json:"lease,omitempty"`
+	// Backoff before the first redelivery, doubling up to BackoffMax; 0 is 1
+	// second and 5 minutes.
+	Backoff    time.Duration `json:"backoff,omitempty"`
+	BackoffMax time.Duration `json:"backoff_max,omitempty"`
+	// DeadLetter is the queue of dead letters; empty is the name followed by
+	// ".dead", NoDeadLetter drops them.
+	DeadLetter string `json:"dead_letter,omitempty"`
+	// TTL of messages that have no expiry of their own; 0 is none.
+	TTL time.Duration `json:"ttl,omitempty"`
+	// MaxLength and MaxBytes bound what is pending; 0 is no bound. Overflow
+	// says what happens at the bound.
+	MaxLength int64    `json:"max_length,omitempty"`
+	MaxBytes  int64    `json:"max_bytes,omitempty"`
+	Overflow  Overflow `json:"overflow,omitempty"`
+	// Priority delivers higher priorities first.
+	Priority bool `json:"priority,omitempty"`
+	// Ordered gives the messages of one key to one consumer at a time, in
+	// order.
+	Ordered bool `json:"ordered,omitempty"`
+	// SingleActive lets one consumer work, the others wait to take over.
+	SingleActive bool `json:"single_active,omitempty"`
+	// Expires deletes the queue when it has had no consumer for so long; 0 is
+	// never.
+	Expires time.Duration `json:"expires,omitempty"`
+	// Unpinned leaves it to the topics' policies how long messages are kept;
+	// otherwise what the queue has not settled is kept.
+	Unpinned bool `json:"unpinned,omitempty"`
+	// Kind says what the queue is to its users.
+	Kind QueueKind `json:"kind,omitempty"`
+	// Meta is the adapter's own, kept with the queue.
+	Meta []byte `json:"meta,omitempty"`
+}
+
+// Unlimited stands for "no bound" where 0 stands for the default.
+const Unlimited = -1
+
+// NoDeadLetter as QueueSettings.DeadLetter drops what is rejected.
+const NoDeadLetter = "-"
+
+// Overflow says what a full queue does.
+type Overflow string
+
+const (
+	// OverflowReject refuses the publish; it is the default.
+	OverflowReject Overflow = ""
+	// OverflowDropOldest settles the oldest message.
+	OverflowDropOldest Overflow = "drop-oldest"
+)
+
+// A QueueKind says what a queue is to its users; the core treats all alike.
+type QueueKind string
+
+const (
+	KindQueue   QueueKind = ""
+	KindGroup   QueueKind = "group"
+	KindSession QueueKind = "session"
+)
+
+// A QueueDefinition is what DeclareQueue makes.
+type QueueDefinition struct {
+	Name     string
+	Settings QueueSettings
+	Bindings []Binding
+	// From is where the bindings begin.
+	From From
+}
+
+// An ExchangeKind says how an exchange compares keys.
+type ExchangeKind string
+
+const (
+	// Direct: the keys are equal.
+	Direct ExchangeKind = "direct"
+	// Fanout: every binding matches.
+	Fanout ExchangeKind = "fanout"
+	// TopicExchange: the binding's key is a pattern of words between dots;
+	// "*" stands for one word, "#" for any number, none included.
+	TopicExchange ExchangeKind = "topic"
+	// HeadersExchange: the message's headers are compared.
+	HeadersExchange ExchangeKind = "headers"
+)
+
+// An ExchangeDefinition is what DeclareExchange makes.
+type ExchangeDefinition struct {
+	Name string       `json:"name"`
+	Kind ExchangeKind `json:"kind"`
+}
+
+// QueueInfo describes a queue at one moment.
+type QueueInfo struct {
+	Name     string
+	Settings QueueSettings
+	Bindings []Binding
+	// Position is the offset up to which the queue has looked at the log.
+	Position Offset
+	// Lag is how many messages wait behind Position, Held how many consumers
+	// have, Waiting how many wait for redelivery. Lag is -1 where it has not
+	// been counted.
+	Lag, Held, Waiting int
+	Consumers          int
+}
+
+// GroupQueue is the name of the queue of a group on a filter.
+func GroupQueue(group string, f Filter) string { return "$share/" + group + "/" + string(f) }
+
+// SessionQueue is the name of the queue of an adapter's session.
+func SessionQueue(session string) string { return "$session/" + session }
+
+// kindOf tells a queue's kind from its name.
+func kindOf(queue string) QueueKind {
+	switch {
+	case strings.HasPrefix(queue, "$share/"):
+		return KindGroup
+	case strings.HasPrefix(queue, "$session/"):
+		return KindSession
+	}
+	return KindQueue
+}
+
+// DefaultGroupSettings are those of a group made by its first member: it keeps
+// its position for a week without members and pins nothing.
+func DefaultGroupSettings() QueueSettings {
+	return QueueSettings{Kind: KindGroup, Expires: 7 * 24 * time.Hour, Unpinned: true}
+}
+
+// CheckQueueName says what is wrong with the name of a queue that a user
+// declares or addresses. The error wraps [ErrInvalidTopic]. Names with a
+// leading dollar sign belong to groups and sessions.
+func CheckQueueName(name string) error {
+	if strings.HasPrefix(name, "$") {
+		return fmt.Errorf("%w: the queue name %q begins with a dollar sign", ErrInvalidTopic, name)
+	}
+	return CheckTopic(QueueTopic(name))
+}
+
+// CheckExchangeName says what is wrong with the name of an exchange. The error
+// wraps [ErrInvalidTopic].
+func CheckExchangeName(name string) error {
+	if name == "" || strings.Contains(name, "/") {
+		return fmt.Errorf("%w: the exchange name %q is empty or contains a slash", ErrInvalidTopic, name)
+	}
+	return CheckTopic(ExchangeTopic(name, ""))
+}
