@@ -29,17 +29,19 @@ type Consumer struct {
 	batch []Delivery // the scratch of whoever runs the cursor
 }
 
-// deliver calls the receiver, unless the consumer has ended.
-func (k *Consumer) deliver(ds []Delivery) {
+// deliver calls the receiver, unless the consumer has ended, which it reports.
+func (k *Consumer) deliver(ds []Delivery) (delivered bool) {
 	if len(ds) == 0 {
-		return
+		return true
 	}
 	k.calling.Lock()
 	defer k.calling.Unlock()
-	if !k.ended {
-		k.client.broker.stats.Delivered.Add(uint64(len(ds)))
-		k.receiver.Deliver(ds)
+	if k.ended {
+		return false
 	}
+	k.client.broker.stats.Delivered.Add(uint64(len(ds)))
+	k.receiver.Deliver(ds)
+	return true
 }
 
 func (k *Consumer) notice(n Notice) {

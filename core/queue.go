@@ -197,7 +197,9 @@ const keepBatch = 16
 // deliver hands the consumers' batches to their receivers.
 func (q *queue) deliver() {
 	for i, k := range q.touched {
-		k.deliver(k.batch)
+		if !k.deliver(k.batch) {
+			q.undelivered(k.batch)
+		}
 		clear(k.batch)
 		if k.batch = k.batch[:0]; cap(k.batch) > keepBatch && len(q.b.dispatcher.in) == 0 {
 			k.batch = nil
@@ -205,6 +207,18 @@ func (q *queue) deliver() {
 		q.touched[i] = nil
 	}
 	q.touched = q.touched[:0]
+}
+
+// undelivered takes back the attempts of what a consumer was given as it left.
+// Nobody else has been given it yet: that is for the same runner to do.
+func (q *queue) undelivered(ds []Delivery) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for i := range ds {
+		if e := q.out.find(ds[i].Offset); e != nil && e.state == entryWaiting && e.attempts > 0 {
+			e.attempts--
+		}
+	}
 }
 
 func (q *queue) ready() bool {
