@@ -1,0 +1,81 @@
+package bench
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A dialer connects plain sockets, each from an address of its own in
+// 127.0.0.0/8: a port range serves a few tens of thousands of connections of
+// one address, and a server may bound the connections and the connection rate
+// of one address, which a fleet of devices would not share either.
+type dialer struct{ next uint32 }
+
+// handshakeTimeout bounds each wait of a connection being set up.
+const handshakeTimeout = 10 * time.Second
+
+// dial connects a blocking socket with bounded reads and writes.
+func (d *dialer) dial(addr string) (fd int, err error) {
+	to, err := netip.ParseAddrPort(addr)
+	if err != nil || !to.Addr().Is4() || !to.Addr().IsLoopback() {
+		return 0, fmt.Errorf("%q: not an IPv4 loopback address and port", addr)
+	}
+	fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("socket: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			unix.Close(fd)
+		}
+	}()
+	d.next++
+	from := unix.SockaddrInet4{Addr: [4]byte{127, 1 + byte(d.next/(250*250)%200), 1 + byte(d.next/250%250), 1 + byte(d.next%250)}}
+	unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+	if err := unix.Bind(fd, &from); err != nil {
+		return 0, fmt.Errorf("bind: %w", err)
+	}
+	wait := unix.NsecToTimeval(int64(handshakeTimeout))
+	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait)
+	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &wait)
+	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	if err := unix.Connect(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}); err != nil {
+		return 0, fmt.Errorf("connect to %s: %w", addr, err)
+	}
+	return fd, nil
+}
+
+// say writes all of b to a blocking socket.
+func say(fd int, b []byte) error {
+	for len(b) > 0 {
+		n, err := unix.Write(fd, b)
+		if err != nil {
+			return fmt.Errorf("write: %w", err)
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// hear reads from a blocking socket until whole says how long the answer at the
+// beginning is; it reads no further than that.
+func hear(fd int, whole func(b []byte) int) ([]byte, error) {
+	var answer []byte
+	b := make([]byte, 1)
+	for {
+		n, err := unix.Read(fd, b)
+		if err != nil {
+			return answer, fmt.Errorf("no answer: %w", err)
+		}
+		if n == 0 {
+			return answer, fmt.Errorf("the server closed the connection")
+		}
+		answer = append(answer, b[:n]...)
+		if whole(answer) > 0 {
+			return answer, nil
+		}
+	}
+}

@@ -1,0 +1,88 @@
+package bench
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A machine is what the figures were measured on.
+type machine struct {
+	CPU    string `json:"cpu"`
+	Cores  int    `json:"cores"`
+	Kernel string `json:"kernel"`
+	Go     string `json:"go"`
+	// Sync is the median time of an fdatasync behind a write of 4 KiB into a
+	// file whose blocks are there, SyncWorst its 99th percentile.
+	Sync      time.Duration `json:"fdatasync_ns"`
+	SyncWorst time.Duration `json:"fdatasync_p99_ns"`
+	// Bandwidth of writing in sequence, synced, in MB/s.
+	Bandwidth float64 `json:"write_mb_s"`
+}
+
+// surveyMachine measures the disk that dir is on.
+func surveyMachine(dir string) (machine, error) {
+	m := machine{Cores: runtime.NumCPU(), Go: runtime.Version(), CPU: cpuModel()}
+	var u unix.Utsname
+	if err := unix.Uname(&u); err == nil {
+		m.Kernel = unix.ByteSliceToString(u.Release[:])
+	}
+	name := filepath.Join(dir, "disk")
+	f, err := os.Create(name)
+	if err != nil {
+		return m, err
+	}
+	defer os.Remove(name)
+	defer f.Close()
+
+	const total, chunk = 256 << 20, 1 << 20
+	b := make([]byte, 0, chunk)
+	x := noise(1)
+	b = x.appendPayload(b, chunk, 0, 0, 0)
+	start := time.Now()
+	for range total / chunk {
+		if _, err := f.Write(b); err != nil {
+			return m, err
+		}
+	}
+	if err := unix.Fdatasync(int(f.Fd())); err != nil {
+		return m, fmt.Errorf("fdatasync: %w", err)
+	}
+	m.Bandwidth = total / 1e6 / time.Since(start).Seconds()
+
+	times := make([]time.Duration, 400)
+	for i := range times {
+		start := time.Now()
+		if _, err := f.WriteAt(b[:4096], int64(i)*4096); err != nil {
+			return m, err
+		}
+		if err := unix.Fdatasync(int(f.Fd())); err != nil {
+			return m, fmt.Errorf("fdatasync: %w", err)
+		}
+		times[i] = time.Since(start)
+	}
+	slices.Sort(times)
+	m.Sync, m.SyncWorst = times[len(times)/2], times[len(times)*99/100]
+	return m, nil
+}
+
+func cpuModel() string {
+	f, err := os.Open("/proc/cpuinfo")
+	if err != nil {
+		return "unknown"
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if name, model, ok := strings.Cut(s.Text(), ":"); ok && strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(model)
+		}
+	}
+	return runtime.GOARCH
+}

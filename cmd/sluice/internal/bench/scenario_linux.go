@@ -1,0 +1,149 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"time"
+)
+
+// A scenario is one thing that is measured.
+type scenario struct {
+	name  string
+	about string
+	// mosquitto can do it too.
+	mosquitto bool
+	// starts: it starts and kills its server by itself.
+	starts bool
+	goals  []goal
+	run    func(ctx context.Context, r *rig) (result, error)
+}
+
+// A goal is what a reading should reach: one of times and bound, or either
+// where both are set.
+type goal struct {
+	reading string
+	// times is how much better than mosquitto at least, 0 if that is no goal.
+	times float64
+	// bound is the absolute value to reach, 0 if that is no goal.
+	bound float64
+}
+
+// A rig is what a scenario is run on: one server, started for it.
+type rig struct {
+	*server
+	dialer *dialer
+	span   span
+	// scale shortens what is counted instead of timed: 1 is in full.
+	scale float64
+	size  int // of a payload
+	pause time.Duration
+}
+
+// scaled is n, shortened, at least 100.
+func (r *rig) scaled(n int) int { return max(min(n, 100), int(float64(n)*r.scale)) }
+
+// A result is what one run of a scenario on one server measured.
+type result struct {
+	Readings []reading `json:"readings"`
+	// Faults are what was wrong: messages lost, repeated or out of order.
+	Faults []string `json:"faults,omitempty"`
+}
+
+// A reading is one measured value.
+type reading struct {
+	Name  string  `json:"name"`
+	Unit  string  `json:"unit"`
+	Value float64 `json:"value"`
+	// Lower says that less is better.
+	Lower bool `json:"lower_is_better,omitempty"`
+	// Aside says that the value is not the server's: it is not compared.
+	Aside bool `json:"aside,omitempty"`
+}
+
+func (r *result) add(name, unit string, value float64) {
+	r.Readings = append(r.Readings, reading{Name: name, Unit: unit, Value: value})
+}
+
+func (r *result) addLower(name, unit string, value float64) {
+	r.Readings = append(r.Readings, reading{Name: name, Unit: unit, Value: value, Lower: true})
+}
+
+func (r *result) addAside(name, unit string, value float64) {
+	r.Readings = append(r.Readings, reading{Name: name, Unit: unit, Value: value, Aside: true})
+}
+
+// scenarios are all there are, in the order in which a suite runs them.
+func scenarios() []scenario {
+	ahead := []goal{{reading: "messages", times: 1}, {reading: "server CPU", times: 1}}
+	asMany := []goal{{reading: "messages", times: 1}}
+	return []scenario{
+		pubsubScenario("mqtt-fan-in", "QoS 0, 50 publishers, 1 subscriber", ahead,
+			mqttShape{publishers: 50, subscribers: 1, level: 4, window: 8192}),
+		pubsubScenario("mqtt-fan-out", "QoS 0, 1 publisher, 100 subscribers", ahead,
+			mqttShape{publishers: 1, subscribers: 100, level: 4, window: 256}),
+		pubsubScenario("mqtt-pairs", "QoS 0, 50 publishers, 50 subscribers, one to one", ahead,
+			mqttShape{publishers: 50, subscribers: 50, pairs: true, level: 4, window: 8192}),
+		pubsubScenario("mqtt-confirm", "QoS 1, 50 publishers with 64 in flight, nobody subscribed", asMany,
+			mqttShape{publishers: 50, qos: 1, level: 4, window: 1 << 30, flight: 64}),
+		pubsubScenario("mqtt-fan-in-1", "QoS 1, 50 publishers with 64 in flight, 1 subscriber with 1,024", asMany,
+			mqttShape{publishers: 50, subscribers: 1, qos: 1, level: 5, window: 50 * 1024, flight: 64}),
+		pubsubScenario("mqtt-single", "QoS 1, 1 publisher with 256 in flight, nobody subscribed",
+			[]goal{{reading: "messages", bound: 60_000}},
+			mqttShape{publishers: 1, qos: 1, level: 4, window: 1 << 30, flight: 256}),
+		pubsubScenario("mqtt-latency", "QoS 1, 1 publisher at 5,000/s, 1 subscriber",
+			[]goal{{reading: "delivered p99", times: 0.5, bound: 2}},
+			mqttShape{publishers: 1, subscribers: 1, qos: 1, level: 5, window: 1 << 30, flight: 4096, rate: 5000}),
+		idleScenario(),
+		backlogScenario(),
+		restartScenario(),
+	}
+}
+
+// pubsubScenario measures a shape of MQTT publishers and subscribers.
+func pubsubScenario(name, about string, goals []goal, shape mqttShape) scenario {
+	return scenario{name: name, about: about, goals: goals, mosquitto: true, run: func(ctx context.Context, r *rig) (result, error) {
+		l, err := newLoop()
+		if err != nil {
+			return result{}, err
+		}
+		defer l.close()
+		shape := shape
+		shape.size = r.size
+		if shape.rate == 0 {
+			l.longest = r.pause
+		} else if err := l.tick(time.Second / time.Duration(shape.rate)); err != nil {
+			return result{}, err
+		}
+		ps, err := shape.connect(l, r.dialer, r.mqtt)
+		if err != nil {
+			return result{}, err
+		}
+		m, err := drive(ctx, l, ps, r.span, r.pid())
+		if err != nil {
+			return result{}, fmt.Errorf("%s, %s: %w", name, r.name, err)
+		}
+		var out result
+		n := m.delivered
+		if shape.subscribers == 0 {
+			n = m.confirmed
+		}
+		out.throughput(m, n)
+		if shape.rate > 0 {
+			out.latency("delivered", ps.deliver)
+			out.latency("confirmed", ps.confirm)
+		}
+		out.Faults = ps.verdict().faults(m)
+		return out, nil
+	}}
+}
+
+// throughput adds how many messages went through, and what each cost.
+func (r *result) throughput(m measured, n uint64) {
+	each := func(d time.Duration) float64 { return microseconds(d) / float64(max(n, 1)) }
+	r.add("messages", "/s", float64(n)/m.time.Seconds())
+	r.addLower("server CPU", "µs/msg", each(m.server))
+	r.addAside("generator CPU", "µs/msg", each(m.own))
+	r.addAside("other processes", "% of machine", 100*m.others.Seconds()/m.time.Seconds()/float64(runtime.NumCPU()))
+	r.addAside("generator reads", "msg/read", float64(n)/float64(max(m.reads, 1)))
+}
