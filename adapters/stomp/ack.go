@@ -1,0 +1,121 @@
+package stomp
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/go-stomp/stomp/v3/frame"
+
+	"github.com/sluicemq/sluice/core"
+)
+
+// oneMessage is the credit that an acknowledged message gives back.
+var oneMessage = core.Credit{Messages: 1}
+
+// negative is what a NACK does: the message comes again, after the queue's
+// backoff, or goes to the dead letters if it says requeue:false.
+func negative(f *clientFrame) core.Outcome {
+	if f.value(headerRequeue) == "false" {
+		return core.Rejected
+	}
+	return core.Released
+}
+
+// acknowledge obeys ACK and NACK (STOMP 1.2 "ACK", "NACK").
+func (c *conn) acknowledge(f *clientFrame, outcome core.Outcome) error {
+	s, at, err := c.acknowledged(f)
+	if err != nil {
+		return err
+	}
+	var t *transaction
+	to := settled
+	if id, ok := f.header(frame.Transaction); ok {
+		if t, err = c.transactionOf(id); err != nil {
+			return err
+		}
+		to = pending
+	}
+	s.mu.Lock()
+	offsets, found := s.sent.take(c.offsets[:0], at, s.ack == ackClient, to)
+	s.mu.Unlock()
+	c.offsets = offsets
+	if !found {
+		return refuse("not_held", "not waiting for an acknowledgement",
+			fmt.Sprintf("The message %d-%d was acknowledged before, or was not sent on this connection. Acknowledge each message once.", s.number, at))
+	}
+	if t != nil {
+		if err := c.enlarge(t, len(offsets), enlistedBytes*len(offsets)); err != nil {
+			return err
+		}
+		for _, o := range offsets {
+			t.settle = append(t.settle, enlisted{s, o, outcome})
+		}
+		return c.then(f, func(*clientFrame) error { return nil })
+	}
+	number, err := c.receipt(f)
+	if err != nil {
+		return err
+	}
+	return c.settle(s, offsets, outcome, number)
+}
+
+// settle settles messages in the order in which they were sent; the receipt, if
+// there is one, is the last one's.
+func (c *conn) settle(s *subscription, offsets []core.Offset, outcome core.Outcome, number core.Receipt) error {
+	for i, at := range offsets {
+		o := core.SettleOptions{Credit: oneMessage}
+		if i == len(offsets)-1 {
+			o.Receipt = number
+		}
+		err := s.consumer.Settle(at, outcome, o)
+		switch {
+		case err == nil:
+		case errors.Is(err, core.ErrNotHeld) && o.Receipt == 0:
+			// It was sent here and its lease has ended: it is delivered again,
+			// which is all that the client would be told.
+			c.server.metrics.Refused("late_ack")
+			s.consumer.Grant(oneMessage)
+		default:
+			c.receipts.drop(number)
+			return err
+		}
+	}
+	return nil
+}
+
+// acknowledged finds what an ACK or NACK names: by id in 1.2, by message-id and
+// subscription in 1.1, by message-id in 1.0.
+func (c *conn) acknowledged(f *clientFrame) (*subscription, core.Offset, error) {
+	name := frame.MessageId
+	if c.version == v12 {
+		name = frame.Id
+	}
+	token, ok := f.header(name)
+	if !ok {
+		return nil, 0, missing(f.Command, name)
+	}
+	id, hasID := f.header(frame.Subscription)
+	if !hasID && c.version == v11 {
+		return nil, 0, missing(f.Command, frame.Subscription)
+	}
+	number, at, ok := parseToken(token)
+	if !ok {
+		want := "the message-id of a MESSAGE"
+		if c.version == v12 {
+			want = "the ack header of a MESSAGE"
+		}
+		return nil, 0, invalid(name, token, want)
+	}
+	s := c.numbered[number]
+	switch {
+	case s == nil:
+		return nil, 0, refuse("unknown_subscription", "unknown subscription",
+			fmt.Sprintf("The subscription that the message %q came from has ended, or is another connection's.", clip(token)))
+	case hasID && c.version == v11 && s.id != id:
+		return nil, 0, invalid(frame.Subscription, id, fmt.Sprintf("%q, which the message came from", s.id))
+	case s.ack == ackAuto:
+		return nil, 0, refuse("not_held", "not waiting for an acknowledgement",
+			fmt.Sprintf("The subscription %q has ack:auto: its messages are acknowledged as they are sent. Subscribe with ack:client-individual or ack:client.", s.id))
+	}
+	return s, at, nil
+}

@@ -1,0 +1,376 @@
+package stomp
+
+import (
+	"encoding/base64"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+	"unsafe"
+
+	"github.com/go-stomp/stomp/v3/frame"
+
+	"github.com/sluicemq/sluice/core"
+)
+
+// A sending is a SEND frame's envelope, and what is for the adapter itself.
+// What it points to belongs to the frame.
+type sending struct {
+	destination, receipt, transaction string
+	envelope                          core.Envelope
+	queue                             queueArguments
+	// given says that the receipt was asked for: its id may be empty.
+	given bool
+}
+
+// read understands a SEND frame, all but its destination's address. It is used
+// again and again: everything is overwritten but for the arrays.
+func (s *sending) read(f *clientFrame, replyTo func(string) (string, error)) error {
+	*s = sending{envelope: core.Envelope{
+		Headers: s.envelope.Headers[:0], CorrelationID: s.envelope.CorrelationID[:0],
+		Payload: f.Body, Guarantee: core.AtLeastOnce,
+	}}
+	e := &s.envelope
+	var seen fields
+	addressed, correlated, transient := false, false, false
+	for i := range f.Headers {
+		h := &f.Headers[i]
+		field, known := sendFields[h.Name]
+		if !known {
+			e.Headers = append(e.Headers, *h)
+			continue
+		}
+		if field.repeats(&seen) {
+			// Of a header that the broker understands the first counts.
+			continue
+		}
+		var err error
+		switch field {
+		case fieldDestination:
+			s.destination, addressed = h.Value, true
+		case fieldReceipt:
+			s.receipt, s.given = h.Value, true
+		case fieldTransaction:
+			if s.transaction = h.Value; s.transaction == "" {
+				err = invalid(h.Name, h.Value, "the id of a transaction")
+			}
+		case fieldContentType:
+			e.ContentType = h.Value
+		case fieldReplyTo:
+			if h.Value != "" {
+				e.ReplyTo, err = replyTo(h.Value)
+			}
+		case fieldCorrelation:
+			if !correlated {
+				e.CorrelationID, correlated = append(e.CorrelationID, h.Value...), true
+			}
+		case fieldCorrelation64:
+			var id []byte
+			if id, err = base64.StdEncoding.DecodeString(h.Value); err != nil {
+				err = invalid(h.Name, h.Value, "base64")
+			} else if !correlated {
+				e.CorrelationID, correlated = append(e.CorrelationID, id...), true
+			}
+		case fieldKey:
+			e.Key = h.Value
+		case fieldJMSGroup:
+			// Kept as a header too: a JMS consumer looks for this name.
+			e.Headers = append(e.Headers, *h)
+			if e.Key == "" {
+				e.Key = h.Value
+			}
+		case fieldMessageID:
+			e.ID = h.Value
+		case fieldPersistent:
+			var persistent bool
+			persistent, err = parseBool(h)
+			transient = !persistent
+		case fieldRetain:
+			e.Retain, err = parseBool(h)
+		case fieldPriority:
+			err = parsePriority(e, h)
+		case fieldExpires, fieldExpiration, fieldDelay, fieldScheduled:
+			err = parseTime(e, h, field)
+		case fieldQueueArgument:
+			err = s.queue.read(h)
+		case fieldCron, fieldPeriod, fieldRepeat:
+			err = unsupported(h.Name, "Send the message once, with AMQ_SCHEDULED_DELAY.")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if !addressed {
+		return missing(frame.SEND, frame.Destination)
+	}
+	if !correlated {
+		e.CorrelationID = nil
+	}
+	if transient && !s.given {
+		e.Guarantee = core.AtMostOnce
+	}
+	return nil
+}
+
+// A field is what a header of SEND is to the broker.
+type field uint8
+
+const (
+	fieldDestination field = iota
+	fieldReceipt
+	fieldTransaction
+	fieldContentType
+	fieldReplyTo
+	fieldCorrelation
+	fieldCorrelation64
+	fieldKey
+	fieldJMSGroup
+	fieldMessageID
+	fieldPersistent
+	fieldRetain
+	fieldPriority
+	fieldExpires
+	fieldExpiration
+	fieldDelay
+	fieldScheduled
+	fieldCron
+	fieldPeriod
+	fieldRepeat
+	fieldQueueArgument
+	// fieldBroker is the broker's own to say.
+	fieldBroker
+)
+
+// fields are those that a frame had.
+type fields uint32
+
+// repeats reports whether the field was there before.
+func (f field) repeats(seen *fields) bool {
+	if f == fieldQueueArgument || f == fieldBroker {
+		return false
+	}
+	again := *seen&(1<<f) != 0
+	*seen |= 1 << f
+	return again
+}
+
+// sendFields are the headers of SEND that do not pass into the envelope's
+// headers.
+var sendFields = map[string]field{
+	frame.Destination:   fieldDestination,
+	frame.Receipt:       fieldReceipt,
+	frame.Transaction:   fieldTransaction,
+	frame.ContentType:   fieldContentType,
+	frame.MessageId:     fieldMessageID,
+	headerReplyTo:       fieldReplyTo,
+	headerCorrelation:   fieldCorrelation,
+	headerCorrelation64: fieldCorrelation64,
+	headerKey:           fieldKey,
+	headerJMSGroup:      fieldJMSGroup,
+	headerPersistent:    fieldPersistent,
+	headerRetain:        fieldRetain,
+	headerPriority:      fieldPriority,
+	headerExpires:       fieldExpires,
+	headerExpiration:    fieldExpiration,
+	headerDelay:         fieldDelay,
+	headerScheduled:     fieldScheduled,
+
+	"AMQ_SCHEDULED_CRON":   fieldCron,
+	"AMQ_SCHEDULED_PERIOD": fieldPeriod,
+	"AMQ_SCHEDULED_REPEAT": fieldRepeat,
+
+	argumentTTL:          fieldQueueArgument,
+	argumentExpires:      fieldQueueArgument,
+	argumentLength:       fieldQueueArgument,
+	argumentBytes:        fieldQueueArgument,
+	argumentPriority:     fieldQueueArgument,
+	argumentDeadExchange: fieldQueueArgument,
+	argumentDeadKey:      fieldQueueArgument,
+	argumentOverflow:     fieldQueueArgument,
+	argumentSingle:       fieldQueueArgument,
+	argumentType:         fieldQueueArgument,
+
+	frame.ContentLength: fieldBroker,
+	frame.Subscription:  fieldBroker,
+	frame.Ack:           fieldBroker,
+	headerAttempt:       fieldBroker,
+	headerGap:           fieldBroker,
+	headerOffset:        fieldBroker,
+	headerOriginalID:    fieldBroker,
+	headerPublisher:     fieldBroker,
+	headerRedelivered:   fieldBroker,
+	headerTime:          fieldBroker,
+}
+
+// reserved reports whether MESSAGE says something else with a header of that
+// name, so that an envelope's own header cannot have it.
+func reserved(name string) bool {
+	switch name {
+	case "":
+		return true
+	case frame.Receipt, frame.Transaction, headerRequeue:
+		return true
+	}
+	f, known := sendFields[name]
+	return known && f != fieldJMSGroup && f != fieldQueueArgument && f != fieldCron && f != fieldPeriod && f != fieldRepeat
+}
+
+func parseBool(h *core.Header) (bool, error) {
+	switch {
+	case strings.EqualFold(h.Value, "true"):
+		return true, nil
+	case strings.EqualFold(h.Value, "false"):
+		return false, nil
+	}
+	return false, invalid(h.Name, h.Value, "true or false")
+}
+
+func parsePriority(e *core.Envelope, h *core.Header) error {
+	n, err := strconv.Atoi(h.Value)
+	if err != nil {
+		return invalid(h.Name, h.Value, "a number from 0 to 9")
+	}
+	e.Priority = core.PriorityOf(n)
+	return nil
+}
+
+// farthest bounds what a client names in milliseconds: it is 278 years.
+const farthest = 1 << 43
+
+// parseTime reads the headers that set a time, all in milliseconds.
+func parseTime(e *core.Envelope, h *core.Header, f field) error {
+	n, err := strconv.ParseInt(h.Value, 10, 64)
+	if err != nil || n < 0 || n > farthest {
+		return invalid(h.Name, h.Value, "a number of milliseconds")
+	}
+	ahead := time.Duration(n) * time.Millisecond
+	switch f {
+	case fieldExpires:
+		// 0 is never, as JMS has it.
+		if n > 0 {
+			e.Expires = time.UnixMilli(n)
+		}
+	case fieldExpiration:
+		if e.Expires.IsZero() {
+			e.Expires = time.Now().Add(ahead)
+		}
+	default:
+		if n > 0 {
+			e.DeliverAt = time.Now().Add(ahead)
+		}
+	}
+	return nil
+}
+
+// keep copies what the envelope points to out of the frame, for a transaction.
+func keep(e *core.Envelope) (own *core.Envelope, bytes int) {
+	own = new(core.Envelope)
+	*own = *e
+	n := len(e.Key) + len(e.ID) + len(e.ContentType) + len(e.ReplyTo) + len(e.Topic) + len(e.Payload) + len(e.CorrelationID)
+	for i := range e.Headers {
+		n += len(e.Headers[i].Name) + len(e.Headers[i].Value)
+	}
+	// One array holds it all.
+	all := make([]byte, 0, n)
+	text := func(s string) string {
+		start := len(all)
+		all = append(all, s...)
+		return alias(all[start:len(all):len(all)])
+	}
+	own.Topic, own.Key, own.ID = text(e.Topic), text(e.Key), text(e.ID)
+	own.ContentType, own.ReplyTo = text(e.ContentType), text(e.ReplyTo)
+	own.Headers = make([]core.Header, len(e.Headers))
+	for i, h := range e.Headers {
+		own.Headers[i] = core.Header{Name: text(h.Name), Value: text(h.Value)}
+	}
+	if e.CorrelationID != nil {
+		all = append(all, e.CorrelationID...)
+		own.CorrelationID = all[len(all)-len(e.CorrelationID) : len(all) : len(all)]
+	}
+	all = append(all, e.Payload...)
+	own.Payload = all[len(all)-len(e.Payload) : len(all) : len(all)]
+	return own, n + int(unsafe.Sizeof(*own)) + len(e.Headers)*int(unsafe.Sizeof(core.Header{}))
+}
+
+// queueArguments are the x- headers that settle what a queue is, as RabbitMQ's
+// clients write them.
+type queueArguments struct {
+	settings core.QueueSettings
+	// first is the name of the first one that was there.
+	first string
+}
+
+const (
+	argumentTTL          = "x-message-ttl"
+	argumentExpires      = "x-expires"
+	argumentLength       = "x-max-length"
+	argumentBytes        = "x-max-length-bytes"
+	argumentPriority     = "x-max-priority"
+	argumentDeadExchange = "x-dead-letter-exchange"
+	argumentDeadKey      = "x-dead-letter-routing-key"
+	argumentOverflow     = "x-overflow"
+	argumentSingle       = "x-single-active-consumer"
+	argumentType         = "x-queue-type"
+)
+
+// read takes one of the arguments.
+func (a *queueArguments) read(h *core.Header) error {
+	number := func(most int64) (int64, error) {
+		n, err := strconv.ParseInt(h.Value, 10, 64)
+		if err != nil || n < 1 || n > most {
+			return 0, invalid(h.Name, h.Value, fmt.Sprintf("a number from 1 to %d", most))
+		}
+		return n, nil
+	}
+	const century = 100 * 365 * 24 * 3600 * 1000
+	var n int64
+	var err error
+	switch h.Name {
+	case argumentTTL:
+		n, err = number(century)
+		a.settings.TTL = time.Duration(n) * time.Millisecond
+	case argumentExpires:
+		n, err = number(century)
+		a.settings.Expires = time.Duration(n) * time.Millisecond
+	case argumentLength:
+		a.settings.MaxLength, err = number(1 << 62)
+	case argumentBytes:
+		a.settings.MaxBytes, err = number(1 << 62)
+	case argumentPriority:
+		_, err = number(255)
+		a.settings.Priority = true
+	case argumentDeadExchange:
+		if h.Value != "" {
+			return unsupported(h.Name, "Leave it empty and name the queue of the dead letters in x-dead-letter-routing-key.")
+		}
+	case argumentDeadKey:
+		a.settings.DeadLetter = strings.Clone(h.Value)
+		err = core.CheckQueueName(h.Value)
+	case argumentOverflow:
+		switch h.Value {
+		case "drop-head":
+			a.settings.Overflow = core.OverflowDropOldest
+		case "reject-publish":
+			a.settings.Overflow = core.OverflowReject
+		default:
+			return invalid(h.Name, h.Value, "drop-head or reject-publish")
+		}
+	case argumentSingle:
+		a.settings.SingleActive, err = parseBool(h)
+	case argumentType:
+		if h.Value != "classic" && h.Value != "quorum" {
+			return invalid(h.Name, h.Value, "classic or quorum; a stream is a topic read with from")
+		}
+		// Both name what every queue here is.
+		return nil
+	}
+	a.name(h.Name)
+	return err
+}
+
+// name notes that an argument was there.
+func (a *queueArguments) name(s string) {
+	if a.first == "" {
+		a.first = strings.Clone(s)
+	}
+}

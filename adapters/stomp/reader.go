@@ -1,0 +1,408 @@
+package stomp
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"unicode/utf8"
+	"unsafe"
+
+	"github.com/go-stomp/stomp/v3/frame"
+
+	"github.com/sluicemq/sluice/adapters"
+	"github.com/sluicemq/sluice/core"
+)
+
+const (
+	// idleBytes is the buffer of a connection that is silent, busyBytes that
+	// of one whose peer sends faster than that is filled.
+	idleBytes = 2 << 10
+	busyBytes = 64 << 10
+)
+
+// busyBuffers lends busy connections their buffer, so that ten thousand that
+// take turns do not keep one each.
+var busyBuffers = sync.Pool{New: func() any { return new([busyBytes]byte) }}
+
+// A reader reads frames off a stream (STOMP 1.2 "Augmented BNF"). It allocates
+// nothing that the peer merely claims: its buffer doubles when it is full of
+// what has arrived, up to the limits, which are checked before the bytes that
+// would break them are waited for. One goroutine uses it.
+type reader struct {
+	src     io.Reader
+	limits  adapters.Limits
+	version version
+	// preAuth holds the frame to PreAuthBytes, and its headers to the 1.0
+	// rules that CONNECT has in every version.
+	preAuth bool
+
+	idle  []byte           // the buffer of a silent connection
+	lent  *[busyBytes]byte // from busyBuffers, or nil
+	buf   []byte           // the one in use
+	start int              // of what is not taken yet
+	end   int              // of what has been read
+	full  bool             // the last read filled the buffer
+	spans []span           // of the frame that is being read
+	frame clientFrame      // the frame that is lent
+}
+
+// A span is where a header stands, from the frame's first byte.
+type span struct{ name, colon, end int }
+
+func newReader(src io.Reader, limits adapters.Limits) *reader {
+	idle := make([]byte, idleBytes)
+	return &reader{src: src, limits: limits, preAuth: true, idle: idle, buf: idle}
+}
+
+// close gives the buffer back. The frame that is lent ends.
+func (r *reader) close() {
+	if r.lent != nil {
+		busyBuffers.Put(r.lent)
+		r.lent = nil
+	}
+	r.buf, r.start, r.end = nil, 0, 0
+}
+
+// next reads a frame, past any heart-beats. An error of the peer's making is a
+// *refusal; io.EOF is an end between two frames.
+func (r *reader) next() (*clientFrame, error) {
+	if err := r.skipEOLs(); err != nil {
+		return nil, err
+	}
+	headers, crlf, err := r.readHeader()
+	if err != nil {
+		return nil, err
+	}
+	bodyStart := headers
+	bodyEnd, err := r.readBody(bodyStart)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.decodeHeaders(crlf); err != nil {
+		return nil, err
+	}
+	r.frame.Body = r.buf[r.start+bodyStart : r.start+bodyEnd : r.start+bodyEnd]
+	r.start += bodyEnd + 1
+	return &r.frame, nil
+}
+
+// skipEOLs takes the line ends between frames: they are heart-beats, or follow
+// a frame for the eye.
+func (r *reader) skipEOLs() error {
+	for {
+		for r.start < r.end {
+			switch c := r.buf[r.start]; {
+			case c == '\n':
+				r.start++
+			case c == '\r' && r.start+1 < r.end && r.buf[r.start+1] == '\n':
+				r.start += 2
+			case c == '\r' && r.start+1 == r.end:
+				if err := r.fill(); err != nil {
+					return midFrame(err)
+				}
+			default:
+				return nil
+			}
+		}
+		if err := r.fill(); err != nil {
+			return err
+		}
+	}
+}
+
+// readHeader reads the command and the headers up to the empty line and
+// returns the length of all that. crlf says that the frame's lines end in CR
+// LF: 1.2 has it so, and in a frame of any version no command ends in CR.
+func (r *reader) readHeader() (length int, crlf bool, err error) {
+	r.spans = r.spans[:0]
+	at := 0 // of the line, from r.start
+	for line := 0; ; line++ {
+		limit := r.limits.StompHeaderBytes
+		if line == 0 {
+			limit = longestCommand + 1
+		}
+		stop, err := r.readLine(at, limit, line)
+		if err != nil {
+			return 0, false, err
+		}
+		text := r.buf[r.start+at : r.start+stop]
+		cr := len(text) > 0 && text[len(text)-1] == '\r'
+		if cr && (line == 0 || crlf || r.version == v12) {
+			text = text[:len(text)-1]
+			crlf = crlf || line == 0
+		}
+		next := stop + 1
+		switch {
+		case line == 0:
+			command, ok := clientCommand(text)
+			if !ok {
+				return 0, false, unknownCommand(text)
+			}
+			r.frame.Command = command
+		case len(text) == 0:
+			return next, crlf, nil
+		case next > r.limits.StompHeadersBytes:
+			return 0, false, r.headersTooLong()
+		default:
+			if len(r.spans) == r.limits.StompHeaders {
+				return 0, false, refuse("headers_too_many", "too many headers",
+					fmt.Sprintf("A frame may have %d headers. Send fewer, or put the data in the body.", r.limits.StompHeaders))
+			}
+			colon := bytes.IndexByte(text, ':')
+			if colon <= 0 {
+				return 0, false, refuse("malformed", "malformed header",
+					fmt.Sprintf("The line %q of %s is not a header: want name:value.", clip(text), r.frame.Command))
+			}
+			r.spans = append(r.spans, span{at, at + colon, at + len(text)})
+		}
+		at = next
+	}
+}
+
+// readLine returns where the line that begins at at ends, both from r.start.
+func (r *reader) readLine(at, limit, line int) (end int, err error) {
+	from := at
+	for {
+		have := r.buf[r.start+from : r.end]
+		i := bytes.IndexByte(have, '\n')
+		if i >= 0 {
+			have = have[:i]
+		}
+		if bytes.IndexByte(have, 0) >= 0 {
+			return 0, r.unterminated(line)
+		}
+		switch n := from - at + len(have); {
+		case n <= limit:
+		case line == 0:
+			return 0, unknownCommand(r.buf[r.start+at : r.start+at+limit])
+		default:
+			return 0, refuse("header_too_long", "header too long",
+				fmt.Sprintf("A header may have %d bytes. Put long data in the body.", limit))
+		}
+		if i >= 0 {
+			return from + i, nil
+		}
+		from += len(have)
+		if from > r.limits.StompHeadersBytes {
+			return 0, r.headersTooLong()
+		}
+		if err := r.more(1); err != nil {
+			return 0, err
+		}
+	}
+}
+
+func (r *reader) headersTooLong() error {
+	return refuse("headers_too_long", "headers too long",
+		fmt.Sprintf("The headers of a frame may have %d bytes together. Put long data in the body.", r.limits.StompHeadersBytes))
+}
+
+func (r *reader) unterminated(line int) error {
+	if line == 0 {
+		return refuse("malformed", "malformed frame",
+			"A NUL byte stands where a command is expected. A body that contains NUL bytes needs a content-length header.")
+	}
+	return refuse("malformed", "malformed frame",
+		fmt.Sprintf("The headers of %s contain a NUL byte. An empty line ends the headers, also where there is no body.", r.frame.Command))
+}
+
+func unknownCommand(text []byte) error {
+	return refuse("malformed", "unknown command",
+		fmt.Sprintf("%q is not a STOMP command of a client: want CONNECT, STOMP, SEND, SUBSCRIBE, UNSUBSCRIBE, ACK, NACK, BEGIN, COMMIT, ABORT or DISCONNECT.", clip(text)))
+}
+
+// readBody reads a body that begins at at, with the NUL behind it, and returns
+// where it ends, both from r.start (STOMP 1.2 "Body", "Header content-length").
+func (r *reader) readBody(at int) (end int, err error) {
+	limit := r.limits.MessageBytes
+	if r.frame.Command != frame.SEND {
+		limit = 0
+	}
+	length, ok, err := r.contentLength()
+	if err != nil {
+		return 0, err
+	}
+	if ok {
+		if length > limit {
+			return 0, r.bodyTooLong(limit)
+		}
+		for r.end-r.start < at+length+1 {
+			if err := r.more(at + length + 1 - (r.end - r.start)); err != nil {
+				return 0, err
+			}
+		}
+		if r.buf[r.start+at+length] != 0 {
+			return 0, refuse("malformed", "wrong content-length",
+				fmt.Sprintf("The header content-length of %s says %d, but the byte behind so many is not the NUL that ends a frame. Count bytes, not characters.", r.frame.Command, length))
+		}
+		return at + length, nil
+	}
+	for from := at; ; {
+		have := r.buf[r.start+from : r.end]
+		i := bytes.IndexByte(have, 0)
+		if i >= 0 {
+			have = have[:i]
+		}
+		if from-at+len(have) > limit {
+			return 0, r.bodyTooLong(limit)
+		}
+		if i >= 0 {
+			return from + i, nil
+		}
+		from += len(have)
+		if err := r.more(1); err != nil {
+			return 0, err
+		}
+	}
+}
+
+func (r *reader) bodyTooLong(limit int) error {
+	if limit == 0 {
+		return refuse("malformed", "unexpected body", fmt.Sprintf("A %s frame has no body; only SEND has one.", r.frame.Command))
+	}
+	return refuse("message_too_large", "message too large", fmt.Sprintf("A message may have %d bytes. Send it in parts.", limit))
+}
+
+// contentLength is the first header of that name.
+func (r *reader) contentLength() (n int, ok bool, err error) {
+	for _, s := range r.spans {
+		if string(r.buf[r.start+s.name:r.start+s.colon]) != frame.ContentLength {
+			continue
+		}
+		text := bytes.Trim(r.buf[r.start+s.colon+1:r.start+s.end], " ")
+		if len(text) == 0 || len(text) > 18 {
+			return 0, false, badContentLength(text)
+		}
+		for _, c := range text {
+			if c < '0' || c > '9' {
+				return 0, false, badContentLength(text)
+			}
+			n = n*10 + int(c-'0')
+		}
+		return n, true, nil
+	}
+	return 0, false, nil
+}
+
+func badContentLength(text []byte) error {
+	return refuse("malformed", "wrong content-length", fmt.Sprintf("The header content-length is %q: want the body's length in bytes.", clip(text)))
+}
+
+// decodeHeaders makes the headers of the spans, once nothing moves any more.
+func (r *reader) decodeHeaders(crlf bool) error {
+	r.frame.Headers = r.frame.Headers[:0]
+	connecting := r.frame.Command == frame.CONNECT || r.frame.Command == frame.STOMP
+	for _, s := range r.spans {
+		name := r.buf[r.start+s.name : r.start+s.colon]
+		value := r.buf[r.start+s.colon+1 : r.start+s.end]
+		if r.version > v10 && !connecting {
+			var ok bool
+			if name, ok = unescape(name, r.version); ok {
+				value, ok = unescape(value, r.version)
+			}
+			if !ok {
+				return refuse("malformed", "wrong escape",
+					fmt.Sprintf("The header %q of %s has a backslash that STOMP %s does not know: want %s.", clip(name), r.frame.Command, r.version, escapes[r.version]))
+			}
+		}
+		if !utf8.Valid(name) || !utf8.Valid(value) {
+			return refuse("malformed", "malformed header", fmt.Sprintf("The header %q of %s is not UTF-8.", clip(name), r.frame.Command))
+		}
+		h := core.Header{Name: alias(name), Value: alias(value)}
+		if r.version == v10 && !connecting {
+			h.Value = strings.TrimLeft(h.Value, " ")
+		}
+		r.frame.Headers = append(r.frame.Headers, h)
+	}
+	return nil
+}
+
+// more waits for more of a frame, of which need bytes are known to be missing.
+func (r *reader) more(need int) error {
+	if r.preAuth && r.end-r.start+need > r.limits.PreAuthBytes {
+		return refuse("frame_too_large", "frame too large",
+			fmt.Sprintf("Before CONNECTED a frame may have %d bytes.", r.limits.PreAuthBytes))
+	}
+	return midFrame(r.fill())
+}
+
+// midFrame is what an end of the stream is within a frame.
+func midFrame(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// fill reads once. Whatever r.start leads to may move.
+func (r *reader) fill() error {
+	switch {
+	case r.start == r.end:
+		r.start, r.end = 0, 0
+		if !r.full {
+			r.rest()
+		} else if r.lent == nil && !r.preAuth {
+			r.borrow()
+		}
+	case r.end == len(r.buf) && len(r.buf) < busyBytes && !r.preAuth:
+		r.borrow()
+	case r.end == len(r.buf) && r.start >= len(r.buf)/2:
+		r.end = copy(r.buf, r.buf[r.start:r.end])
+		r.start = 0
+	case r.end == len(r.buf):
+		r.grow()
+	}
+	room := r.buf[r.end:]
+	n, err := r.src.Read(room)
+	r.end += n
+	r.full = n == len(room)
+	if n > 0 {
+		return nil
+	}
+	if err == nil {
+		err = io.ErrNoProgress
+	}
+	return err
+}
+
+// rest goes back to the small buffer; there is nothing in the large one.
+func (r *reader) rest() {
+	if r.lent != nil {
+		busyBuffers.Put(r.lent)
+		r.lent = nil
+	}
+	r.buf = r.idle
+}
+
+// borrow goes over to a busy connection's buffer.
+func (r *reader) borrow() {
+	r.lent = busyBuffers.Get().(*[busyBytes]byte)
+	r.end = copy(r.lent[:], r.buf[r.start:r.end])
+	r.start, r.buf = 0, r.lent[:]
+}
+
+// grow doubles the buffer for the one frame that is in it.
+func (r *reader) grow() {
+	larger := make([]byte, 2*len(r.buf))
+	r.end = copy(larger, r.buf[r.start:r.end])
+	r.start = 0
+	if r.lent != nil {
+		busyBuffers.Put(r.lent)
+		r.lent = nil
+	}
+	r.buf = larger
+}
+
+// clip bounds what a peer's words take in an answer to it.
+func clip[S []byte | string](s S) string {
+	const most = 80
+	if len(s) > most {
+		return string(s[:most]) + "…"
+	}
+	return string(s)
+}
+
+// alias views bytes of the reader's buffer as a string.
+func alias(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

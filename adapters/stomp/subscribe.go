@@ -1,0 +1,438 @@
+package stomp
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-stomp/stomp/v3/frame"
+
+	"github.com/sluicemq/sluice/core"
+)
+
+// A subscribing is a SUBSCRIBE frame, understood.
+type subscribing struct {
+	id      string
+	hasID   bool
+	written string
+	sources []destination
+	ack     ackMode
+	from    string
+	group   string
+	// messages is the prefetch; 0 is the limit's.
+	messages int
+	// name of a durable subscription, and whether only one client may have it.
+	name     string
+	isActive bool
+	// queue is the x-queue-name.
+	queue     string
+	arguments queueArguments
+}
+
+// subscribeUnsupported are headers that would change what a client is sent, and
+// what to do instead. A value of false or 0 is as if they were not there.
+var subscribeUnsupported = map[string]string{
+	"selector":                  "Subscribe to a narrower destination, or look at the messages in the client.",
+	"browser":                   "Read the queue over HTTP, which does not consume it.",
+	"activemq.noLocal":          "Look at the header publisher in the client.",
+	"no-local":                  "Look at the header publisher in the client.",
+	"noLocal":                   "Look at the header publisher in the client.",
+	"activemq.retroactive":      "Use from:earliest.",
+	"activemq.priority":         "Consumers are served in turn.",
+	"x-priority":                "Consumers are served in turn.",
+	"x-stream-filter":           "Subscribe to a narrower destination.",
+	"x-stream-match-unfiltered": "Subscribe to a narrower destination.",
+}
+
+// subscribe obeys SUBSCRIBE.
+func (c *conn) subscribe(f *clientFrame) error {
+	w, err := c.readSubscribe(f)
+	if err != nil {
+		return err
+	}
+	return c.add(w)
+}
+
+// readSubscribe understands a SUBSCRIBE frame. What it returns is not the
+// reader's.
+func (c *conn) readSubscribe(f *clientFrame) (*subscribing, error) {
+	w := &subscribing{}
+	id, hasID := f.header(frame.Id)
+	if !hasID && c.version > v10 {
+		return nil, missing(f.Command, frame.Id)
+	}
+	w.written = strings.Clone(f.value(frame.Destination))
+	if w.written == "" {
+		return nil, missing(f.Command, frame.Destination)
+	}
+	w.id, w.hasID = strings.Clone(id), hasID
+	if !hasID {
+		w.id = w.written
+	}
+	list := parts(w.written)
+	if list == nil {
+		list = []string{w.written}
+	}
+	for _, written := range list {
+		d, err := parseSource(written, c.session)
+		if err != nil {
+			return nil, err
+		}
+		w.sources = append(w.sources, d)
+	}
+	ack := f.value(frame.Ack)
+	var ok bool
+	if w.ack, ok = parseAck(ack); !ok || w.ack == ackIndividual && c.version == v10 {
+		return nil, invalid(frame.Ack, ack, "auto, client or client-individual (from STOMP 1.1 on)")
+	}
+	if err := w.readOptions(f); err != nil {
+		return nil, err
+	}
+	return w, c.nameDurable(f, w)
+}
+
+// readOptions takes the headers that say how to deliver.
+func (w *subscribing) readOptions(f *clientFrame) error {
+	autoDelete := f.value("auto-delete") == "true"
+	for i := range f.Headers {
+		h := &f.Headers[i]
+		var err error
+		switch h.Name {
+		case headerFrom:
+			if w.from == "" {
+				w.from = strings.Clone(h.Value)
+			}
+		case "x-stream-offset":
+			if w.from == "" {
+				w.from, err = streamOffset(h.Value)
+			}
+		case headerGroup:
+			if w.group == "" {
+				w.group = strings.Clone(h.Value)
+			}
+			if h.Value == "" || strings.ContainsAny(h.Value, "/+#") {
+				err = invalid(h.Name, h.Value, "a name without /, + and #")
+			}
+		case "prefetch-count", "activemq.prefetchSize":
+			n, bad := strconv.Atoi(h.Value)
+			if bad != nil || n < 0 {
+				err = invalid(h.Name, h.Value, "a number of messages")
+			} else if w.messages == 0 {
+				w.messages = max(n, 1)
+			}
+		case "x-queue-name":
+			w.queue = strings.Clone(h.Value)
+			err = core.CheckQueueName(w.queue)
+		case "activemq.exclusive":
+			if w.arguments.settings.SingleActive, err = parseBool(h); w.arguments.settings.SingleActive {
+				w.arguments.name(h.Name)
+			}
+		case "exclusive":
+			if h.Value == "true" && w.sources[0].kind == toQueue {
+				err = unsupported(h.Name, "Subscribe to /temp-queue/x for a queue of your own, or say activemq.exclusive:true for one consumer at a time.")
+			}
+		default:
+			if instead, known := subscribeUnsupported[h.Name]; known && h.Value != "false" && h.Value != "0" && h.Value != "" {
+				err = unsupported(h.Name, instead)
+			} else if sendFields[h.Name] == fieldQueueArgument {
+				err = w.arguments.read(h)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if autoDelete && (w.sources[0].kind == toQueue || w.queue != "") {
+		w.arguments.settings.Expires = autoDeleted
+		w.arguments.name("auto-delete")
+	}
+	return nil
+}
+
+// autoDeleted is how long a queue with auto-delete:true outlives its last
+// consumer.
+const autoDeleted = time.Second
+
+// streamOffset turns RabbitMQ's x-stream-offset into a from.
+func streamOffset(s string) (from string, err error) {
+	name, value, _ := strings.Cut(s, "=")
+	switch name {
+	case "first":
+		return "earliest", nil
+	case "last":
+		return "-1", nil
+	case "next":
+		return "latest", nil
+	case "offset":
+		return strings.Clone(value), nil
+	case "timestamp":
+		if seconds, err := strconv.ParseInt(value, 10, 40); err == nil {
+			return "@" + time.Unix(seconds, 0).UTC().Format(time.RFC3339), nil
+		}
+	}
+	return "", invalid("x-stream-offset", s, "first, last, next, offset=1042 or timestamp=<seconds since 1970>")
+}
+
+// nameDurable finds out whether a SUBSCRIBE or UNSUBSCRIBE is about a durable
+// subscription, in ActiveMQ's words or in RabbitMQ's.
+func (c *conn) nameDurable(f *clientFrame, w *subscribing) error {
+	for _, name := range [...]string{"activemq.subscriptionName", "activemq.subcriptionName", "durable-subscription-name", "durable-subscriber-name"} {
+		value, ok := f.header(name)
+		if !ok {
+			continue
+		}
+		if c.clientID == "" {
+			return refuse("malformed", "missing header", fmt.Sprintf("%s needs the header client-id in CONNECT.", name))
+		}
+		w.name, w.isActive = c.durableName(c.clientID, value), true
+		return nil
+	}
+	if f.value("durable") == "true" && f.value("auto-delete") == "false" && len(w.sources) > 0 && w.sources[0].kind != toQueue && w.queue == "" {
+		if !w.hasID {
+			return missing("A durable subscription", frame.Id)
+		}
+		w.name = c.durableName("", w.id+" "+w.sources[0].topic)
+	}
+	return nil
+}
+
+// durableName is the session of a durable subscription: of a user, a client id
+// and a name, none of which can be mistaken for another.
+func (c *conn) durableName(client, name string) string {
+	quote := strings.NewReplacer("%", "%25", "/", "%2F", "+", "%2B", "#", "%23").Replace
+	return "stomp/" + quote(c.client.Principal().Name) + "/" + quote(client) + "/" + quote(name)
+}
+
+// add begins a subscription.
+func (c *conn) add(w *subscribing) error {
+	if c.subscriptions[w.id] != nil {
+		return refuse("malformed", "subscription exists",
+			fmt.Sprintf("The id %q has a subscription on this connection. UNSUBSCRIBE it first, or use another id.", clip(w.id)))
+	}
+	if most := c.server.limits.Subscriptions; len(c.subscriptions) >= most {
+		return refuse("subscriptions_too_many", "too many subscriptions", fmt.Sprintf("A connection may have %d. UNSUBSCRIBE others first.", most))
+	}
+	first := w.sources[0]
+	exact := ""
+	if len(w.sources) == 1 && (first.kind == toQueue || core.Filter(first.topic).Exact()) && first.kind != toExchange {
+		exact = first.topic
+	}
+	s := &subscription{conn: c, id: w.id, written: w.written, number: c.lastNumber + 1, ack: w.ack}
+	s.encoder = newMessageEncoder(c.version, c.server.metrics, s.number, w.id, w.hasID, first, exact, w.written, w.ack != ackAuto)
+	if first.kind == toInbox {
+		s.inbox = first.topic
+	}
+	var err error
+	if s.consumer, err = c.attach(w, s); err != nil {
+		return err
+	}
+	c.lastNumber++
+	c.subscriptions[w.id], c.numbered[s.number] = s, s
+	s.consumer.Grant(c.credit(w))
+	return nil
+}
+
+// credit is what a new subscription may be sent. The connection's output is
+// shared by its subscriptions, harmonically: what all together may have waiting
+// grows only with the logarithm of their number.
+func (c *conn) credit(w *subscribing) core.Credit {
+	const least = 16 << 10
+	l := &c.server.limits
+	messages := w.messages
+	if messages == 0 {
+		messages = l.InFlight
+	}
+	return core.Credit{
+		Messages: min(messages, l.MaxInFlight),
+		Bytes:    max(l.OutputBytes/len(c.subscriptions), min(least, l.OutputBytes)),
+	}
+}
+
+// attach makes the consumer: of a queue, of a queue in front of topics, or a
+// reader of topics.
+func (c *conn) attach(w *subscribing, s *subscription) (*core.Consumer, error) {
+	settlement := core.SettleNever
+	if w.ack != ackAuto {
+		settlement = core.SettleAlways
+	}
+	first := w.sources[0]
+	if first.kind == toQueue {
+		return c.attachQueue(w, s, settlement)
+	}
+	bindings := make([]core.Binding, len(w.sources))
+	for i, d := range w.sources {
+		bindings[i] = core.Binding{Settlement: settlement}
+		switch d.kind {
+		case toQueue:
+			return nil, refuse("unsupported", "invalid destination", "A subscription has one queue, or topics. Use a subscription for each.")
+		case toExchange:
+			bindings[i].Exchange, bindings[i].Key, _ = core.ExchangeOf(d.topic)
+		default:
+			bindings[i].Filter = core.Filter(d.topic)
+		}
+	}
+	from := core.Latest
+	if w.from != "" {
+		var err error
+		if from, err = core.ParseFrom(w.from, time.Now()); err != nil {
+			return nil, err
+		}
+	}
+	if name := w.arguments.first; name != "" && w.queue == "" {
+		return nil, c.only(false, name, "topics alone; say x-queue-name for a queue in front of them")
+	}
+	switch {
+	case w.queue != "":
+		if err := c.only(w.name == "" && w.group == "", "x-queue-name", "the other names of a queue"); err != nil {
+			return nil, err
+		}
+		err := c.client.DeclareQueue(c.ctx, core.QueueDefinition{Name: w.queue, Settings: w.arguments.settings, Bindings: bindings, From: from})
+		if err != nil {
+			return nil, err
+		}
+		return c.client.Consume(c.ctx, core.Consumption{Queue: w.queue, Settlement: settlement}, s)
+	case w.name != "":
+		if err := c.only(w.group == "", headerGroup, "a durable subscription"); err != nil {
+			return nil, err
+		}
+		return c.attachDurable(w, s, settlement, bindings, from)
+	case w.group != "":
+		if err := c.only(len(bindings) == 1 && bindings[0].Exchange == "", headerGroup, "several destinations or an exchange; use x-queue-name"); err != nil {
+			return nil, err
+		}
+		settings := core.DefaultGroupSettings()
+		return c.client.Consume(c.ctx, core.Consumption{
+			Queue: core.GroupQueue(w.group, bindings[0].Filter), Create: true, Settings: &settings,
+			Bindings: bindings, From: from, Settlement: settlement,
+		}, s)
+	}
+	retained := from == core.Latest && first.kind == toTopic
+	return c.client.Subscribe(c.ctx, core.Subscription{Bindings: bindings, From: from, Retained: retained}, s)
+}
+
+// attachQueue consumes the queue that the destination names.
+func (c *conn) attachQueue(w *subscribing, s *subscription, settlement core.Settlement) (*core.Consumer, error) {
+	only := len(w.sources) == 1
+	for _, bad := range []struct {
+		name string
+		set  bool
+	}{{headerFrom, w.from != ""}, {headerGroup, w.group != ""}, {"x-queue-name", w.queue != ""}, {"durable-subscription-name", w.name != ""}} {
+		if err := c.only(!bad.set, bad.name, "a queue, whose consumers share what it has"); err != nil {
+			return nil, err
+		}
+	}
+	if !only {
+		return nil, refuse("unsupported", "invalid destination", "A subscription has one queue, or topics. Use a subscription for each.")
+	}
+	queue, _ := core.QueueOf(w.sources[0].topic)
+	if w.arguments.first != "" {
+		if err := c.client.DeclareQueue(c.ctx, core.QueueDefinition{Name: queue, Settings: w.arguments.settings}); err != nil {
+			return nil, err
+		}
+	}
+	return c.client.Consume(c.ctx, core.Consumption{Queue: queue, Create: !w.sources[0].declared, Settlement: settlement}, s)
+}
+
+// The backlog of a durable subscription whose client is away; the oldest
+// messages make room.
+const (
+	durableMessages = 100_000
+	durableBytes    = 256 << 20
+)
+
+// attachDurable consumes the queue of a durable subscription.
+func (c *conn) attachDurable(w *subscribing, s *subscription, settlement core.Settlement, bindings []core.Binding, from core.From) (*core.Consumer, error) {
+	settings := core.QueueSettings{
+		Kind: core.KindSession, Expires: c.server.limits.SessionExpiry,
+		MaxLength: durableMessages, MaxBytes: durableBytes, Overflow: core.OverflowDropOldest,
+	}
+	queue := core.SessionQueue(w.name)
+	k, err := c.client.Consume(c.ctx, core.Consumption{
+		Queue: queue, Create: true, Settings: &settings, Bindings: bindings, From: from,
+		Exclusive: w.isActive, Settlement: settlement,
+	}, s)
+	if err != nil {
+		return nil, err
+	}
+	has := k.Bindings()
+	same := len(has) == len(bindings)
+	for i := 0; same && i < len(has); i++ {
+		same = has[i].Filter == bindings[i].Filter && has[i].Exchange == bindings[i].Exchange && has[i].Key == bindings[i].Key
+	}
+	if !same {
+		k.Close()
+		return nil, refuse("conflict", "exists with other settings",
+			fmt.Sprintf("The durable subscription is to %s. UNSUBSCRIBE it with its name first to give it another destination.", describe(has)))
+	}
+	s.durable = w.name
+	return k, nil
+}
+
+// describe names what bindings lead from, as destinations.
+func describe(bindings []core.Binding) string {
+	var b []byte
+	for i := range bindings {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		if bd := &bindings[i]; bd.Exchange != "" {
+			b = appendDestination(b, core.ExchangeTopic(bd.Exchange, bd.Key), slashes)
+		} else {
+			b = append(b, topicPrefix...)
+			b = append(b, bd.Filter...)
+		}
+	}
+	return string(b)
+}
+
+// only refuses a header that does not go with something.
+func (c *conn) only(ok bool, name, with string) error {
+	if ok {
+		return nil
+	}
+	return refuse("unsupported", "unsupported header", fmt.Sprintf("The header %s does not go with %s.", name, with))
+}
+
+// listens reports whether a subscription of the connection's has an inbox.
+func (c *conn) listens(inbox string) bool {
+	for _, s := range c.numbered {
+		if s.inbox == inbox {
+			return true
+		}
+	}
+	return false
+}
+
+// unsubscribe obeys UNSUBSCRIBE. What was sent and not acknowledged is
+// released. A durable subscription is deleted if the frame names it as such.
+func (c *conn) unsubscribe(f *clientFrame) error {
+	id, ok := f.header(frame.Id)
+	if !ok && c.version == v10 {
+		id, ok = f.header(frame.Destination)
+	}
+	s := c.subscriptions[id]
+	w := &subscribing{}
+	if err := c.nameDurable(f, w); err != nil {
+		return err
+	}
+	switch {
+	case s == nil && w.name != "":
+		// The client ends what an earlier connection of its had begun.
+	case !ok:
+		return missing(f.Command, frame.Id)
+	case s == nil:
+		return refuse("unknown_subscription", "unknown subscription", fmt.Sprintf("There is no subscription %q on this connection.", clip(id)))
+	default:
+		s.consumer.Close()
+		delete(c.subscriptions, id)
+		delete(c.numbered, s.number)
+		if f.value("durable") == "true" && f.value("auto-delete") == "false" {
+			w.name = s.durable
+		}
+	}
+	if w.name == "" {
+		return nil
+	}
+	return c.client.EndSession(c.ctx, w.name)
+}
