@@ -1,0 +1,407 @@
+package mqtt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/sluicemq/sluice/adapters"
+	"github.com/sluicemq/sluice/core"
+)
+
+// A conn is one connection. Its one goroutine reads, decodes and calls the
+// core; everything to the peer goes through out.
+type conn struct {
+	s    *Server
+	nc   net.Conn
+	out  *adapters.Outbox
+	in   *reader
+	done chan struct{} // closed when nothing of the connection is left
+
+	// Set by CONNECT and fixed from then on.
+
+	v         version
+	id        string // client id
+	client    *core.Client
+	keepAlive time.Duration // one and a half times the client's; 0 is none
+	maxOut    int           // the largest packet the client takes; 0 is no bound
+	aliasMax  uint16        // of the aliases that the client takes
+	credit    int           // how many messages a consumer is granted
+	problems  bool          // the client wants reason strings
+	expiry    time.Duration // how long the session outlives the connection
+
+	// The reader goroutine's own.
+
+	ctx       context.Context // ends when the connection is to end
+	armed     time.Time       // when the read deadline was last set
+	connected bool            // CONNACK with success is on its way
+	left      bool            // DISCONNECT came
+	willDelay time.Duration
+	// willExpiry counts from when the will is published.
+	willExpiry time.Duration
+	will       *core.Envelope
+	env        core.Envelope // scratch of PUBLISH
+	pub        publishPacket
+	once       []byte   // scratch: the session's prefix and a packet id
+	aliases    []string // topics by the client's alias, from 1
+	received   int      // publishes since the metric was last told
+	main       *attachment
+	extras     []*attachment
+	session    sessionKind
+	fresh      bool // main has just begun and waits for credit
+
+	// releasedTo is the highest offset that meta.Released had when the session
+	// was resumed; it is fixed before deliveries begin.
+	releasedTo core.Offset
+
+	// sentAliases are guarded by the outbox.
+	sentAliases map[string]uint16
+
+	saveAtEnd bool // the session's meta has changed since it was saved
+
+	saving   sync.Mutex // serializes saves of the session; held over the core's call
+	savers   sync.WaitGroup
+	settings core.QueueSettings // of the session's queue
+
+	// flights are the QoS 1 and 2 messages on their way to the client.
+	flights flights
+
+	stopped atomic.Bool
+	cancel  context.CancelFunc
+
+	mu          sync.Mutex // guards what follows
+	room        sync.Cond  // signalled when unconfirmed has become less
+	cause       error      // why the connection ends
+	unconfirmed int        // QoS 1 and 2 publishes that are not acknowledged to their end
+	waiting     int        // of what the core has yet to confirm
+	incoming    map[uint16]incoming
+	meta        sessionMeta
+	releasing   []release // PUBREC came; PUBREL waits until that is durable
+	isReleasing bool
+}
+
+func newConn(s *Server, nc net.Conn) *conn {
+	c := &conn{
+		s: s, nc: nc, in: newReader(nc), done: make(chan struct{}),
+		out: adapters.NewOutbox(nc, s.limits.OutputBytes, s.limits.Stall),
+	}
+	c.room.L = &c.mu
+	return c
+}
+
+// serve reads until the connection ends, and leaves nothing of it.
+func (c *conn) serve(ctx context.Context) error {
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	unhook := context.AfterFunc(ctx, func() { c.stop(errShutdown) })
+	err := c.run()
+	unhook()
+	c.stop(err)
+	c.mu.Lock()
+	err = c.cause
+	c.mu.Unlock()
+	c.finish(err)
+	close(c.done)
+	var f *fault
+	if errors.As(err, &f) {
+		if f != errTakenOver && f != errShutdown {
+			c.s.refused(f)
+		}
+		return err
+	}
+	if c.left || isEnd(err) || errors.Is(err, io.EOF) && c.will == nil {
+		return nil
+	}
+	return err
+}
+
+// stop ends the connection from any goroutine; the reader says why to the
+// client. The first cause holds.
+func (c *conn) stop(cause error) {
+	c.mu.Lock()
+	if c.cause == nil {
+		c.cause = cause
+	}
+	c.room.Broadcast()
+	c.mu.Unlock()
+	c.stopped.Store(true)
+	c.cancel()
+	c.nc.SetReadDeadline(time.Unix(1, 0))
+}
+
+// run reads and handles packets. It returns nil after DISCONNECT.
+func (c *conn) run() error {
+	c.nc.SetReadDeadline(time.Now().Add(c.s.limits.Handshake))
+	for {
+		if c.stopped.Load() {
+			return context.Canceled
+		}
+		buf, err := c.in.fill()
+		if err != nil {
+			c.in.keep(buf)
+			return c.readError(err)
+		}
+		rest, err := c.handleAll(buf)
+		if c.received > 0 {
+			c.s.metrics.Received.Add(float64(c.received))
+			c.received = 0
+		}
+		if err != nil || c.left {
+			c.in.keep(nil)
+			return err
+		}
+		c.in.keep(rest)
+		if err := c.out.WaitContext(c.ctx); err != nil {
+			return err
+		}
+		c.arm()
+	}
+}
+
+// arm moves the read deadline once an eighth of its time has passed, so that it
+// costs nothing for each packet and the client has between 1.5 and 1.7 times
+// its keep-alive ([MQTT-3.1.2-22] of 5.0, [MQTT-3.1.2-24] of 3.1.1).
+func (c *conn) arm() {
+	if !c.connected || c.keepAlive == 0 {
+		return
+	}
+	if now := time.Now(); now.Sub(c.armed) > c.keepAlive/8 {
+		c.armed = now
+		c.nc.SetReadDeadline(now.Add(c.keepAlive + c.keepAlive/8))
+	}
+}
+
+func (c *conn) readError(err error) error {
+	switch {
+	case c.stopped.Load():
+		return context.Canceled
+	case isTimeout(err) && !c.connected:
+		return errHandshake
+	case isTimeout(err):
+		return errKeepAlive
+	}
+	return err
+}
+
+// handleAll handles the packets that are complete and returns what is left. A
+// panic is this connection's end and no other's.
+func (c *conn) handleAll(buf []byte) (rest []byte, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			c.s.log.Error("panic while handling a packet", "client", fmt.Sprintf("%q", c.id), "err", r, "stack", string(debug.Stack()))
+			rest, err = nil, errPanic
+		}
+	}()
+	for {
+		h, ok, err := parseHeader(buf)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			return buf, nil
+		}
+		if err := c.checkHeader(h); err != nil {
+			return nil, err
+		}
+		if len(buf)-h.size < h.length {
+			return buf, nil
+		}
+		end := h.size + h.length
+		if err := c.handle(h, buf[h.size:end:end]); err != nil {
+			return nil, err
+		}
+		if c.left {
+			return nil, nil
+		}
+		if c.stopped.Load() {
+			return nil, context.Canceled
+		}
+		buf = buf[end:]
+	}
+}
+
+// checkHeader refuses a packet by its fixed header alone, before anything is
+// kept of it.
+func (c *conn) checkHeader(h header) error {
+	limit := c.s.maxPacket
+	if !c.connected {
+		if h.kind() != typeConnect {
+			return errFirstConnect // [MQTT-3.1.0-1]
+		}
+		limit = min(c.s.limits.PreAuthBytes, limit)
+	}
+	if h.size+h.length > limit {
+		return errTooLarge
+	}
+	want := byte(0)
+	switch h.kind() {
+	case typePublish:
+		return nil
+	case typePubrel, typeSubscribe, typeUnsubscribe:
+		want = 2
+		if c.v == v31 {
+			h.first &^= 8 // 3.1 allows DUP here
+		}
+	}
+	if h.first&0x0F != want { // [MQTT-2.1.3-1] of 5.0, [MQTT-2.2.2-2] of 3.1.1
+		return errFlags
+	}
+	return nil
+}
+
+func (c *conn) handle(h header, body []byte) error {
+	switch h.kind() {
+	case typePublish:
+		return c.handlePublish(h.first&0x0F, body)
+	case typePuback, typePubrec, typePubrel, typePubcomp:
+		var a ackPacket
+		if err := a.decode(h.kind(), body, c.v); err != nil {
+			return err
+		}
+		return c.handleAck(h.kind(), a)
+	case typePingreq:
+		if len(body) > 0 {
+			return errTrailing
+		}
+		c.out.Append(appendPingresp)
+		return nil
+	case typeConnect:
+		if c.connected {
+			return errSecondConnect // [MQTT-3.1.0-2]
+		}
+		return c.handleConnect(h, body)
+	case typeSubscribe, typeUnsubscribe:
+		pk, bad := decodeControl(h, body, c.v)
+		if bad != nil {
+			return bad
+		}
+		if h.kind() == typeSubscribe {
+			return c.handleSubscribe(pk)
+		}
+		return c.handleUnsubscribe(pk)
+	case typeDisconnect:
+		return c.handleDisconnect(body)
+	case typeAuth:
+		if c.v == v5 {
+			return errAuth // [MQTT-4.12.0-6] would need a method in CONNECT
+		}
+		return errPacketType
+	case typeConnack, typeSuback, typeUnsuback, typePingresp:
+		return errServerPacket
+	}
+	return errPacketType
+}
+
+func appendPingresp(b []byte) []byte { return append(b, typePingresp<<4, 0) }
+
+// handleDisconnect takes the client's leave (section 3.14).
+func (c *conn) handleDisconnect(body []byte) error {
+	var d disconnectPacket
+	if err := d.decode(body, c.v); err != nil {
+		return err
+	}
+	if d.expires {
+		expiry := c.s.sessionExpiry(d.expiry)
+		if c.expiry == 0 && expiry > 0 {
+			return errSessionExpiry // [MQTT-3.14.2-2]
+		}
+		c.expiry = expiry
+	}
+	if d.code == codeSuccess {
+		c.will = nil // [MQTT-3.14.4-3]
+	}
+	c.left = true
+	return nil
+}
+
+// The times that the end of a connection may take.
+const (
+	drainTime = 2 * time.Second
+	flushTime = 2 * time.Second
+)
+
+// finish says goodbye where there is somebody to say it to, publishes the will,
+// and frees what the connection holds.
+func (c *conn) finish(cause error) {
+	var f *fault
+	peer := errors.As(cause, &f) // the server ends it: the peer listens still
+	c.closeConsumers()
+	c.savers.Wait()
+	if c.connected && cause == errShutdown {
+		c.drain()
+	}
+	if peer {
+		c.sayWhy(f)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), flushTime)
+	if !peer && !c.left {
+		cancel() // nobody reads any more
+	}
+	c.out.Close(ctx)
+	cancel()
+	c.nc.Close()
+	if c.connected {
+		c.endSession()
+		return
+	}
+	if c.client != nil {
+		c.client.Close()
+	}
+	c.s.leave(c)
+}
+
+// drain waits until the publishes that came are confirmed, so that the client
+// need not send them again.
+func (c *conn) drain() {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.room.Broadcast()
+	})
+	defer stop()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.waiting > 0 && ctx.Err() == nil {
+		c.room.Wait()
+	}
+}
+
+// sayWhy sends DISCONNECT with the reason (MQTT 5), or CONNACK if the client
+// still waits for it.
+func (c *conn) sayWhy(f *fault) {
+	if f.code < 0x80 || c.v == 0 {
+		return
+	}
+	if !c.connected {
+		c.refuseConnect(f)
+		return
+	}
+	if c.v != v5 {
+		return
+	}
+	pk := packets.Packet{
+		FixedHeader: packets.FixedHeader{Type: typeDisconnect}, ProtocolVersion: byte(v5), ReasonCode: f.code,
+		Properties: packets.Properties{ReasonString: f.text},
+		Mods:       packets.Mods{MaxSize: uint32(c.maxOut)},
+	}
+	c.send(encodeControl(&pk))
+}
+
+// send sends an encoded packet, unless it is larger than the client takes
+// ([MQTT-3.1.2-24]).
+func (c *conn) send(packet []byte) {
+	if c.maxOut > 0 && len(packet) > c.maxOut {
+		c.s.metrics.Refused("client_packet_size")
+		return
+	}
+	c.out.Append(func(b []byte) []byte { return append(b, packet...) })
+}

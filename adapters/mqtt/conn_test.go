@@ -1,0 +1,126 @@
+package mqtt
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sluicemq/sluice/adapters"
+	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/core/coretest"
+)
+
+// A site is a broker with an MQTT server on a loopback port.
+type site struct {
+	t       testing.TB
+	broker  *core.Broker
+	server  *Server
+	limits  adapters.Limits
+	metrics *prometheus.Registry
+	addr    string
+	close   func()
+}
+
+type siteOption func(*siteOptions)
+
+type siteOptions struct {
+	limits     adapters.Limits
+	authorizer core.Authorizer
+	engine     core.Engine
+}
+
+func withLimits(change func(*adapters.Limits)) siteOption {
+	return func(o *siteOptions) { change(&o.limits) }
+}
+
+func withAuthorizer(a core.Authorizer) siteOption {
+	return func(o *siteOptions) { o.authorizer = a }
+}
+
+func withEngine(e core.Engine) siteOption { return func(o *siteOptions) { o.engine = e } }
+
+func newSite(t testing.TB, options ...siteOption) *site {
+	t.Helper()
+	o := siteOptions{limits: adapters.DefaultLimits()}
+	for _, option := range options {
+		option(&o)
+	}
+	if o.engine == nil {
+		o.engine = coretest.NewEngine()
+	}
+	log := slog.New(slog.DiscardHandler)
+	broker, err := core.Open(context.Background(), core.Options{Engine: o.engine, Authorizer: o.authorizer, Limits: o.limits.Limits, Logger: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &site{t: t, broker: broker, limits: o.limits, metrics: prometheus.NewRegistry()}
+	gate := adapters.NewGate(o.limits)
+	s.server = New(broker, Options{Limits: o.limits, Gate: gate, Metrics: adapters.NewMetrics(s.metrics), Logger: log})
+	listener := adapters.NewServer("mqtt", []adapters.Endpoint{{Address: "127.0.0.1:0"}}, o.limits, gate, s.server, log)
+	if err := listener.Start(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	s.addr = listener.Addrs()[0].String()
+	served := make(chan error, 1)
+	go func() { served <- listener.Serve() }()
+	closed := false
+	s.close = func() {
+		if closed {
+			return
+		}
+		closed = true
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := listener.Close(ctx); err != nil {
+			t.Error("listener:", err)
+		}
+		if err := <-served; err != nil {
+			t.Error("serve:", err)
+		}
+		if err := s.server.Close(ctx); err != nil {
+			t.Error("server:", err)
+		}
+		if err := broker.Close(ctx); err != nil {
+			t.Error("broker:", err)
+		}
+	}
+	t.Cleanup(s.close)
+	return s
+}
+
+func (s *site) dial() net.Conn {
+	s.t.Helper()
+	c, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// refusals is how often something was refused, by reason.
+func (s *site) refusals() map[string]float64 {
+	s.t.Helper()
+	families, err := s.metrics.Gather()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	n := make(map[string]float64)
+	for _, f := range families {
+		if f.GetName() != "sluice_refused_total" {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if l.GetName() == "reason" {
+					n[l.GetValue()] = m.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	return n
+}

@@ -1,0 +1,285 @@
+package mqtt
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/gofrs/uuid/v5"
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/sluicemq/sluice/core"
+)
+
+// aliasMax is how many topic aliases a client may set, and how many it is sent
+// at the most.
+const aliasMax = 64
+
+// checkProtocol reads the protocol name and level of a CONNECT, which say how
+// the rest is to be read.
+func (c *conn) checkProtocol(body []byte) error {
+	s := scanner{rest: body}
+	name, level := s.bytes(), s.byte()
+	if s.bad {
+		return errMalformed
+	}
+	isMQTT, isOld := string(name) == "MQTT", string(name) == "MQIsdp"
+	switch {
+	case isMQTT && (level == 4 || level == 5), isOld && level == 3:
+		c.v = version(level)
+		return nil
+	case isMQTT || isOld:
+		// [MQTT-3.1.2-2]: the answer is in the dialect nearest to the one
+		// that was asked for.
+		c.v = v311
+		if level > 5 {
+			c.v = v5
+		}
+		return &fault{codeVersion, "version", fmt.Sprintf("protocol level %d is not supported", level)}
+	}
+	return errMalformed // [MQTT-3.1.2-1]
+}
+
+// handleConnect authenticates the client and opens its session (section 3.1).
+func (c *conn) handleConnect(h header, body []byte) error {
+	if err := c.checkProtocol(body); err != nil {
+		return err
+	}
+	pk, bad := decodeControl(h, body, c.v)
+	if bad != nil {
+		return bad
+	}
+	defer clear(pk.Connect.Password)
+	c.takeOptions(pk)
+	if pk.Properties.AuthenticationMethod != "" {
+		return &fault{codeAuthMethod, "auth_method", "the authentication method is not supported"} // [MQTT-4.12.0-1]
+	}
+	assigned, err := c.takeID(pk)
+	if err != nil {
+		return err
+	}
+	if err := c.takeWillOf(pk); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, c.s.limits.Handshake)
+	defer cancel()
+	if err := c.login(ctx, pk); err != nil {
+		return err
+	}
+	if err := c.s.enter(ctx, c); err != nil {
+		return errHandshake
+	}
+	present, err := c.openSession(ctx, pk.Connect.Clean)
+	if err != nil {
+		code, reason := reasonOf(err, typeConnack)
+		return &fault{code, reason, err.Error()}
+	}
+	c.s.takeWill(c.id, present)
+	c.connected = true
+	c.s.metrics.Connects.Inc()
+	c.send(encodeControl(c.connack(pk, present, assigned)))
+	if c.keepAlive == 0 {
+		c.nc.SetReadDeadline(time.Time{})
+	}
+	c.arm()
+	if c.stopped.Load() {
+		return context.Canceled // the deadline of stop may have been overwritten
+	}
+	c.resume(present)
+	return nil
+}
+
+// takeOptions takes what CONNECT says of the connection.
+func (c *conn) takeOptions(pk *packets.Packet) {
+	p := &pk.Properties
+	l := &c.s.limits
+	keepAlive := time.Duration(pk.Connect.Keepalive) * time.Second
+	c.credit, c.flights.permits, c.problems = l.InFlight, idCount, true
+	if c.v != v5 {
+		// There is no way to tell such a client of a shorter keep-alive.
+		c.keepAlive = keepAlive + keepAlive/2
+		if !pk.Connect.Clean {
+			c.expiry = l.SessionExpiry
+		}
+		return
+	}
+	if keepAlive == 0 || keepAlive > l.KeepAlive {
+		keepAlive = l.KeepAlive
+	}
+	c.keepAlive = keepAlive + keepAlive/2
+	c.expiry = c.s.sessionExpiry(p.SessionExpiryInterval)
+	if p.ReceiveMaximum > 0 {
+		c.credit = min(int(p.ReceiveMaximum), l.MaxInFlight)
+		c.flights.permits = int(p.ReceiveMaximum)
+	}
+	c.maxOut = int(min(p.MaximumPacketSize, math.MaxInt32))
+	c.aliasMax = min(p.TopicAliasMaximum, aliasMax)
+	c.problems = !p.RequestProblemInfoFlag || p.RequestProblemInfo == 1
+}
+
+// sessionExpiry is the time in force for an interval in seconds.
+func (s *Server) sessionExpiry(seconds uint32) time.Duration {
+	if seconds == math.MaxUint32 {
+		return s.limits.SessionExpiry
+	}
+	return min(time.Duration(seconds)*time.Second, s.limits.SessionExpiry)
+}
+
+// takeID takes the client id, or makes one up where the client may leave that
+// to the server ([MQTT-3.1.3-6] of 5.0, [MQTT-3.1.3-6] to [MQTT-3.1.3-8] of
+// 3.1.1).
+func (c *conn) takeID(pk *packets.Packet) (assigned bool, err error) {
+	id := pk.Connect.ClientIdentifier
+	switch {
+	case len(id) > c.s.limits.ClientIDBytes:
+		return false, &fault{codeClientID, "client_id_size", "the client id is too long"}
+	case id != "":
+		c.id = strings.Clone(id)
+		return false, nil
+	case c.v == v31 || c.v == v311 && !pk.Connect.Clean:
+		return false, &fault{codeClientID, "client_id", "the client id is empty"}
+	}
+	u, err := uuid.NewV7()
+	if err != nil {
+		return false, err
+	}
+	c.id = "auto-" + u.String()
+	return true, nil
+}
+
+// login asks the core who the client is.
+func (c *conn) login(ctx context.Context, pk *packets.Packet) error {
+	remote := c.nc.RemoteAddr()
+	if !c.s.gate.MayLogin(remote) {
+		return &fault{codeConnectRate, "login_rate", "too many failed logins from this address"}
+	}
+	client, err := c.s.broker.Connect(ctx, core.Credentials{
+		Protocol: protocol, Client: c.id, User: string(pk.Connect.Username), Password: bytes.Clone(pk.Connect.Password),
+		Certificate: c.certificate(), Remote: remote,
+	}, c)
+	if err != nil {
+		if errors.Is(err, core.ErrUnauthenticated) {
+			c.s.gate.LoginFailed(remote)
+		}
+		code, reason := reasonOf(err, typeConnack)
+		return &fault{code, reason, "the login failed"}
+	}
+	c.client = client
+	return nil
+}
+
+// certificate is the client's verified TLS certificate, nil if it showed none.
+func (c *conn) certificate() *x509.Certificate {
+	t, ok := c.nc.(interface{ ConnectionState() tls.ConnectionState })
+	if !ok {
+		return nil
+	}
+	state := t.ConnectionState()
+	if len(state.VerifiedChains) == 0 || len(state.PeerCertificates) == 0 {
+		return nil
+	}
+	return state.PeerCertificates[0]
+}
+
+// connack is the answer to a CONNECT that was accepted (section 3.2). It names
+// what the server does otherwise than the client asked.
+func (c *conn) connack(pk *packets.Packet, present, assigned bool) *packets.Packet {
+	a := &packets.Packet{
+		FixedHeader: packets.FixedHeader{Type: typeConnack}, ProtocolVersion: byte(c.v), SessionPresent: present,
+	}
+	if c.v != v5 {
+		return a
+	}
+	p := &a.Properties
+	p.ReceiveMaximum = uint16(min(c.s.limits.PublishInFlight, math.MaxUint16))
+	p.MaximumPacketSize = uint32(c.s.maxPacket)
+	p.TopicAliasMaximum = aliasMax
+	if asked := pk.Properties.SessionExpiryInterval; c.expiry != time.Duration(asked)*time.Second {
+		p.SessionExpiryIntervalFlag, p.SessionExpiryInterval = true, uint32(c.expiry/time.Second)
+	}
+	if ka := c.keepAlive / 3 * 2 / time.Second; ka != time.Duration(pk.Connect.Keepalive) {
+		p.ServerKeepAliveFlag, p.ServerKeepAlive = true, uint16(ka) // [MQTT-3.1.2-21]
+	}
+	if assigned {
+		p.AssignedClientID = c.id // [MQTT-3.2.2-16]
+	}
+	return a
+}
+
+// refuseConnect answers a CONNECT with a reason why not, where the version has
+// a word for it.
+func (c *conn) refuseConnect(f *fault) {
+	a := packets.Packet{
+		FixedHeader: packets.FixedHeader{Type: typeConnack}, ProtocolVersion: byte(c.v), ReasonCode: f.code,
+		Properties: packets.Properties{ReasonString: f.text},
+		Mods:       packets.Mods{MaxSize: uint32(c.maxOut)},
+	}
+	if c.v != v5 {
+		code, ok := connackV3(f.code)
+		if !ok {
+			return
+		}
+		a.ReasonCode = code
+	}
+	c.send(encodeControl(&a))
+}
+
+// takeWillOf keeps the will, which is published when the connection ends
+// without a DISCONNECT ([MQTT-3.1.2-7], [MQTT-3.1.2-8]).
+func (c *conn) takeWillOf(pk *packets.Packet) error {
+	if !pk.Connect.WillFlag {
+		return nil
+	}
+	x := &pk.Connect
+	topic, at, err := publishTopic(x.WillTopic, time.Now())
+	if err == nil {
+		err = core.CheckTopic(topic)
+	}
+	if err != nil {
+		return &fault{codeTopic, "topic", "the will's topic is invalid: " + err.Error()}
+	}
+	e := &core.Envelope{
+		Topic: strings.Clone(topic), Payload: bytes.Clone(x.WillPayload), DeliverAt: at,
+		Guarantee: core.Guarantee(x.WillQos), Retain: x.WillRetain,
+	}
+	if c.v == v5 {
+		if err := c.takeWillProperties(x.WillProperties, e); err != nil {
+			return err
+		}
+	}
+	c.will = e
+	return nil
+}
+
+func (c *conn) takeWillProperties(p packets.Properties, e *core.Envelope) error {
+	if strings.ContainsAny(p.ResponseTopic, "+#") {
+		return errResponseTopic
+	}
+	c.willDelay = time.Duration(p.WillDelayInterval) * time.Second
+	e.Text = p.PayloadFormat == 1
+	if e.Text && !validText(e.Payload) {
+		return &fault{codePayloadFormat, "payload_format", "the will's payload is not UTF-8"}
+	}
+	e.ContentType = strings.Clone(p.ContentType)
+	e.ReplyTo = strings.Clone(p.ResponseTopic)
+	e.CorrelationID = bytes.Clone(p.CorrelationData)
+	var w publishPacket
+	for _, u := range p.User {
+		w.users++
+		w.userBytes += len(u.Key) + len(u.Val)
+		w.user(&property{id: propUser, name: strings.Clone(u.Key), text: strings.Clone(u.Val)}, e)
+	}
+	if c.tooManyUsers(&w) {
+		return &fault{codeQuota, "user_properties", "the will has too many user properties"}
+	}
+	if p.MessageExpiryInterval > 0 {
+		c.willExpiry = time.Duration(p.MessageExpiryInterval) * time.Second
+	}
+	return nil
+}

@@ -1,0 +1,231 @@
+package mqtt
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// decodeControl decodes a CONNECT, SUBSCRIBE or UNSUBSCRIBE by mochi's packets,
+// behind checks of ours: it takes properties that stand twice or have forbidden
+// values, and bytes behind a packet's end, and panics on a truncated SUBSCRIBE.
+// What it decodes aliases the body. (Its DISCONNECT decoder overlooks a reason
+// code without properties, so that packet is decoded here.)
+//
+//go:noinline
+func decodeControl(h header, body []byte, v version) (pk *packets.Packet, bad *fault) {
+	switch h.kind() {
+	case typeConnect:
+		bad = checkConnect(body)
+	case typeSubscribe:
+		bad = checkSubscribe(body, v)
+	case typeUnsubscribe:
+		bad = checkUnsubscribe(body, v)
+	}
+	if bad != nil {
+		return nil, bad
+	}
+	defer func() {
+		if recover() != nil {
+			pk, bad = nil, errMalformed
+		}
+	}()
+	pk = &packets.Packet{
+		FixedHeader:     packets.FixedHeader{Type: h.kind(), Remaining: len(body), Qos: h.first >> 1 & 3},
+		ProtocolVersion: byte(v),
+	}
+	var err error
+	switch h.kind() {
+	case typeConnect:
+		err = pk.ConnectDecode(body)
+	case typeSubscribe:
+		err = pk.SubscribeDecode(body)
+	case typeUnsubscribe:
+		err = pk.UnsubscribeDecode(body)
+	}
+	if err != nil {
+		return nil, errMalformed
+	}
+	return pk, nil
+}
+
+// checkConnect walks a CONNECT (section 3.1) whose protocol name and level have
+// been looked at.
+func checkConnect(body []byte) *fault {
+	s := scanner{rest: body}
+	s.bytes()
+	v := version(s.byte())
+	flags := s.byte()
+	s.uint16()
+	if s.bad {
+		return errMalformed
+	}
+	will, willQoS := flags&4 != 0, flags>>3&3
+	switch {
+	case flags&1 != 0: // [MQTT-3.1.2-3]
+		return errMalformed
+	case !will && flags&0x38 != 0: // [MQTT-3.1.2-11], [MQTT-3.1.2-13]
+		return errMalformed
+	case willQoS == 3: // [MQTT-3.1.2-12]
+		return errQoS
+	case v != v5 && flags&0xC0 == 0x40: // [MQTT-3.1.2-22] of 3.1.1: a password needs a user name
+		return errMalformed
+	}
+	if v == v5 {
+		if err := skipProperties(&s, typeConnect); err != nil {
+			return err
+		}
+	}
+	s.string() // client id
+	if will {
+		if v == v5 {
+			if err := skipProperties(&s, kindWill); err != nil {
+				return err
+			}
+		}
+		if topic := s.string(); !s.bad && strings.ContainsAny(topic, "+#") {
+			return errWildcard
+		}
+		s.bytes()
+	}
+	if flags&0x80 != 0 {
+		s.string() // [MQTT-3.1.3-11]: the user name is UTF-8
+	}
+	if flags&0x40 != 0 {
+		s.bytes()
+	}
+	return s.end()
+}
+
+func checkSubscribe(body []byte, v version) *fault {
+	s := scanner{rest: body}
+	id := s.uint16()
+	if v == v5 && !s.bad {
+		if err := skipProperties(&s, typeSubscribe); err != nil {
+			return err
+		}
+	}
+	if !s.bad && id == 0 {
+		return errPacketID
+	}
+	if !s.bad && len(s.rest) == 0 {
+		return errNoFilters // [MQTT-3.8.3-2] of 5.0, [MQTT-3.8.3-3] of 3.1.1
+	}
+	for !s.bad && len(s.rest) > 0 {
+		s.string()
+		options := s.byte()
+		switch {
+		case s.bad:
+		case options&3 == 3:
+			return errQoS
+		case v == v5 && (options&0xC0 != 0 || options&0x30 == 0x30): // [MQTT-3.8.3-5]
+			return errOptions
+		case v != v5 && options&0xFC != 0: // [MQTT-3.8.3-4] of 3.1.1
+			return errOptions
+		}
+	}
+	return s.end()
+}
+
+func checkUnsubscribe(body []byte, v version) *fault {
+	s := scanner{rest: body}
+	id := s.uint16()
+	if v == v5 && !s.bad {
+		if err := skipProperties(&s, typeUnsubscribe); err != nil {
+			return err
+		}
+	}
+	if !s.bad && id == 0 {
+		return errPacketID
+	}
+	if !s.bad && len(s.rest) == 0 {
+		return errNoFilters // [MQTT-3.10.3-2]
+	}
+	for !s.bad && len(s.rest) > 0 {
+		s.string()
+	}
+	return s.end()
+}
+
+// A disconnectPacket is a client's DISCONNECT (section 3.14).
+type disconnectPacket struct {
+	code    byte
+	expiry  uint32 // session expiry interval, where expires is set
+	expires bool
+}
+
+func (d *disconnectPacket) decode(body []byte, v version) *fault {
+	*d = disconnectPacket{}
+	s := scanner{rest: body}
+	if v == v5 && len(s.rest) > 0 {
+		d.code = s.byte()
+		if len(s.rest) > 0 {
+			var ps propertyScanner
+			if err := ps.enter(&s, typeDisconnect); err != nil {
+				return err
+			}
+			var x property
+			for {
+				more, err := ps.next(&x)
+				if err != nil {
+					return err
+				}
+				if !more {
+					break
+				}
+				if x.id == propSessionExpiry {
+					d.expires, d.expiry = true, x.number
+				}
+			}
+		}
+	}
+	return s.end()
+}
+
+func skipProperties(s *scanner, packet byte) *fault {
+	if s.bad {
+		return errMalformed
+	}
+	var ps propertyScanner
+	if err := ps.enter(s, packet); err != nil {
+		return err
+	}
+	_, _, err := ps.skip()
+	return err
+}
+
+// end says what is wrong with a packet that should be at its end.
+func (s *scanner) end() *fault {
+	switch {
+	case s.bad:
+		return errMalformed
+	case len(s.rest) > 0:
+		return errTrailing
+	}
+	return nil
+}
+
+// encodeControl encodes a CONNACK, SUBACK, UNSUBACK or DISCONNECT of ours. A
+// reason string that would make it larger than the client takes is left out.
+func encodeControl(pk *packets.Packet) []byte {
+	var b bytes.Buffer
+	var err error
+	switch pk.FixedHeader.Type {
+	case typeConnack:
+		err = pk.ConnackEncode(&b)
+	case typeSuback:
+		err = pk.SubackEncode(&b)
+	case typeUnsuback:
+		err = pk.UnsubackEncode(&b)
+	case typeDisconnect:
+		err = pk.DisconnectEncode(&b)
+	default:
+		panic(fmt.Sprintf("mqtt: no encoder for packet type %d", pk.FixedHeader.Type))
+	}
+	if err != nil {
+		panic(err) // nothing that these packets hold can fail to encode
+	}
+	return b.Bytes()
+}

@@ -1,0 +1,267 @@
+package mqtt
+
+import (
+	"time"
+
+	"github.com/sluicemq/sluice/core"
+)
+
+// subscriptionOptions are the options of one subscription (section 3.8.3.1) in
+// 32 bits: QoS (2; 3 is no subscription), no local, retain as published,
+// subscription identifier (28).
+//
+// The tag of a binding holds the options of the plain subscription to its
+// filter in the lower half and of the $meta subscription in the upper.
+type subscriptionOptions uint32
+
+const (
+	optionQoS     subscriptionOptions = 3
+	optionNone    subscriptionOptions = 3
+	optionNoLocal subscriptionOptions = 1 << 2
+	optionRAP     subscriptionOptions = 1 << 3
+	optionID                          = 4 // how far the identifier is shifted
+)
+
+func (o subscriptionOptions) qos() byte     { return byte(o & optionQoS) }
+func (o subscriptionOptions) exists() bool  { return o&optionQoS != optionNone }
+func (o subscriptionOptions) noLocal() bool { return o&optionNoLocal != 0 }
+func (o subscriptionOptions) id() uint32    { return uint32(o >> optionID) }
+
+func tagOf(plain, meta subscriptionOptions) uint64 { return uint64(meta)<<32 | uint64(plain) }
+func optionsOf(tag uint64) (plain, meta subscriptionOptions) {
+	return subscriptionOptions(tag), subscriptionOptions(tag >> 32)
+}
+
+// An attachment is one consumer of a connection's: that of its session's
+// subscriptions, or that of one $share, $queue or $replay subscription. It is a
+// core.Receiver.
+type attachment struct {
+	c *conn
+	k *core.Consumer
+	// filter and options are those of the one subscription; the session's own
+	// consumer has none, its bindings' tags say it all.
+	filter  string
+	options subscriptionOptions
+	kind    targetKind
+
+	// What follows is Deliver's scratch.
+
+	ids    []uint32
+	settle []core.Offset // what is not sent, or not to be acknowledged
+	json   []byte
+}
+
+// Deliver encodes deliveries into the outbox. It is core.Receiver.
+func (a *attachment) Deliver(batch []core.Delivery) {
+	var credit core.Credit
+	expires := false
+	for i := range batch {
+		credit.Bytes += batch[i].Size()
+		expires = expires || !batch[i].Expires.IsZero()
+	}
+	var now time.Time
+	if expires {
+		now = time.Now()
+	}
+	sent := 0
+	a.c.out.AppendFor(a.k, credit, func(b []byte) []byte {
+		for i := range batch {
+			start := len(b)
+			if b = a.encode(b, &batch[i], now); len(b) > start {
+				sent++
+			}
+		}
+		return b
+	})
+	if sent > 0 {
+		a.c.s.metrics.Sent.Add(float64(sent))
+	}
+	for _, at := range a.settle {
+		a.k.Settle(at, core.Accepted, core.SettleOptions{Credit: core.Credit{Messages: 1}})
+	}
+	a.settle = a.settle[:0]
+}
+
+// A match is what the subscriptions that match a delivery come to together
+// ([MQTT-3.3.4-2] to [MQTT-3.3.4-5]).
+type match struct {
+	qos    byte
+	is     bool // one matches
+	retain bool // one wants RETAIN as it was published
+}
+
+func (m *match) add(o subscriptionOptions) {
+	m.is = true
+	m.qos = max(m.qos, o.qos())
+	m.retain = m.retain || o&optionRAP != 0
+}
+
+// encode appends a delivery: nothing, one PUBLISH, or two where the filter is
+// also subscribed as $meta.
+func (a *attachment) encode(b []byte, d *core.Delivery, now time.Time) []byte {
+	c := a.c
+	var plain, meta match
+	a.ids = a.ids[:0]
+	if a.filter != "" {
+		c.matchOne(a.options, d, &plain, &a.ids)
+	} else {
+		for _, tag := range d.Tags {
+			p, _ := optionsOf(tag)
+			c.matchOne(p, d, &plain, &a.ids)
+		}
+	}
+	ids := len(a.ids)
+	if a.filter == "" {
+		for _, tag := range d.Tags {
+			if _, m := optionsOf(tag); m.exists() {
+				c.matchOne(m, d, &meta, &a.ids)
+			}
+		}
+	}
+	if d.Settled {
+		plain.qos, meta.qos = 0, 0
+	}
+	guarantee := byte(d.Guarantee)
+	plain.qos, meta.qos = min(plain.qos, guarantee), min(meta.qos, guarantee)
+	if c.releasedTo != 0 && a == c.main && d.Offset <= c.releasedTo && c.isReleased(d.Offset) {
+		plain.is, meta.is = false, false
+	}
+	wait := false
+	twin := plain.is && meta.is && plain.qos > 0 && meta.qos > 0
+	if plain.is {
+		b = a.publish(b, d, plain, a.ids[:ids], nil, twin, now, &wait)
+	}
+	if meta.is {
+		a.json = appendJSON(a.json[:0], d, now)
+		b = a.publish(b, d, meta, a.ids[ids:], a.json, twin, now, &wait)
+	}
+	if !d.Settled && !wait {
+		a.settle = append(a.settle, d.Offset)
+	}
+	return b
+}
+
+// matchOne adds one subscription to what matches, unless the client does not
+// want its own messages back ([MQTT-3.8.3-3]).
+func (c *conn) matchOne(o subscriptionOptions, d *core.Delivery, m *match, ids *[]uint32) {
+	if !o.exists() || o.noLocal() && d.Publisher.Client == c.id && d.Publisher.Protocol == protocol {
+		return
+	}
+	m.add(o)
+	if id := o.id(); id != 0 {
+		*ids = append(*ids, id)
+	}
+}
+
+// publish appends one PUBLISH. wait is set where it waits for an
+// acknowledgement.
+func (a *attachment) publish(b []byte, d *core.Delivery, m match, ids []uint32, payload []byte, twin bool, now time.Time, wait *bool) []byte {
+	c := a.c
+	p := outPublish{first: typePublish<<4 | m.qos<<1, ids: ids, payload: payload, plain: payload != nil || isPlain(d.Envelope)}
+	if d.Retained || m.retain && d.Retain {
+		p.first |= 1 // [MQTT-3.3.1-8], [MQTT-3.3.1-12], [MQTT-3.3.1-13]
+	}
+	f := &c.flights
+	held := false
+	if m.qos > 0 {
+		if d.Attempt > 1 {
+			p.first |= 8 // [MQTT-3.3.1-1]
+		}
+		f.mu.Lock()
+		id, ok := f.add(a, d.Offset, m.qos, twin)
+		held = ok && !f.permit()
+		f.mu.Unlock()
+		if !ok {
+			c.s.metrics.Refused("packet_ids")
+			return b
+		}
+		p.id = id
+	}
+	start := len(b)
+	newAlias := false
+	if c.v != v5 {
+		if !p.plain {
+			fallbacks(c.s.metrics.Fallback, d.Envelope)
+		}
+		b = appendPublish3(b, &p, d.Envelope)
+	} else {
+		if c.aliasMax > 0 && !held {
+			newAlias = c.alias(d.Topic, &p)
+		}
+		b = appendPublish5(b, &p, d, now)
+	}
+	if c.maxOut > 0 && len(b)-start > c.maxOut {
+		// [MQTT-3.1.2-24], [MQTT-3.1.2-25]: as if it had been sent.
+		if newAlias {
+			delete(c.sentAliases, d.Topic)
+		}
+		c.s.metrics.Refused("client_packet_size")
+		if m.qos > 0 {
+			f.mu.Lock()
+			delete(f.byID, p.id)
+			if !held {
+				f.permits++
+			}
+			f.mu.Unlock()
+		}
+		return b[:start]
+	}
+	if m.qos > 0 {
+		*wait = true
+	}
+	if held {
+		f.mu.Lock()
+		f.held = append(f.held, heldPacket{bytes: append([]byte(nil), b[start:]...)})
+		f.mu.Unlock()
+		return b[:start]
+	}
+	return b
+}
+
+// sendHeld sends a packet that waited for the client's receive maximum.
+func (c *conn) sendHeld(p heldPacket) {
+	c.out.Append(func(b []byte) []byte { return append(b, p.bytes...) })
+}
+
+// alias gives a topic an alias as long as there are some left, and reports
+// whether it is a new one. It is called under the outbox's lock, which so
+// guards the aliases.
+func (c *conn) alias(topic string, p *outPublish) (isNew bool) {
+	if n, ok := c.sentAliases[topic]; ok {
+		p.alias, p.aliased = n, true
+		return false
+	}
+	if len(c.sentAliases) >= int(c.aliasMax) || len(topic) < 4 {
+		return false
+	}
+	if c.sentAliases == nil {
+		c.sentAliases = make(map[string]uint16)
+	}
+	p.alias = uint16(len(c.sentAliases) + 1)
+	c.sentAliases[string(append([]byte(nil), topic...))] = p.alias
+	return true
+}
+
+// Notice ends what the core ends. It is core.Receiver.
+func (a *attachment) Notice(n core.Notice) {
+	switch n.Kind {
+	case core.NoticeGap:
+		a.c.s.metrics.Refused("gap")
+		a.c.s.log.Warn("messages are gone", "queue", a.k.Queue(), "offset", uint64(n.From), "to", uint64(n.To))
+	case core.NoticeRevoked:
+		a.ended(errRevoked)
+	case core.NoticeDeleted:
+		a.ended(errDeleted)
+	case core.NoticeFailed:
+		a.ended(errFailed)
+	}
+}
+
+// ended ends the connection with its consumer: MQTT has no word for a
+// subscription that ends by itself.
+func (a *attachment) ended(why *fault) {
+	if a == a.c.main && why == errRevoked {
+		why = errTakenOver
+	}
+	a.c.stop(why)
+}

@@ -1,0 +1,58 @@
+// Package mqtt is the door for MQTT 3.1, 3.1.1 and 5.0, over TCP, TLS or
+// anything else that is a net.Conn.
+//
+// In: one goroutine a connection reads many packets at once ([conn.serve]),
+// decodes each PUBLISH into the connection's scratch envelope
+// ([publishPacket.decode]) and hands it to core.Client.Publish, which copies
+// it. PUBACK and PUBREC leave when the core confirms ([conn.Confirm]).
+//
+// Out: a session is one core.Consumer with a binding for each subscription; a
+// binding's tag holds the subscription's options. Deliveries come to
+// [attachment.Deliver], which encodes them straight into the outbox.
+// A session that outlives its connection is the core's queue
+// core.SessionQueue(client id); its packet ids follow from offsets, so that
+// they are the same when a message is sent again.
+//
+// # What an envelope carries
+//
+//	envelope         MQTT 5                                    MQTT 3.1, 3.1.1
+//	topic            topic, or its alias                       topic
+//	payload          payload                                   payload
+//	Text             payload format indicator 1                -
+//	content type     content type                              -
+//	headers          user properties, in order                 -
+//	reply-to         response topic                            -
+//	correlation id   correlation data                          -
+//	expiry           message expiry interval, rounded up,      checked when it is sent
+//	                 what remains of it
+//	key              user property "key"                       -
+//	priority         user property "priority", 0 to 9          -
+//	message id       user property "message-id"                -
+//	deliver at       user property "delay" (seconds, or 90s),  $delayed/<seconds>/<topic>
+//	                 or $delayed/<seconds>/<topic>
+//	guarantee        QoS                                       QoS
+//	retain           RETAIN                                    RETAIN
+//	offset           user property "offset"; out only          -
+//	time             user property "time", ms; out only        -
+//	attempt          user property "attempt"; out only; DUP    DUP
+//
+// Offset, time and attempt are the broker's to say: user properties of these
+// names are not forwarded. What 3.1.1 cannot express is left out and counted;
+// a client that wants it subscribes to $meta/<filter>.
+//
+// # What a subscription names
+//
+//	a/+/b, a/#             topics; $exchange/e/k binds to an exchange
+//	$share/g/f             the group g on the filter f, in every version
+//	$queue/q               the queue q, made at first use
+//	$replay/<from>/f       the filter f from an earlier offset or time on; the
+//	                       same as the MQTT 5 SUBSCRIBE user property "from".
+//	                       It ends with the connection.
+//	$meta/f                the filter f, each message as a JSON object
+//
+// # What is refused, and how
+//
+// MQTT 5 gets the reason code ([reasonOf]). MQTT 3.1.1 has none for a refused
+// PUBLISH and loses its connection, as [MQTT-3.3.5-2] allows; a QoS 0 PUBLISH
+// that is refused is dropped and counted.
+package mqtt

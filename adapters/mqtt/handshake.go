@@ -1,0 +1,241 @@
+package mqtt
+
+import (
+	"errors"
+
+	"github.com/sluicemq/sluice/core"
+)
+
+// handleAck takes the client's part in the handshakes of QoS 1 and 2 (section
+// 4.3): PUBREL for what it sends, the others for what it is sent.
+func (c *conn) handleAck(kind byte, a ackPacket) error {
+	switch kind {
+	case typePubrel:
+		return c.handlePubrel(a)
+	case typePuback:
+		return c.handlePuback(a)
+	case typePubrec:
+		return c.handlePubrec(a)
+	}
+	c.handlePubcomp(a)
+	return nil
+}
+
+// handlePubrel ends the handshake of a publish of the client's.
+func (c *conn) handlePubrel(a ackPacket) error {
+	c.mu.Lock()
+	state, known := c.incoming[a.id]
+	switch {
+	case known && state == incomingNew:
+		c.mu.Unlock()
+		return errAckState // PUBREL before PUBREC
+	case c.session == sessionReader:
+		if known {
+			delete(c.incoming, a.id)
+			c.unconfirmed--
+		}
+		c.mu.Unlock()
+		code := byte(codeSuccess)
+		if !known {
+			code = codeIDNotFound
+		}
+		c.out.Append(func(b []byte) []byte { return appendAck(b, typePubcomp, a.id, c.v, code) })
+		return nil
+	case known && state == incomingReleased:
+		c.mu.Unlock()
+		return nil // PUBCOMP will follow
+	case known && state == incomingPubrec:
+		c.unconfirmed--
+	}
+	if c.incoming == nil {
+		c.incoming = make(map[uint16]incoming)
+	}
+	c.incoming[a.id] = incomingReleased
+	c.waiting++
+	c.mu.Unlock()
+	// After a restart the core alone knows whether there was such a publish.
+	return c.client.Forget(c.ctx, c.onceKey(a.id), core.Receipt(receiptPubcomp|int(a.id)))
+}
+
+// handlePuback settles a QoS 1 message.
+func (c *conn) handlePuback(a ackPacket) error {
+	f, ok, err := c.land(a.id, flightPuback)
+	if err != nil || !ok {
+		return err
+	}
+	c.settle(f, a.code)
+	return nil
+}
+
+// land takes a flight out, if it is in the state that the acknowledgement
+// needs. An id that is not known is no error: the acknowledgement may be one
+// that was given twice.
+func (c *conn) land(id uint16, want flightState) (flight, bool, error) {
+	f := &c.flights
+	f.mu.Lock()
+	x, ok := f.byID[id]
+	switch {
+	case !ok:
+		f.mu.Unlock()
+		return flight{}, false, nil
+	case x.state != want:
+		f.mu.Unlock()
+		return flight{}, false, errAckState
+	}
+	delete(f.byID, id)
+	if f.hasTwin(x) {
+		x.to = nil // the other one settles
+	}
+	next, waits := f.release()
+	f.mu.Unlock()
+	if waits {
+		c.sendHeld(next)
+	}
+	return x, true, nil
+}
+
+// settle tells the core what the client said of a message.
+func (c *conn) settle(f flight, code byte) {
+	if f.to == nil {
+		return
+	}
+	one := core.SettleOptions{Credit: core.Credit{Messages: 1}}
+	outcome := core.Accepted
+	if code >= 0x80 {
+		outcome = core.Rejected
+		one.Reason = "the client answered with a reason code of refusal"
+	}
+	if err := f.to.k.Settle(f.offset, outcome, one); errors.Is(err, core.ErrNotHeld) {
+		f.to.k.Grant(one.Credit) // it was taken away: deleted, purged, or settled by an operator
+	}
+}
+
+// handlePubrec takes the first acknowledgement of a QoS 2 message. From here on
+// the client has the message: that is made durable before PUBREL tells the
+// client to forget the packet id.
+func (c *conn) handlePubrec(a ackPacket) error {
+	f := &c.flights
+	f.mu.Lock()
+	x, ok := f.byID[a.id]
+	switch {
+	case !ok:
+		f.mu.Unlock()
+		code := byte(codeIDNotFound)
+		c.out.Append(func(b []byte) []byte { return appendAck(b, typePubrel, a.id, c.v, code) })
+		return nil
+	case x.state == flightSettled:
+		f.mu.Unlock()
+		return nil // PUBREL will follow
+	case x.state == flightPubcomp:
+		f.mu.Unlock()
+		c.out.Append(func(b []byte) []byte { return appendAck(b, typePubrel, a.id, c.v, codeSuccess) })
+		return nil
+	case x.state != flightPubrec:
+		f.mu.Unlock()
+		return errAckState
+	case a.code >= 0x80: // the handshake ends here
+		f.mu.Unlock()
+		x, _, _ := c.land(a.id, flightPubrec)
+		c.settle(x, a.code)
+		return nil
+	}
+	x.state = flightSettled
+	f.byID[a.id] = x
+	f.mu.Unlock()
+	if c.session == sessionReader {
+		c.released([]release{{a.id, x.offset}})
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.meta.Released = append(c.meta.Released, release{a.id, x.offset})
+	c.releasing = append(c.releasing, release{a.id, x.offset})
+	if !c.isReleasing {
+		c.isReleasing = true
+		c.savers.Go(c.release)
+	}
+	return nil
+}
+
+// release makes durable that the client has messages, all that have gathered in
+// one go, and then sends their PUBRELs in the order of the PUBRECs
+// ([MQTT-4.6.0-4]). It runs while there are some.
+func (c *conn) release() {
+	for {
+		c.mu.Lock()
+		rs := c.releasing
+		c.releasing = nil
+		if len(rs) == 0 || c.cause != nil {
+			c.isReleasing = false
+			c.mu.Unlock()
+			return
+		}
+		c.mu.Unlock()
+		if err := c.save(c.ctx); err != nil {
+			if c.ctx.Err() == nil {
+				c.stop(&fault{codeUnspecified, "storage", err.Error()})
+			}
+			return
+		}
+		c.released(rs)
+	}
+}
+
+// released settles messages that the client has and sends PUBREL for them.
+func (c *conn) released(rs []release) {
+	f := &c.flights
+	for _, r := range rs {
+		f.mu.Lock()
+		x := f.byID[r.ID]
+		x.state = flightPubcomp
+		f.byID[r.ID] = x
+		twin := f.hasTwin(x)
+		f.mu.Unlock()
+		if !twin {
+			// What the settlement gives back waits for PUBCOMP.
+			x.to.k.Settle(x.offset, core.Accepted, core.SettleOptions{})
+		}
+	}
+	c.out.Append(func(b []byte) []byte {
+		for _, r := range rs {
+			b = appendAck(b, typePubrel, r.ID, c.v, codeSuccess)
+		}
+		return b
+	})
+}
+
+// handlePubcomp ends the handshake of a QoS 2 message.
+func (c *conn) handlePubcomp(a ackPacket) {
+	x, ok, _ := c.land(a.id, flightPubcomp)
+	if !ok {
+		return
+	}
+	if x.to != nil {
+		x.to.k.Grant(core.Credit{Messages: 1})
+	}
+	if c.session != sessionQueue {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, r := range c.meta.Released {
+		if r.ID == a.id {
+			c.meta.Released = append(c.meta.Released[:i], c.meta.Released[i+1:]...)
+			c.saveAtEnd = true
+			return
+		}
+	}
+}
+
+// isReleased reports whether the client has a message already: it was
+// acknowledged before a crash that forgot the settlement.
+func (c *conn) isReleased(at core.Offset) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range c.meta.Released {
+		if r.Offset == at {
+			return true
+		}
+	}
+	return false
+}

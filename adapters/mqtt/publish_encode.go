@@ -1,0 +1,227 @@
+package mqtt
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sluicemq/sluice/core"
+)
+
+// An outPublish is what a PUBLISH to a client says besides the envelope.
+type outPublish struct {
+	first   byte // the first byte: type, DUP, QoS, RETAIN
+	id      uint16
+	alias   uint16 // topic alias; 0 is none
+	aliased bool   // the alias is known: the topic is left out
+	ids     []uint32
+	payload []byte // in place of the envelope's where it is not nil
+	// plain leaves out everything but the topic and the payload.
+	plain bool
+}
+
+// appendPublish3 appends a PUBLISH of MQTT 3.1 or 3.1.1.
+func appendPublish3(b []byte, p *outPublish, e *core.Envelope) []byte {
+	payload := e.Payload
+	if p.payload != nil {
+		payload = p.payload
+	}
+	n := 2 + len(e.Topic) + len(payload)
+	if p.id != 0 {
+		n += 2
+	}
+	b = append(b, p.first)
+	b = appendVarint(b, n)
+	b = appendString(b, e.Topic)
+	if p.id != 0 {
+		b = appendUint16(b, p.id)
+	}
+	return append(b, payload...)
+}
+
+// appendPublish5 appends a PUBLISH of MQTT 5 (section 3.3). now is only called
+// where the message expires.
+func appendPublish5(b []byte, p *outPublish, d *core.Delivery, now time.Time) []byte {
+	e := d.Envelope
+	payload := e.Payload
+	if p.payload != nil {
+		payload = p.payload
+	}
+	var digits [3][20]byte
+	offset := strconv.AppendUint(digits[0][:0], uint64(d.Offset), 10)
+	taken := strconv.AppendInt(digits[1][:0], e.Time.UnixMilli(), 10)
+	attempt := strconv.AppendUint(digits[2][:0], uint64(d.Attempt), 10)
+
+	// The lengths first, so that everything is written in its place.
+	props := 3*(1+2+2) + len(userOffset) + len(offset) + len(userTime) + len(taken) + len(userAttempt) + len(attempt)
+	if !p.plain {
+		props += envelopeProperties(e)
+	}
+	if !e.Expires.IsZero() {
+		props += 5
+	}
+	for _, id := range p.ids {
+		props += 1 + varintSize(int(id))
+	}
+	if p.alias != 0 {
+		props += 3
+	}
+	n := 2 + varintSize(props) + props + len(payload)
+	if !p.aliased {
+		n += len(e.Topic)
+	}
+	if p.id != 0 {
+		n += 2
+	}
+
+	b = append(b, p.first)
+	b = appendVarint(b, n)
+	if p.aliased {
+		b = append(b, 0, 0)
+	} else {
+		b = appendString(b, e.Topic)
+	}
+	if p.id != 0 {
+		b = appendUint16(b, p.id)
+	}
+	b = appendVarint(b, props)
+	if !e.Expires.IsZero() {
+		// What remains, rounded up ([MQTT-3.3.2-6]).
+		left := uint32(max((e.Expires.Sub(now)+time.Second-1)/time.Second, 0))
+		b = append(b, propMessageExpiry, byte(left>>24), byte(left>>16), byte(left>>8), byte(left))
+	}
+	if p.alias != 0 {
+		b = append(b, propAlias, byte(p.alias>>8), byte(p.alias))
+	}
+	for _, id := range p.ids {
+		b = append(b, propSubscriptionID)
+		b = appendVarint(b, int(id))
+	}
+	if !p.plain {
+		b = appendEnvelope(b, e)
+	}
+	b = appendUser(b, userOffset, alias(offset))
+	b = appendUser(b, userTime, alias(taken))
+	b = appendUser(b, userAttempt, alias(attempt))
+	return append(b, payload...)
+}
+
+func appendUser(b []byte, name, value string) []byte {
+	b = append(b, propUser)
+	b = appendString(b, name)
+	return appendString(b, value)
+}
+
+// envelopeProperties is how many bytes appendEnvelope appends.
+func envelopeProperties(e *core.Envelope) int {
+	n := 0
+	if e.Text {
+		n += 2
+	}
+	if fits(e.ContentType) && e.ContentType != "" {
+		n += 3 + len(e.ContentType)
+	}
+	if isResponseTopic(e.ReplyTo) {
+		n += 3 + len(e.ReplyTo)
+	}
+	if e.CorrelationID != nil && len(e.CorrelationID) <= maxString {
+		n += 3 + len(e.CorrelationID)
+	}
+	for i := range e.Headers {
+		if h := &e.Headers[i]; isUser(h) {
+			n += 5 + len(h.Name) + len(h.Value)
+		}
+	}
+	if e.Key != "" && fits(e.Key) {
+		n += 5 + len(userKey) + len(e.Key)
+	}
+	if e.Priority != 0 {
+		n += 5 + len(userPriority) + 1
+	}
+	if e.ID != "" && fits(e.ID) {
+		n += 5 + len(userID) + len(e.ID)
+	}
+	return n
+}
+
+// appendEnvelope appends the properties that carry an envelope's fields, but
+// for the expiry ([MQTT-3.3.2-4], [MQTT-3.3.2-15] to [MQTT-3.3.2-18],
+// [MQTT-3.3.2-20]).
+func appendEnvelope(b []byte, e *core.Envelope) []byte {
+	if e.Text {
+		b = append(b, propPayloadFormat, 1)
+	}
+	if fits(e.ContentType) && e.ContentType != "" {
+		b = appendString(append(b, propContentType), e.ContentType)
+	}
+	if isResponseTopic(e.ReplyTo) {
+		b = appendString(append(b, propResponseTopic), e.ReplyTo)
+	}
+	if e.CorrelationID != nil && len(e.CorrelationID) <= maxString {
+		b = appendString(append(b, propCorrelation), alias(e.CorrelationID))
+	}
+	for i := range e.Headers {
+		if h := &e.Headers[i]; isUser(h) {
+			b = appendUser(b, h.Name, h.Value)
+		}
+	}
+	if e.Key != "" && fits(e.Key) {
+		b = appendUser(b, userKey, e.Key)
+	}
+	if level, ok := e.Priority.Level(); ok {
+		b = appendUser(b, userPriority, "0123456789"[level:level+1])
+	}
+	if e.ID != "" && fits(e.ID) {
+		b = appendUser(b, userID, e.ID)
+	}
+	return b
+}
+
+// fits reports whether MQTT can carry a string.
+func fits(s string) bool { return len(s) <= maxString && strings.IndexByte(s, 0) < 0 }
+
+func isResponseTopic(s string) bool {
+	return s != "" && fits(s) && !strings.ContainsAny(s, "+#")
+}
+
+// isUser reports whether a header is sent as a user property: not those that
+// the broker says itself.
+func isUser(h *core.Header) bool {
+	switch h.Name {
+	case userOffset, userTime, userAttempt:
+		return false
+	}
+	return fits(h.Name) && fits(h.Value)
+}
+
+// isPlain reports whether an envelope has nothing that appendEnvelope or MQTT
+// 3.1.1's lack of it would care for.
+func isPlain(e *core.Envelope) bool {
+	return len(e.Headers) == 0 && e.ContentType == "" && e.ReplyTo == "" && e.CorrelationID == nil &&
+		e.Key == "" && e.ID == "" && e.Priority == 0 && !e.Text
+}
+
+// fallbacks counts what MQTT 3.1.1 leaves out of an envelope that is not plain.
+func fallbacks(count func(field string), e *core.Envelope) {
+	if len(e.Headers) > 0 {
+		count("headers")
+	}
+	if e.ContentType != "" {
+		count("content_type")
+	}
+	if e.ReplyTo != "" {
+		count("reply_to")
+	}
+	if e.CorrelationID != nil {
+		count("correlation_id")
+	}
+	if e.Key != "" {
+		count("key")
+	}
+	if e.ID != "" {
+		count("message_id")
+	}
+	if e.Priority != 0 {
+		count("priority")
+	}
+}

@@ -1,0 +1,229 @@
+package mqtt
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"strings"
+	"time"
+
+	"github.com/sluicemq/sluice/core"
+)
+
+// A sessionKind says what a session is in the core.
+type sessionKind uint8
+
+const (
+	// sessionReader: a reader of topics, gone with the connection.
+	sessionReader sessionKind = iota
+	// sessionQueue: a queue.
+	sessionQueue
+)
+
+// sessionName escapes what a client id may hold and a queue's name may not, or
+// would mean levels.
+var sessionName = strings.NewReplacer("%", "%25", "+", "%2B", "#", "%23", "/", "%2F")
+
+// A sessionMeta is what the session's queue keeps for this adapter.
+type sessionMeta struct {
+	// Once begins the names under which the session's QoS 2 publishes are
+	// remembered: another one for each session, so that a client id's new
+	// session knows nothing of the old one's packet ids.
+	Once []byte `json:"once"`
+	// Extras are the subscriptions that are no bindings of the queue.
+	Extras []metaExtra `json:"extras,omitempty"`
+	// Released are messages that the client has (PUBREC) and whose handshake
+	// is not over (PUBCOMP).
+	Released []release `json:"released,omitempty"`
+}
+
+type metaExtra struct {
+	Filter  string              `json:"filter"`
+	Options subscriptionOptions `json:"options"`
+}
+
+type release struct {
+	ID     uint16      `json:"id"`
+	Offset core.Offset `json:"offset"`
+}
+
+const onceBytes = 16
+
+// openSession finds or makes the session (section 3.1.2.4). Nothing is
+// delivered before resume.
+func (c *conn) openSession(ctx context.Context, clean bool) (present bool, err error) {
+	name := sessionName.Replace(c.id)
+	settings, exists := c.client.Session(name)
+	if exists && json.Unmarshal(settings.Meta, &c.meta) != nil {
+		exists, clean = false, true // not a session of ours: it begins anew
+	}
+	if exists && clean || !exists {
+		// [MQTT-3.1.2-4]
+		c.forgetIncoming(ctx)
+		c.meta = sessionMeta{}
+		if err := c.client.EndSession(ctx, name); err != nil {
+			return false, err
+		}
+		exists = false
+		if c.expiry == 0 {
+			return false, nil
+		}
+		c.meta.Once = make([]byte, onceBytes)
+		rand.Read(c.meta.Once)
+	}
+	if !exists {
+		settings = core.QueueSettings{
+			Kind: core.KindSession, MaxAttempts: core.Unlimited, Lease: core.Unlimited, DeadLetter: core.NoDeadLetter,
+		}
+	}
+	same := exists && (c.expiry == 0 || settings.Expires == c.expiry)
+	if c.expiry > 0 {
+		settings.Expires = c.expiry
+	}
+	c.settings = settings
+	if settings.Meta, err = json.Marshal(&c.meta); err != nil {
+		return false, err
+	}
+	a := &attachment{c: c}
+	a.k, err = c.client.Consume(ctx, core.Consumption{Queue: core.SessionQueue(name), Create: true, Settings: &settings, Exclusive: true}, a)
+	if err != nil {
+		return false, err
+	}
+	c.session, c.main = sessionQueue, a
+	c.once = append(c.once[:0], c.meta.Once...)
+	if exists && !same {
+		return true, c.save(ctx)
+	}
+	return exists, nil
+}
+
+// save makes the session's meta and settings durable.
+func (c *conn) save(ctx context.Context) error {
+	c.saving.Lock()
+	defer c.saving.Unlock()
+	c.mu.Lock()
+	settings := c.settings
+	meta, err := json.Marshal(&c.meta)
+	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	settings.Meta = meta
+	return c.main.k.UpdateSession(ctx, settings)
+}
+
+// resume sends again what the session has on its way ([MQTT-4.4.0-1]) and lets
+// deliveries begin.
+func (c *conn) resume(present bool) {
+	if c.main == nil {
+		return
+	}
+	if present {
+		var moved map[core.Offset]uint16
+		if kept := c.s.takeKept(c.id); kept != nil {
+			moved = kept.moved
+			c.mu.Lock()
+			for id := range kept.incoming {
+				kept.incoming[id] = incomingKept
+			}
+			c.incoming = kept.incoming
+			c.mu.Unlock()
+		}
+		c.flights.resume(moved, c.meta.Released, c.main)
+		for _, r := range c.meta.Released {
+			c.releasedTo = max(c.releasedTo, r.Offset)
+		}
+		if len(c.meta.Released) > 0 {
+			c.out.Append(func(b []byte) []byte {
+				for _, r := range c.meta.Released {
+					b = appendAck(b, typePubrel, r.ID, c.v, codeSuccess)
+				}
+				return b
+			})
+		}
+		c.reattach()
+	}
+	c.main.k.Grant(core.Credit{Messages: max(c.credit-len(c.meta.Released), 0), Bytes: c.s.limits.OutputBytes})
+}
+
+// endSession publishes the will and leaves of the session what is to outlive
+// the connection.
+func (c *conn) endSession() {
+	ctx := context.Background()
+	if c.session == sessionQueue {
+		if c.expiry == 0 {
+			c.forgetIncoming(ctx)
+			if err := c.client.EndSession(ctx, sessionName.Replace(c.id)); err != nil {
+				c.s.log.Warn("session not ended", "client", c.id, "err", err)
+			}
+		} else {
+			c.keepSession(ctx)
+		}
+	}
+	c.leaveWill(ctx)
+	c.s.leave(c)
+}
+
+func (c *conn) keepSession(ctx context.Context) {
+	if c.saveAtEnd || c.settings.Expires != c.expiry {
+		c.settings.Expires = c.expiry
+		if err := c.save(ctx); err != nil {
+			c.s.log.Warn("session not saved", "client", c.id, "err", err)
+		}
+	}
+	kept := &keptIDs{moved: c.flights.keep(c.main), until: time.Now().Add(c.expiry)}
+	c.mu.Lock()
+	kept.incoming = c.incoming
+	c.mu.Unlock()
+	if len(kept.moved) > 0 || len(kept.incoming) > 0 {
+		c.s.keep(c.id, kept)
+	}
+}
+
+// leaveWill publishes the will, or leaves it to its delay, and closes the
+// client.
+func (c *conn) leaveWill(ctx context.Context) {
+	if c.will == nil {
+		c.client.Close()
+		return
+	}
+	now := time.Now()
+	delay := min(c.willDelay, c.expiry) // [MQTT-3.1.3-9]
+	if c.willExpiry > 0 {
+		c.will.Expires = now.Add(delay + c.willExpiry)
+	}
+	if delay > 0 {
+		c.s.delayWill(c.id, c.client, c.will, delay)
+		return
+	}
+	c.s.publishWill(ctx, c.client, c.will)
+	c.client.Close()
+}
+
+// closeConsumers ends all deliveries; what was on its way is released.
+func (c *conn) closeConsumers() {
+	for _, a := range c.extras {
+		a.k.Close()
+	}
+	if c.main != nil {
+		c.main.k.Close()
+	}
+}
+
+// forgetIncoming ends the core's memory of QoS 2 publishes of a session that
+// ends before their PUBREL.
+func (c *conn) forgetIncoming(ctx context.Context) {
+	c.mu.Lock()
+	ids := c.incoming
+	c.incoming = nil
+	c.mu.Unlock()
+	if kept := c.s.takeKept(c.id); kept != nil {
+		ids = kept.incoming
+	}
+	for id := range ids {
+		key := appendUint16(append([]byte(nil), c.meta.Once...), id)
+		if err := c.client.Forget(ctx, string(key), 0); err != nil {
+			return
+		}
+	}
+}

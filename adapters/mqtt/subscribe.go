@@ -1,0 +1,409 @@
+package mqtt
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/sluicemq/sluice/core"
+)
+
+// A targetKind says what a subscription's filter names.
+type targetKind uint8
+
+const (
+	targetTopics   targetKind = iota // a filter of topics
+	targetMeta                       // $meta/<filter>
+	targetExchange                   // $exchange/e/k
+	targetGroup                      // $share/g/f
+	targetQueue                      // $queue/q
+	targetReplay                     // $replay/<from>/<filter>, or a user property "from"
+)
+
+// A target is what a subscription's filter names.
+type target struct {
+	kind          targetKind
+	filter        core.Filter
+	group         string
+	queue         string
+	exchange, key string
+	from          core.From
+}
+
+// own reports whether the subscription is a consumer of its own, not a binding
+// of the session's.
+func (t *target) own() bool { return t.kind >= targetGroup }
+
+// binding is the session's binding for a target that is one.
+func (t *target) binding() core.Binding {
+	return core.Binding{Filter: t.filter, Exchange: t.exchange, Key: t.key}
+}
+
+// parseTarget reads a subscription's filter. from is the user property's.
+func parseTarget(s, from string, now time.Time) (t target, err error) {
+	prefix, rest, _ := strings.Cut(s, "/")
+	switch prefix {
+	case "$share":
+		// [MQTT-4.8.2-1], [MQTT-4.8.2-2]
+		t.kind = targetGroup
+		var f string
+		var ok bool
+		if t.group, f, ok = strings.Cut(rest, "/"); !ok || t.group == "" || strings.ContainsAny(t.group, "+#") {
+			return t, fmt.Errorf("%w: %q: want $share/<group>/<filter>", core.ErrInvalidTopic, s)
+		}
+		if t.filter, err = core.ParseFilter(f); err != nil {
+			return t, err
+		}
+		if from != "" {
+			t.from, err = core.ParseFrom(from, now)
+		}
+		return t, err
+	case "$queue":
+		t.kind, t.queue = targetQueue, rest
+		return t, core.CheckQueueName(rest)
+	case "$exchange":
+		t.kind = targetExchange
+		t.exchange, t.key, _ = strings.Cut(rest, "/")
+		return t, core.CheckExchangeName(t.exchange)
+	case "$replay":
+		var f string
+		var ok bool
+		if from, f, ok = strings.Cut(rest, "/"); !ok || from == "" {
+			return t, fmt.Errorf("%w: %q: want $replay/<from>/<filter>", core.ErrInvalidTopic, s)
+		}
+		s = f
+	case "$meta":
+		t.kind = targetMeta
+		s = rest
+	case "$delayed":
+		return t, fmt.Errorf("%w: $delayed is for publishing", core.ErrInvalidTopic)
+	}
+	if t.filter, err = core.ParseFilter(s); err != nil || from == "" {
+		return t, err
+	}
+	if t.kind == targetMeta {
+		return t, fmt.Errorf("%w: $meta has no replay", core.ErrInvalid)
+	}
+	t.kind = targetReplay
+	t.from, err = core.ParseFrom(from, now)
+	return t, err
+}
+
+// handleSubscribe takes a SUBSCRIBE (section 3.8), filter by filter.
+func (c *conn) handleSubscribe(pk *packets.Packet) error {
+	id := 0
+	if len(pk.Properties.SubscriptionIdentifier) > 0 {
+		id = pk.Properties.SubscriptionIdentifier[0]
+	}
+	from := ""
+	for _, u := range pk.Properties.User {
+		if u.Key == userFrom {
+			from = u.Val
+		}
+	}
+	codes := make([]byte, len(pk.Filters))
+	var why error
+	var grants []*attachment
+	for i := range pk.Filters {
+		f := &pk.Filters[i]
+		if c.v == v5 && f.NoLocal && strings.HasPrefix(f.Filter, "$share/") {
+			return errSharedNoLocal // [MQTT-3.8.3-4]
+		}
+		a, err := c.subscribe(f, id, from, len(pk.Filters))
+		switch {
+		case err == nil:
+			codes[i] = f.Qos
+			if a != nil {
+				grants = append(grants, a)
+			}
+		case c.ctx.Err() != nil:
+			return c.ctx.Err()
+		default:
+			code, reason := reasonOf(err, typeSuback)
+			c.s.metrics.Refused(reason)
+			codes[i], why = code, err
+			if c.v != v5 {
+				codes[i] = codeUnspecified
+			}
+		}
+	}
+	if why != nil && c.v == v31 {
+		// MQTT 3.1 has no word for a refused subscription.
+		return &fault{codeUnspecified, "subscription_refused", why.Error()}
+	}
+	if slices.ContainsFunc(grants, func(a *attachment) bool { return a.kind != targetReplay && a != c.main }) {
+		if err := c.saveExtras(); err != nil {
+			return err
+		}
+	}
+	c.answer(typeSuback, pk.PacketID, codes, why)
+	for _, a := range grants {
+		a.k.Grant(core.Credit{Messages: c.credit, Bytes: c.creditBytes(a)})
+	}
+	return nil
+}
+
+// creditBytes is how many bytes a consumer may have in the outbox.
+func (c *conn) creditBytes(a *attachment) int {
+	if a == c.main {
+		return c.s.limits.OutputBytes
+	}
+	return max(c.s.limits.OutputBytes/8, 4<<10)
+}
+
+// answer sends SUBACK or UNSUBACK; MQTT 3.1.1's UNSUBACK has no codes.
+func (c *conn) answer(kind byte, id uint16, codes []byte, why error) {
+	a := packets.Packet{
+		FixedHeader: packets.FixedHeader{Type: kind}, ProtocolVersion: byte(c.v), PacketID: id, ReasonCodes: codes,
+		Mods: packets.Mods{MaxSize: uint32(c.maxOut), DisallowProblemInfo: !c.problems},
+	}
+	if why != nil {
+		a.Properties.ReasonString = why.Error()
+	}
+	c.send(encodeControl(&a))
+}
+
+// subscribe makes one subscription, or replaces the one with the same filter
+// ([MQTT-3.8.4-3]). A consumer that it began is returned: it waits for credit.
+func (c *conn) subscribe(f *packets.Subscription, id int, from string, inPacket int) (*attachment, error) {
+	if inPacket > c.s.limits.SubscriptionsPacket {
+		return nil, fmt.Errorf("%w: %d subscriptions in one packet", core.ErrLimit, inPacket)
+	}
+	t, err := parseTarget(f.Filter, from, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	o := subscriptionOptions(f.Qos) | subscriptionOptions(id)<<optionID
+	if f.NoLocal {
+		o |= optionNoLocal
+	}
+	if f.RetainAsPublished {
+		o |= optionRAP
+	}
+	if t.own() {
+		a, err := c.attach(c.ctx, strings.Clone(f.Filter), &t, o)
+		if err != nil {
+			return nil, err
+		}
+		// The filter may have been subscribed plainly before.
+		if t.kind == targetReplay && from != "" && c.main != nil {
+			c.unbind(&target{kind: targetTopics, filter: t.filter})
+		}
+		return a, nil
+	}
+	if err := c.bind(&t, o, f.RetainHandling); err != nil {
+		return nil, err
+	}
+	if c.detach(f.Filter) { // it was a replay before
+		c.saveAtEnd = true
+	}
+	if c.fresh {
+		c.fresh = false
+		return c.main, nil
+	}
+	return nil, nil
+}
+
+// bind adds a binding to the session's consumer, which begins with the first
+// one where the session is not a queue.
+func (c *conn) bind(t *target, o subscriptionOptions, retainHandling byte) error {
+	if c.main == nil {
+		a := &attachment{c: c}
+		k, err := c.client.Subscribe(c.ctx, core.Subscription{}, a)
+		if err != nil {
+			return err
+		}
+		a.k = k
+		c.main, c.fresh = a, true
+	}
+	b := t.binding()
+	had, known := c.boundTag(b)
+	if len(c.extras) > 0 && !known && len(c.main.k.Bindings())+len(c.extras) >= c.s.limits.Subscriptions {
+		return fmt.Errorf("%w: too many subscriptions", core.ErrLimit)
+	}
+	plain, meta := optionsOf(had)
+	existed := plain.exists()
+	if t.kind == targetMeta {
+		existed = meta.exists()
+		meta = o
+	} else {
+		plain = o
+	}
+	b.Filter = core.Filter(strings.Clone(string(b.Filter)))
+	b.Exchange, b.Key = strings.Clone(b.Exchange), strings.Clone(b.Key)
+	b.Tag = tagOf(plain, meta)
+	b.Settlement = core.SettleNever
+	if plain.exists() && plain.qos() > 0 || meta.exists() && meta.qos() > 0 {
+		b.Settlement = core.SettleGuaranteed
+	}
+	// [MQTT-3.3.1-9] to [MQTT-3.3.1-11]
+	retained := retainHandling == 0 || retainHandling == 1 && !existed
+	return c.main.k.Bind(c.ctx, b, core.BindOptions{Retained: retained})
+}
+
+// boundTag is the tag of the session's binding, if it has it.
+func (c *conn) boundTag(b core.Binding) (tag uint64, known bool) {
+	for _, o := range c.main.k.Bindings() {
+		if o.Filter == b.Filter && o.Exchange == b.Exchange && o.Key == b.Key {
+			return o.Tag, true
+		}
+	}
+	return tagOf(optionNone, optionNone), false
+}
+
+// attach begins a consumer of its own for a subscription.
+func (c *conn) attach(ctx context.Context, filter string, t *target, o subscriptionOptions) (*attachment, error) {
+	n := len(c.extras)
+	if c.main != nil {
+		n += len(c.main.k.Bindings())
+	}
+	c.detach(filter)
+	if n >= c.s.limits.Subscriptions {
+		return nil, fmt.Errorf("%w: too many subscriptions", core.ErrLimit)
+	}
+	a := &attachment{c: c, filter: filter, options: o, kind: t.kind}
+	settlement := core.SettleNever
+	if o.qos() > 0 {
+		settlement = core.SettleGuaranteed
+	}
+	f := core.Filter(strings.Clone(string(t.filter)))
+	var err error
+	switch t.kind {
+	case targetReplay:
+		a.k, err = c.client.Subscribe(ctx, core.Subscription{
+			Bindings: []core.Binding{{Filter: f, Settlement: settlement}}, From: t.from,
+		}, a)
+	case targetGroup:
+		settings := core.DefaultGroupSettings()
+		a.k, err = c.client.Consume(ctx, core.Consumption{
+			Queue: core.GroupQueue(t.group, f), Create: true, Settings: &settings,
+			Bindings: []core.Binding{{Filter: f}}, From: t.from, Settlement: settlement,
+		}, a)
+	case targetQueue:
+		a.k, err = c.client.Consume(ctx, core.Consumption{
+			Queue: strings.Clone(t.queue), Create: true, Settlement: settlement,
+		}, a)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.extras = append(c.extras, a)
+	return a, nil
+}
+
+// detach ends the consumer of a subscription, if it has one of its own.
+func (c *conn) detach(filter string) bool {
+	i := slices.IndexFunc(c.extras, func(a *attachment) bool { return a.filter == filter })
+	if i < 0 {
+		return false
+	}
+	a := c.extras[i]
+	c.extras = slices.Delete(c.extras, i, i+1)
+	a.k.Close()
+	return true
+}
+
+// saveExtras keeps the subscriptions that are no bindings with the session. A
+// replay ends with its connection.
+func (c *conn) saveExtras() error {
+	if c.session != sessionQueue {
+		return nil
+	}
+	var extras []metaExtra
+	for _, a := range c.extras {
+		if a.kind != targetReplay {
+			extras = append(extras, metaExtra{a.filter, a.options})
+		}
+	}
+	c.mu.Lock()
+	c.meta.Extras = extras
+	c.mu.Unlock()
+	if err := c.save(c.ctx); err != nil {
+		code, reason := reasonOf(err, typeDisconnect)
+		return &fault{code, reason, err.Error()}
+	}
+	return nil
+}
+
+// reattach begins the consumers of a resumed session that are not its own. One
+// that is refused now, because a right was withdrawn, is left out.
+func (c *conn) reattach() {
+	for _, x := range c.meta.Extras {
+		t, err := parseTarget(x.Filter, "", time.Now())
+		if err == nil {
+			var a *attachment
+			if a, err = c.attach(c.ctx, x.Filter, &t, x.Options); err == nil {
+				a.k.Grant(core.Credit{Messages: c.credit, Bytes: c.creditBytes(a)})
+				continue
+			}
+		}
+		_, reason := reasonOf(err, typeSuback)
+		c.s.metrics.Refused(reason)
+		c.s.log.Info("subscription not resumed", "client", c.id, "err", err)
+	}
+}
+
+// handleUnsubscribe takes an UNSUBSCRIBE (section 3.10).
+func (c *conn) handleUnsubscribe(pk *packets.Packet) error {
+	codes := make([]byte, len(pk.Filters))
+	var why error
+	extras := false
+	for i := range pk.Filters {
+		filter := pk.Filters[i].Filter
+		if c.detach(filter) {
+			extras = true
+			continue
+		}
+		t, err := parseTarget(filter, "", time.Now())
+		if err == nil && t.own() {
+			err = core.ErrNotFound
+		}
+		if err == nil {
+			err = c.unbind(&t)
+		}
+		if c.ctx.Err() != nil {
+			return c.ctx.Err()
+		}
+		if codes[i], _ = reasonOf(err, typeUnsuback); err != nil && codes[i] >= 0x80 {
+			why = err
+		}
+	}
+	if extras {
+		if err := c.saveExtras(); err != nil {
+			return err
+		}
+	}
+	c.answer(typeUnsuback, pk.PacketID, codes, why)
+	return nil
+}
+
+// unbind removes a subscription; the binding stays where the filter is also
+// subscribed in the other form.
+func (c *conn) unbind(t *target) error {
+	if c.main == nil {
+		return core.ErrNotFound
+	}
+	b := t.binding()
+	tag, known := c.boundTag(b)
+	plain, meta := optionsOf(tag)
+	gone, rest := &plain, &meta
+	if t.kind == targetMeta {
+		gone, rest = rest, gone
+	}
+	if !known || !gone.exists() {
+		return core.ErrNotFound
+	}
+	if !rest.exists() {
+		return c.main.k.Unbind(c.ctx, b)
+	}
+	*gone = optionNone
+	b.Tag = tagOf(plain, meta)
+	if rest.qos() > 0 {
+		b.Settlement = core.SettleGuaranteed
+	}
+	return c.main.k.Bind(c.ctx, b, core.BindOptions{})
+}
