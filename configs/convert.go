@@ -1,0 +1,65 @@
+package configs
+
+import (
+	"time"
+
+	"github.com/sluicemq/sluice/core"
+)
+
+// everything is what a policy without filters holds for: a wildcard in the
+// first level matches no topic that begins with a dollar sign.
+var everything = []core.Filter{
+	"#", core.QueuePrefix + "#", core.ExchangePrefix + "#", core.InboxPrefix + "#", core.DelayedPrefix + "#", "$SYS/#",
+}
+
+// CorePolicies are the policies in the core's terms.
+func (c *Config) CorePolicies() []core.Policy {
+	var list []core.Policy
+	for _, p := range c.Policies {
+		filters := p.Filters
+		if len(filters) == 0 {
+			filters = everything
+		}
+		list = append(list, core.Policy{Name: p.Name, Filters: filters, Age: time.Duration(p.Age), Bytes: int64(p.Bytes)})
+	}
+	return list
+}
+
+// CoreExchanges are the exchanges in the core's terms.
+func (c *Config) CoreExchanges() []core.ExchangeDefinition {
+	var list []core.ExchangeDefinition
+	for _, e := range c.Exchanges {
+		list = append(list, core.ExchangeDefinition{Name: e.Name, Kind: core.ExchangeKind(e.Kind)})
+	}
+	return list
+}
+
+// CoreQueues are the queues in the core's terms.
+func (c *Config) CoreQueues() []core.QueueDefinition {
+	var list []core.QueueDefinition
+	for _, q := range c.Queues {
+		d := core.QueueDefinition{Name: q.Name, Settings: core.QueueSettings{
+			MaxAttempts:  q.MaxAttempts,
+			Lease:        time.Duration(q.Lease),
+			Backoff:      time.Duration(q.Backoff),
+			BackoffMax:   time.Duration(q.BackoffMax),
+			DeadLetter:   q.DeadLetter,
+			TTL:          time.Duration(q.TTL),
+			MaxLength:    q.MaxLength,
+			MaxBytes:     int64(q.MaxBytes),
+			Priority:     q.Priority,
+			Ordered:      q.Ordered,
+			SingleActive: q.SingleActive,
+			Expires:      time.Duration(q.Expires),
+			Unpinned:     q.Unpinned,
+		}}
+		if q.Overflow == Overflow(core.OverflowDropOldest) {
+			d.Settings.Overflow = core.OverflowDropOldest
+		}
+		for _, b := range q.Bindings {
+			d.Bindings = append(d.Bindings, core.Binding{Filter: b.Filter, Exchange: b.Exchange, Key: b.Key, Settlement: core.SettleAlways})
+		}
+		list = append(list, d)
+	}
+	return list
+}
