@@ -1,0 +1,190 @@
+// Package access is the broker's [core.Authorizer]: users with passwords and
+// roles from a file, users named by TLS certificates, and an ordered list of
+// rules about topics.
+//
+//	Authenticate: password → users file (argon2id, bounded, remembered)
+//	              certificate → its common or alternative name
+//	              nothing → anonymous, where a rule speaks of them
+//	Authorize:    the first rule that matches decides; none is a refusal
+//
+// A filter that somebody subscribes to is allowed if some topic that it
+// matches may be allowed: each delivery is asked for by its topic.
+package access
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"strings"
+	"sync/atomic"
+	"unicode/utf8"
+
+	"github.com/sluicemq/sluice/configs"
+	"github.com/sluicemq/sluice/core"
+)
+
+// Access answers who is who and who may do what.
+type Access struct {
+	now      atomic.Pointer[state]
+	verifier *verifier
+	operator string // the token of Operator
+}
+
+// state is what one reading of users and rules gave. It is not changed.
+type state struct {
+	version   uint64
+	users     map[string]User
+	hasUsers  bool
+	rules     []rule
+	anonymous bool // a rule speaks of them
+	san       bool // a certificate's alternative name counts, not its common name
+}
+
+// operatorName is the name of the broker's own principal. No user can have it.
+const operatorName = "$broker"
+
+// clientRole begins the role that carries a principal's client id for %c. No
+// user's role can begin so.
+const clientRole = "client:"
+
+// New reads the users that auth names, and takes its rules. users is the path
+// of the users file, empty for none.
+func New(auth configs.Auth, users string) (*Access, error) {
+	token := make([]byte, 32)
+	rand.Read(token)
+	a := &Access{verifier: newVerifier(), operator: hex.EncodeToString(token)}
+	return a, a.Reload(auth, users)
+}
+
+// Reload reads users and rules again; on an error what held before holds on.
+func (a *Access) Reload(auth configs.Auth, users string) error {
+	s := &state{users: make(map[string]User), hasUsers: users != "", san: auth.Certificate == "san", version: 1}
+	if users != "" {
+		text, err := os.ReadFile(users)
+		if err != nil {
+			return err
+		}
+		list, err := ParseUsers(users, text)
+		if err != nil {
+			return err
+		}
+		for _, u := range list {
+			s.users[u.Name] = u
+		}
+	}
+	for _, r := range auth.Rules {
+		rule := compile(r)
+		s.rules = append(s.rules, rule)
+		s.anonymous = s.anonymous || rule.anonymous
+	}
+	if before := a.now.Load(); before != nil {
+		s.version = before.version + 1
+	}
+	a.now.Store(s)
+	return nil
+}
+
+// Operator are the credentials by which the broker itself does what its
+// configuration declares. They hold in this process only.
+func (a *Access) Operator() core.Credentials {
+	return core.Credentials{Protocol: "config", Client: operatorName, Token: a.operator}
+}
+
+// Version changes with every Reload.
+func (a *Access) Version() uint64 { return a.now.Load().version }
+
+// Authenticate finds out who a peer is. It blocks while a password is hashed.
+func (a *Access) Authenticate(ctx context.Context, c core.Credentials) (*core.Principal, error) {
+	s := a.now.Load()
+	switch {
+	case c.Token != "":
+		if subtle.ConstantTimeCompare([]byte(c.Token), []byte(a.operator)) == 1 {
+			return &core.Principal{Name: operatorName}, nil
+		}
+		return nil, fmt.Errorf("%w: the token is not known here", core.ErrUnauthenticated)
+	case c.User != "" || len(c.Password) > 0:
+		u, known := s.users[c.User]
+		hash := u.Hash
+		if !known || hash == "" {
+			known, hash = false, nobody
+		}
+		// An unknown user takes as long as a wrong password.
+		right, err := a.verifier.verify(ctx, c.User, hash, c.Password)
+		if err != nil {
+			return nil, err
+		}
+		if !right || !known {
+			return nil, fmt.Errorf("%w: user and password do not match", core.ErrUnauthenticated)
+		}
+		return principal(u.Name, u.Roles, c.Client), nil
+	case c.Certificate != nil:
+		name, err := certificateName(c.Certificate, s.san)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", core.ErrUnauthenticated, err)
+		}
+		return principal(name, s.users[name].Roles, c.Client), nil
+	case s.hasUsers && !s.anonymous:
+		return nil, fmt.Errorf("%w: a user and a password are needed", core.ErrUnauthenticated)
+	}
+	return principal("", nil, c.Client), nil
+}
+
+func principal(name string, roles []string, client string) *core.Principal {
+	p := &core.Principal{Name: name, Roles: make([]string, 0, len(roles)+1)}
+	p.Roles = append(p.Roles, roles...)
+	if client != "" {
+		p.Roles = append(p.Roles, clientRole+client)
+	}
+	return p
+}
+
+// certificateName is the user that a verified certificate names.
+func certificateName(cert *x509.Certificate, san bool) (string, error) {
+	name := cert.Subject.CommonName
+	if san {
+		name = ""
+		switch {
+		case len(cert.DNSNames) > 0:
+			name = cert.DNSNames[0]
+		case len(cert.EmailAddresses) > 0:
+			name = cert.EmailAddresses[0]
+		case len(cert.URIs) > 0:
+			name = cert.URIs[0].String()
+		}
+	}
+	return name, checkName("the user in the certificate", name)
+}
+
+// checkName says what is wrong with the name of a user or a role.
+func checkName(what, name string) error {
+	switch {
+	case name == "":
+		return fmt.Errorf("%s has no name", what)
+	case len(name) > 256:
+		return fmt.Errorf("%s has a name of %d bytes, at most 256 are allowed", what, len(name))
+	case !utf8.ValidString(name) || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		return fmt.Errorf("%s is named %q: control characters are not allowed", what, name)
+	case name[0] == '$':
+		return fmt.Errorf("%s is named %q: names that begin with a dollar sign are the broker's own", what, name)
+	}
+	return nil
+}
+
+// Authorize asks the rules. It does not block.
+func (a *Access) Authorize(p *core.Principal, action core.Action, resource string) error {
+	if p.Name == operatorName {
+		return nil
+	}
+	if a.now.Load().allowed(p, action, resource) {
+		return nil
+	}
+	who := "anonymous"
+	if p.Name != "" {
+		who = fmt.Sprintf("user %q", p.Name)
+	}
+	return fmt.Errorf("%w: no rule lets %s %v %q", core.ErrNotAuthorized, who, action, resource)
+}
