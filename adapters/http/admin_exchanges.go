@@ -1,0 +1,93 @@
+package http
+
+import (
+	nethttp "net/http"
+
+	"github.com/sluicemq/sluice/core"
+)
+
+// listExchanges is GET /v1/exchanges, by name.
+func (s *Server) listExchanges(w nethttp.ResponseWriter, r *nethttp.Request) {
+	q := queryOf(r, "after", "limit")
+	limit := q.int("limit", listPage, 1, listMost)
+	s.admin(w, r, nil, func(h *hold) error {
+		if q.err != nil {
+			return q.err
+		}
+		var all []core.ExchangeDefinition
+		for d := range h.client.Exchanges() {
+			all = append(all, d)
+		}
+		s.answerJSON(w, 200, pageAfter(all, func(d core.ExchangeDefinition) string { return d.Name }, q.string("after"), limit))
+		return nil
+	})
+}
+
+// exchange returns one exchange's definition.
+func (h *hold) exchange(name string) (core.ExchangeDefinition, error) {
+	for d := range h.client.Exchanges() {
+		if d.Name == name {
+			return d, nil
+		}
+	}
+	return core.ExchangeDefinition{}, notFound.with("there is no exchange " + quote(name))
+}
+
+// showExchange is GET /v1/exchanges/<exchange>.
+func (s *Server) showExchange(w nethttp.ResponseWriter, r *nethttp.Request) {
+	s.admin(w, r, nil, func(h *hold) error {
+		name, err := exchangeOf(r)
+		if err != nil {
+			return err
+		}
+		d, err := h.exchange(name)
+		if err != nil {
+			return err
+		}
+		s.answerJSON(w, 200, d)
+		return nil
+	})
+}
+
+// declareExchange is PUT /v1/exchanges/<exchange>.
+func (s *Server) declareExchange(w nethttp.ResponseWriter, r *nethttp.Request) {
+	var in struct {
+		Kind core.ExchangeKind `json:"kind"`
+	}
+	s.admin(w, r, &in, func(h *hold) error {
+		name, err := exchangeOf(r)
+		if err != nil {
+			return err
+		}
+		switch in.Kind {
+		case core.Direct, core.Fanout, core.TopicExchange, core.HeadersExchange:
+		default:
+			return badRequest.with("kind is direct, fanout, topic or headers, not " + quote(string(in.Kind)))
+		}
+		status := 200
+		if _, err := h.exchange(name); err != nil {
+			status = 201
+		}
+		d := core.ExchangeDefinition{Name: name, Kind: in.Kind}
+		if err := h.client.DeclareExchange(r.Context(), d); err != nil {
+			return err
+		}
+		s.answerJSON(w, status, d)
+		return nil
+	})
+}
+
+// deleteExchange is DELETE /v1/exchanges/<exchange>.
+func (s *Server) deleteExchange(w nethttp.ResponseWriter, r *nethttp.Request) {
+	s.admin(w, r, nil, func(h *hold) error {
+		name, err := exchangeOf(r)
+		if err != nil {
+			return err
+		}
+		if err := h.client.DeleteExchange(r.Context(), name); err != nil {
+			return err
+		}
+		s.answerNothing(w)
+		return nil
+	})
+}

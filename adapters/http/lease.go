@@ -1,0 +1,279 @@
+package http
+
+import (
+	"context"
+	nethttp "net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sluicemq/sluice/core"
+)
+
+// lease is POST /q/<queue>/lease: messages of a queue for a time, each with a
+// token to settle it by.
+func (s *Server) lease(w nethttp.ResponseWriter, r *nethttp.Request) {
+	queue, err := queueOf(r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	q := queryOf(r, "max", "wait", "for", "settle", "format")
+	form, err := formOf(r, &q)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	s.takeLeases(w, r, core.Consumption{Queue: queue, Create: true}, q.int("max", 1, 1, s.limits.MaxInFlight), form, q)
+}
+
+// leaseGroup is GET /t/<filter>?group=<name>: likewise of a group, which is made
+// by its first member and begins where that one says.
+func (s *Server) leaseGroup(w nethttp.ResponseWriter, r *nethttp.Request, f core.Filter, form form, q query) {
+	if r.Method == nethttp.MethodHead {
+		w.Header().Set("Allow", "GET")
+		s.fail(w, r, wrongMethod.with("HEAD takes nothing from a group"))
+		return
+	}
+	for _, name := range []string{"until", "retained"} {
+		if q.has(name) && q.err == nil {
+			q.err = badRequest.with(name + " does not go with group")
+		}
+	}
+	c, err := groupConsumption(q.string("group"), f, q.from(core.Latest))
+	if err != nil && q.err == nil {
+		q.err = err
+	}
+	s.takeLeases(w, r, c, q.int("limit", min(lastMessages, s.limits.MaxInFlight), 1, s.limits.MaxInFlight), form, q)
+}
+
+// groupConsumption is how a member of a group attaches to its queue.
+func groupConsumption(group string, f core.Filter, from core.From) (core.Consumption, error) {
+	if group == "" || strings.ContainsAny(group, "/+#") {
+		return core.Consumption{}, badRequest.with("a group's name is not empty and has no slash, + or #")
+	}
+	if err := checkText(group); err != nil {
+		return core.Consumption{}, err
+	}
+	settings := core.DefaultGroupSettings()
+	return core.Consumption{
+		Queue: core.GroupQueue(group, f), Create: true, Settings: &settings,
+		Bindings: []core.Binding{{Filter: f, Settlement: core.SettleAlways}}, From: from, Settlement: core.SettleAlways,
+	}, nil
+}
+
+// takeLeases takes leases and answers with them. With settle=auto they are
+// accepted once the answer is written.
+func (s *Server) takeLeases(w nethttp.ResponseWriter, r *nethttp.Request, c core.Consumption, most int, form form, q query) {
+	lq := core.LeaseRequest{Consumption: c, Max: most, Wait: q.duration("wait", longestWait), For: q.duration("for", longestLease)}
+	if form == formRaw {
+		lq.Max = 1
+	}
+	auto := q.string("settle") == "auto"
+	if q.has("settle") && !auto {
+		q.bad("settle", "auto")
+	}
+	if form == formStream && q.err == nil {
+		q.err = notAcceptable.with("leases are not streamed")
+	}
+	if q.err != nil {
+		s.fail(w, r, q.err)
+		return
+	}
+	h, err := s.connect(r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	defer h.release()
+	ctx, cancel := s.waiting(r)
+	leases, err := h.client.Lease(ctx, lq)
+	cancel()
+	if err != nil && s.stopping.Err() != nil {
+		err = &shuttingDown
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	s.metrics.Sent.Add(float64(len(leases)))
+	written := s.answerLeases(w, form, leases)
+	switch {
+	case written == nil && !auto:
+	case written != nil:
+		// Nobody has them: let somebody else, at once.
+		for i := range leases {
+			s.endLease(r, h, leases[i].Token, core.Released, core.SettleOptions{Delay: core.NoDelay})
+		}
+	default:
+		for i := range leases {
+			s.endLease(r, h, leases[i].Token, core.Accepted, core.SettleOptions{})
+		}
+	}
+}
+
+func (s *Server) endLease(r *nethttp.Request, h *hold, token string, o core.Outcome, opts core.SettleOptions) {
+	// It is done for the queue, also where the peer has gone.
+	if err := h.client.SettleLease(context.WithoutCancel(r.Context()), token, o, opts); err != nil {
+		s.log.Debug("lease not settled", "err", err)
+	}
+}
+
+func (s *Server) answerLeases(w nethttp.ResponseWriter, form form, leases []core.Lease) error {
+	h := w.Header()
+	h["Cache-Control"] = noStore
+	now := time.Now()
+	if form == formRaw {
+		if len(leases) == 0 {
+			s.answerNothing(w)
+			return nil
+		}
+		h["X-Lease"] = []string{leases[0].Token}
+		h["X-Lease-Until"] = []string{leases[0].Until.UTC().Format(timeLayout)}
+		if err := s.answerRaw(w, &leases[0].Delivery, now); err != nil {
+			return err
+		}
+		return nethttp.NewResponseController(w).Flush()
+	}
+	body := make([]byte, 0, 384*len(leases)+32)
+	if form == formJSON {
+		body = append(body, `{"messages":[`...)
+	}
+	for i := range leases {
+		if i > 0 && form == formJSON {
+			body = append(body, ',')
+		}
+		body = appendMessage(body, &leases[i].Delivery, &leases[i], now)
+		if form == formLines {
+			body = append(body, '\n')
+		}
+	}
+	if form == formJSON {
+		body = append(body, "]}\n"...)
+	}
+	if err := s.answer(w, form, body); err != nil {
+		return err
+	}
+	return nethttp.NewResponseController(w).Flush()
+}
+
+// A settling is what a settle request says: in the query of POST
+// /lease/<token>/<verb>, or as a line of POST /lease.
+type settling struct {
+	Lease string `json:"lease"`
+	// Do is accept, release, reject or extend.
+	Do string `json:"do"`
+	// Delay of a release and time of an extension, in milliseconds.
+	Delay  *int64 `json:"delay"`
+	For    *int64 `json:"for"`
+	Reason string `json:"reason"`
+}
+
+// settleNow does what a settling says; until is the new end of an extended
+// lease.
+func (h *hold) settleNow(r *nethttp.Request, st *settling) (until time.Time, err error) {
+	var opts core.SettleOptions
+	if st.Delay != nil {
+		if st.Do != "release" || *st.Delay < 0 || *st.Delay > longestDelay.Milliseconds() {
+			return until, badRequest.with("a delay goes with release and is zero or more")
+		}
+		if opts.Delay = time.Duration(*st.Delay) * time.Millisecond; opts.Delay == 0 {
+			opts.Delay = core.NoDelay
+		}
+	}
+	if st.Reason != "" && st.Do != "reject" {
+		return until, badRequest.with("a reason goes with reject")
+	}
+	opts.Reason = st.Reason
+	if (st.For != nil) != (st.Do == "extend") || st.For != nil && (*st.For <= 0 || *st.For > longestLease.Milliseconds()) {
+		return until, badRequest.with("extend, and nothing else, has a time in for, at most " + longestLease.String())
+	}
+	switch st.Do {
+	case "accept":
+		return until, h.client.SettleLease(r.Context(), st.Lease, core.Accepted, opts)
+	case "release":
+		return until, h.client.SettleLease(r.Context(), st.Lease, core.Released, opts)
+	case "reject":
+		return until, h.client.SettleLease(r.Context(), st.Lease, core.Rejected, opts)
+	case "extend":
+		return h.client.ExtendLease(r.Context(), st.Lease, time.Duration(*st.For)*time.Millisecond)
+	}
+	return until, badRequest.with(quote(st.Do) + " is not accept, release, reject or extend")
+}
+
+// settle is POST /lease/<token>/<verb>.
+func (s *Server) settle(w nethttp.ResponseWriter, r *nethttp.Request) {
+	token, err := segment(r, "token")
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	verb, err := segment(r, "verb")
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	st := settling{Lease: token, Do: verb}
+	var known []string
+	switch verb {
+	case "accept":
+	case "release":
+		known = []string{"delay"}
+	case "reject":
+		known = []string{"reason"}
+	case "extend":
+		known = []string{"for"}
+	default:
+		s.noSuchPath(w, r)
+		return
+	}
+	q := queryOf(r, known...)
+	if q.has("delay") {
+		ms := q.duration("delay", longestDelay).Milliseconds()
+		st.Delay = &ms
+	}
+	if q.has("for") {
+		ms := q.duration("for", longestLease).Milliseconds()
+		st.For = &ms
+	}
+	st.Reason = q.string("reason")
+	if q.err != nil {
+		s.fail(w, r, q.err)
+		return
+	}
+	h, err := s.connect(r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	defer h.release()
+	until, err := h.settleNow(r, &st)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	if !until.IsZero() {
+		w.Header()["X-Lease-Until"] = []string{until.UTC().Format(timeLayout)}
+	}
+	s.answerNothing(w)
+}
+
+// appendSettled appends what became of a line of settlements.
+func appendSettled(dst []byte, st *settling, until time.Time, err error) []byte {
+	if err != nil {
+		return appendError(dst, err)
+	}
+	dst = append(dst, `{"lease":`...)
+	dst = appendString(dst, st.Lease)
+	if !until.IsZero() {
+		dst = append(dst, `,"until":`...)
+		dst = strconv.AppendInt(dst, until.UnixMilli(), 10)
+	}
+	return append(dst, "}\n"...)
+}
+
+// appendError appends a line that failed.
+func appendError(dst []byte, err error) []byte {
+	dst = append(dst, `{"err":`...)
+	return append(problemOf(err).appendJSON(dst), "}\n"...)
+}

@@ -1,0 +1,70 @@
+package http
+
+import (
+	_ "embed"
+	nethttp "net/http"
+)
+
+// openapi is the description of this door, written by hand; a test holds it
+// against the router.
+//
+//go:embed openapi.json
+var openapi []byte
+
+// front is GET /: how to try it.
+func (s *Server) front(w nethttp.ResponseWriter, r *nethttp.Request) {
+	host := r.Host
+	if ascii, plain := inspect(host); !ascii || !plain || host == "" {
+		host = "127.0.0.1:8080"
+	}
+	h := w.Header()
+	h["Content-Type"] = []string{"text/plain; charset=utf-8"}
+	h["X-Content-Type-Options"] = nosniff
+	s.writeAll(w, []byte(`Sluice: one log, many protocols.
+
+Try it:
+
+  curl -N `+host+`/sse/hello             what comes to the topic hello, as it comes
+  curl -d 'it works' `+host+`/t/hello    publish to it
+  curl `+host+`/t/hello                  the last 20 messages
+  curl `+host+`/t/hello?from=earliest    all of them, from the first that is kept
+  curl `+host+`/t/hello?wait=30s         wait for the next one
+
+  curl -d 'job 1' `+host+`/q/jobs                 put into a queue
+  curl -X POST `+host+`/q/jobs/lease              take from it, with a token
+  curl -X POST `+host+`/lease/TOKEN/accept        done
+
+  curl -d 21.5 `+host+`/t/room/1/temp?retain      publish and retain
+  curl `+host+`/last/room/1/temp                  the retained value
+
+Also here: /q/QUEUE (browse), /x/EXCHANGE/KEY (publish to an exchange),
+/v1/queues and /v1/exchanges (administration), /healthz, /readyz,
+/openapi.json (every path and parameter).
+`))
+}
+
+// healthy is GET /healthz: the process answers.
+func (s *Server) healthy(w nethttp.ResponseWriter, _ *nethttp.Request) { s.answerWord(w, "ok\n") }
+
+// ready is GET /readyz: the broker takes requests, and the server does not
+// stop.
+func (s *Server) ready(w nethttp.ResponseWriter, r *nethttp.Request) {
+	if s.stopping.Err() != nil {
+		s.fail(w, r, shuttingDown.with("the server is stopping"))
+		return
+	}
+	s.answerWord(w, "ready\n")
+}
+
+func (s *Server) answerWord(w nethttp.ResponseWriter, word string) {
+	h := w.Header()
+	h["Content-Type"] = []string{"text/plain; charset=utf-8"}
+	h["Cache-Control"] = noStore
+	s.writeAll(w, []byte(word))
+}
+
+// openAPI is GET /openapi.json.
+func (s *Server) openAPI(w nethttp.ResponseWriter, _ *nethttp.Request) {
+	w.Header()["Content-Type"] = jsonTypes
+	s.writeAll(w, openapi)
+}

@@ -1,0 +1,150 @@
+package http
+
+import (
+	"fmt"
+	nethttp "net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sluicemq/sluice/core"
+)
+
+// A query is a request's query, read strictly: a parameter that the path does
+// not know is an error, as a misspelt one would silently do nothing, and so is
+// one that stands twice. The first error is kept.
+type query struct {
+	values url.Values
+	err    error
+}
+
+// queryOf parses the query of a path that knows the names.
+func queryOf(r *nethttp.Request, names ...string) query {
+	if r.URL.RawQuery == "" {
+		return query{}
+	}
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return query{err: badRequest.with("the query is malformed: " + err.Error())}
+	}
+	for name, vs := range values {
+		if !slices.Contains(names, name) {
+			return query{err: badRequest.with(fmt.Sprintf("the query parameter %s is not known here; there are %s", quote(name), strings.Join(names, ", ")))}
+		}
+		if len(vs) > 1 {
+			return query{err: badRequest.with("the query parameter " + name + " stands more than once")}
+		}
+	}
+	return query{values: values}
+}
+
+func (q *query) has(name string) bool { return len(q.values[name]) > 0 }
+
+func (q *query) string(name string) string { return q.values.Get(name) }
+
+func (q *query) bad(name, want string) {
+	if q.err == nil {
+		q.err = badRequest.with(fmt.Sprintf("%s=%s: want %s", name, quote(q.string(name)), want))
+	}
+}
+
+// flag is a parameter that is true where it stands alone.
+func (q *query) flag(name string, absent bool) bool {
+	if !q.has(name) {
+		return absent
+	}
+	switch q.string(name) {
+	case "", "true", "1":
+		return true
+	case "false", "0":
+		return false
+	}
+	q.bad(name, "true or false")
+	return absent
+}
+
+func (q *query) int(name string, absent, low, high int) int {
+	if !q.has(name) {
+		return absent
+	}
+	n, err := strconv.Atoi(q.string(name))
+	if err != nil || n < low || n > high {
+		q.bad(name, fmt.Sprintf("a number from %d to %d", low, high))
+		return absent
+	}
+	return n
+}
+
+func (q *query) offset(name string) core.Offset {
+	if !q.has(name) {
+		return 0
+	}
+	n, err := strconv.ParseUint(q.string(name), 10, 63)
+	if err != nil || n == 0 {
+		q.bad(name, "an offset")
+	}
+	return core.Offset(n)
+}
+
+func (q *query) from(absent core.From) core.From {
+	if !q.has("from") || q.err != nil {
+		return absent
+	}
+	f, err := core.ParseFrom(q.string("from"), time.Now())
+	if err != nil {
+		q.err = err
+	}
+	return f
+}
+
+func (q *query) duration(name string, longest time.Duration) time.Duration {
+	if !q.has(name) {
+		return 0
+	}
+	d, ok := parseDuration(q.string(name))
+	if !ok || d > longest {
+		q.bad(name, "a time such as 20s or 1m30s, at most "+longest.String())
+		return 0
+	}
+	return d
+}
+
+// parseDuration reads a time of zero or more: as time.ParseDuration has it, in
+// days (7d), or in seconds (90).
+func parseDuration(s string) (time.Duration, bool) {
+	unit := ""
+	days, isDays := strings.CutSuffix(s, "d")
+	if isDays {
+		s, unit = days, "h"
+	} else if s != "" && '0' <= s[len(s)-1] && s[len(s)-1] <= '9' {
+		unit = "s"
+	}
+	d, err := time.ParseDuration(s + unit)
+	if err != nil || d < 0 || strings.HasPrefix(s, "-") {
+		return 0, false
+	}
+	if isDays {
+		if d > (1<<63-1)/24 {
+			return 0, false
+		}
+		d *= 24
+	}
+	return d, true
+}
+
+// The longest times that a request may ask for.
+const (
+	longestWait  = 5 * time.Minute
+	longestLease = 12 * time.Hour
+	longestDelay = 10 * 365 * 24 * time.Hour
+)
+
+// set sets a parameter, for a link.
+func (q *query) set(name, value string) {
+	if q.values == nil {
+		q.values = make(url.Values)
+	}
+	q.values.Set(name, value)
+}

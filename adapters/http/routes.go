@@ -1,0 +1,128 @@
+package http
+
+import (
+	nethttp "net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+)
+
+// routes builds the router. Topics and keys are the rest of the path, verbatim:
+// nothing cleans paths or redirects.
+func (s *Server) routes() *chi.Mux {
+	m := chi.NewMux()
+	m.NotFound(s.noSuchPath)
+	m.MethodNotAllowed(s.noSuchMethod)
+	read := func(pattern string, h nethttp.HandlerFunc) {
+		m.Get(pattern, h)
+		m.Head(pattern, h)
+	}
+
+	m.Post("/t", s.publishLines)
+	m.Post("/t/*", s.publishTopic)
+	read("/t/*", s.readTopic)
+	read("/sse/*", s.streamTopic)
+	read("/last/*", s.readRetained)
+	m.Delete("/last/*", s.clearRetained)
+
+	m.Post("/q/{queue}", s.publishQueue)
+	read("/q/{queue}", s.browse)
+	m.Post("/q/{queue}/lease", s.lease)
+	m.Post("/lease", s.settleLines)
+	m.Post("/lease/{token}/{verb}", s.settle)
+
+	m.Post("/x/{exchange}", s.publishExchange)
+	m.Post("/x/{exchange}/*", s.publishExchange)
+
+	read("/v1/queues", s.listQueues)
+	read("/v1/queues/{queue}", s.showQueue)
+	m.Put("/v1/queues/{queue}", s.declareQueue)
+	m.Delete("/v1/queues/{queue}", s.deleteQueue)
+	read("/v1/queues/{queue}/bindings", s.listBindings)
+	m.Post("/v1/queues/{queue}/bindings", s.bind)
+	m.Delete("/v1/queues/{queue}/bindings", s.unbind)
+	read("/v1/exchanges", s.listExchanges)
+	read("/v1/exchanges/{exchange}", s.showExchange)
+	m.Put("/v1/exchanges/{exchange}", s.declareExchange)
+	m.Delete("/v1/exchanges/{exchange}", s.deleteExchange)
+
+	read("/", s.front)
+	read("/healthz", s.healthy)
+	read("/readyz", s.ready)
+	read("/openapi.json", s.openAPI)
+	for path, h := range s.options.Mount {
+		m.Handle(path, unhurried(h))
+	}
+	return m
+}
+
+// unhurried takes the deadline away that the connection's answer before left.
+func unhurried(h nethttp.Handler) nethttp.Handler {
+	return nethttp.HandlerFunc(func(w nethttp.ResponseWriter, r *nethttp.Request) {
+		if err := nethttp.NewResponseController(w).SetWriteDeadline(time.Time{}); err != nil {
+			return // the connection is gone
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// serve is every request's way in.
+func (s *Server) serve(w nethttp.ResponseWriter, r *nethttp.Request) {
+	defer func() {
+		if v := recover(); v != nil && v != nethttp.ErrAbortHandler {
+			s.log.Error("request panicked", "method", r.Method, "panic", v, "stack", string(debug.Stack()))
+			panic(nethttp.ErrAbortHandler) // the answer may have begun: cut it
+		} else if v != nil {
+			panic(v)
+		}
+	}()
+	if err := s.guard.check(w, r); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	if r.Method == nethttp.MethodOptions {
+		s.tellOptions(w, r)
+		return
+	}
+	s.mux.ServeHTTP(w, r)
+}
+
+// noSuchPath answers 404.
+func (s *Server) noSuchPath(w nethttp.ResponseWriter, r *nethttp.Request) {
+	s.fail(w, r, notFound.with("there is nothing at "+quote(r.URL.EscapedPath())))
+}
+
+// noSuchMethod answers 405 (RFC 9110, 15.5.6).
+func (s *Server) noSuchMethod(w nethttp.ResponseWriter, r *nethttp.Request) {
+	w.Header().Set("Allow", s.allowed(r))
+	s.fail(w, r, wrongMethod.with(quote(r.Method)+" is not a method of this path"))
+}
+
+// tellOptions answers OPTIONS, which asks for the methods of a path (RFC 9110,
+// 9.3.7) and is what browsers ask before they call from another site.
+func (s *Server) tellOptions(w nethttp.ResponseWriter, r *nethttp.Request) {
+	allowed := s.allowed(r)
+	if allowed == "OPTIONS" {
+		s.noSuchPath(w, r)
+		return
+	}
+	w.Header().Set("Allow", allowed)
+	s.answerNothing(w)
+}
+
+// allowed lists the methods of a request's path.
+func (s *Server) allowed(r *nethttp.Request) string {
+	path := r.URL.Path
+	if r.URL.RawPath != "" {
+		path = r.URL.RawPath
+	}
+	var methods []string
+	for _, m := range []string{"GET", "HEAD", "POST", "PUT", "DELETE"} {
+		if s.mux.Match(chi.NewRouteContext(), m, path) {
+			methods = append(methods, m)
+		}
+	}
+	return strings.Join(append(methods, "OPTIONS"), ", ")
+}
