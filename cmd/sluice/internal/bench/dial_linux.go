@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -42,16 +43,41 @@ func (d *dialer) dial(addr string) (fd int, err error) {
 	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait)
 	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &wait)
 	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	if err := unix.Connect(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}); err != nil {
+	err = unix.Connect(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()})
+	if errors.Is(err, unix.EINTR) {
+		err = connected(fd)
+	}
+	if err != nil {
 		return 0, fmt.Errorf("connect to %s: %w", addr, err)
 	}
 	return fd, nil
+}
+
+// connected waits for a connect that a signal interrupted: it goes on by itself.
+func connected(fd int) error {
+	for {
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, int(handshakeTimeout.Milliseconds()))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+		if err == nil && errno != 0 {
+			err = unix.Errno(errno)
+		}
+		return err
+	}
 }
 
 // say writes all of b to a blocking socket.
 func say(fd int, b []byte) error {
 	for len(b) > 0 {
 		n, err := unix.Write(fd, b)
+		if errors.Is(err, unix.EINTR) {
+			continue // these sockets have timeouts, so the kernel does not begin again by itself
+		}
 		if err != nil {
 			return fmt.Errorf("write: %w", err)
 		}
@@ -67,6 +93,9 @@ func hear(fd int, whole func(b []byte) int) ([]byte, error) {
 	b := make([]byte, 1)
 	for {
 		n, err := unix.Read(fd, b)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
 		if err != nil {
 			return answer, fmt.Errorf("no answer: %w", err)
 		}

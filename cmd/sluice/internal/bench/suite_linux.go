@@ -101,7 +101,7 @@ func (s *suite) once(ctx context.Context, sc scenario, k kind) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	defer func() {
+	defer func() { // after the profile's, which is deferred later
 		srv.stop()
 		os.RemoveAll(dir)
 		os.Remove(dir + ".log")
@@ -125,13 +125,22 @@ func (s *suite) once(ctx context.Context, sc scenario, k kind) (result, error) {
 	return out, err
 }
 
-// profile takes a CPU profile for as long as the measuring lasts.
+// profile takes a CPU profile for as long as the measuring lasts, and then one
+// of the heap and of all allocations.
 func (s *suite) profile(ctx context.Context, name, addr string) error {
 	if err := os.MkdirAll(s.profiles, 0o755); err != nil {
 		return err
 	}
-	seconds := int((s.span.warm + s.span.measure).Seconds())
-	url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", addr, max(1, seconds))
+	seconds := max(1, int((s.span.warm + s.span.measure).Seconds()))
+	err := fetch(ctx, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", addr, seconds), filepath.Join(s.profiles, name+".cpu.pprof"))
+	if err != nil {
+		return err
+	}
+	return fetch(ctx, fmt.Sprintf("http://%s/debug/pprof/allocs", addr), filepath.Join(s.profiles, name+".heap.pprof"))
+}
+
+// fetch writes what is at a URL into a file.
+func fetch(ctx context.Context, url, file string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
@@ -144,7 +153,7 @@ func (s *suite) profile(ctx context.Context, name, addr string) error {
 	if answer.StatusCode != http.StatusOK {
 		return fmt.Errorf("%s: %s", url, answer.Status)
 	}
-	f, err := os.Create(filepath.Join(s.profiles, name+".pprof"))
+	f, err := os.Create(file)
 	if err != nil {
 		return err
 	}
