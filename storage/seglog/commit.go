@@ -1,0 +1,208 @@
+package seglog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/sluicemq/sluice/core"
+)
+
+// A pending commit is a batch on its way into the log.
+type pending struct {
+	batch *core.Batch
+	done  func(*core.Batch, core.Offset, error)
+	// section holds its state changes, buf its frames, complete but for what
+	// the seal adds.
+	section, buf []byte
+}
+
+// maxIdleBuffer is how large a frame buffer may be that is kept for later.
+const maxIdleBuffer = 4 << 20
+
+// Append implements core.Engine. The batch is turned into frames here, on the
+// caller's goroutine, while the committer still waits for the disk with the
+// batch before; it blocks while another one is queued already.
+func (l *Log) Append(b *core.Batch, done func(*core.Batch, core.Offset, error)) {
+	p := <-l.free
+	p.batch, p.done = b, done
+	p.buf, p.section = p.buf[:0], p.section[:0]
+	if len(b.Changes) > 0 {
+		p.section = appendChanges(p.section, b.Changes)
+	}
+	if len(b.Ends) > 0 || len(b.Changes) > 0 {
+		p.buf = l.packer.append(p.buf, p.section, b)
+	}
+	l.commits <- p
+}
+
+// A committer is what the commit goroutine has for itself.
+type committer struct {
+	segment *segment    // the active one
+	commit  uint64      // of the last one written
+	synced  uint64      // of the last one durable
+	next    core.Offset // of the next record
+	time    int64       // of the last one
+	failed  error       // why nothing is appended any more
+
+	ready chan prepared // will have the next segment, once one is being prepared
+
+	unsyncedBytes   int
+	unsyncedRecords int
+	timer           *time.Timer // runs while something is unsynced
+}
+
+// commitLoop is the goroutine that writes. One commit is outstanding at a time:
+// what comes meanwhile is the next batch.
+func (l *Log) commitLoop() {
+	defer close(l.committed)
+	c := &l.committer
+	for {
+		select {
+		case p, ok := <-l.commits:
+			if !ok {
+				return
+			}
+			first, err := l.commit(p)
+			b, done := p.batch, p.done
+			p.batch, p.done = nil, nil
+			if cap(p.buf) > maxIdleBuffer {
+				p.buf = nil
+			}
+			l.free <- p
+			done(b, first, err)
+		case answer := <-l.syncs:
+			answer <- l.sync()
+		case <-c.timer.C:
+			if err := l.sync(); err != nil {
+				l.log.Error("log sync failed, nothing is accepted any more", "err", err)
+			}
+		}
+	}
+}
+
+// commit takes one batch through the log: written, durable, applied to the
+// state, readable.
+func (l *Log) commit(p *pending) (core.Offset, error) {
+	c := &l.committer
+	if c.failed != nil {
+		return 0, c.failed
+	}
+	b := p.batch
+	if len(p.buf) == 0 {
+		if b.Sync {
+			if err := l.sync(); err != nil {
+				return 0, err
+			}
+		}
+		return c.next, nil
+	}
+	if err := l.makeRoom(int64(len(p.buf))); err != nil {
+		return 0, err
+	}
+	s := c.segment
+	base, pos := c.next, s.span.size
+	c.time = max(c.time, b.Time)
+	seal{generation: s.generation, commit: c.commit + 1, synced: c.synced, base: base, time: c.time}.apply(p.buf)
+	if err := l.write(s, p.buf, pos); err != nil {
+		return 0, err
+	}
+	c.commit++
+	c.unsyncedBytes += len(p.buf)
+	c.unsyncedRecords += len(b.Ends)
+	// Changes to the state are synced at once, even if nobody waits: the
+	// state must not be ahead of the log, or it would remember, say, the ID
+	// of a message that a power cut took.
+	if b.Sync || len(b.Changes) > 0 || c.unsyncedBytes >= maxUnsyncedBytes || c.unsyncedRecords >= maxUnsyncedRecords {
+		if err := l.sync(); err != nil {
+			return 0, err
+		}
+	} else if c.unsyncedBytes == len(p.buf) {
+		c.timer.Reset(l.o.SyncDelay)
+	}
+	next := base + core.Offset(len(b.Ends))
+	if len(b.Changes) > 0 {
+		if err := l.state.apply(p.section, c.commit, base, next); err != nil {
+			return 0, l.fail(err)
+		}
+	}
+	c.next = next
+	l.publish(s, p, pos, base)
+	return base, nil
+}
+
+// publish makes a commit readable.
+func (l *Log) publish(s *segment, p *pending, pos int64, base core.Offset) {
+	s.mu.Lock()
+	for buf := p.buf; len(buf) > 0; {
+		h := decodeFrameHeader(buf)
+		s.span.add(&h, pos, h.end())
+		pos += h.size()
+		buf = buf[h.size():]
+	}
+	s.mu.Unlock()
+	if n := len(p.batch.Ends); n > 0 {
+		l.tail.push(p.batch, base, l.committer.time)
+		l.end.Store(uint64(base) + uint64(n))
+	}
+}
+
+// write writes frames at the log's end. Where the disk has no room the batch is
+// refused and the next one is written in the same place; after any other error
+// nothing is written any more.
+func (l *Log) write(s *segment, buf []byte, pos int64) error {
+	l.zeros.reach(pos + int64(len(buf)))
+	_, err := s.file.WriteAt(buf, pos)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
+		return fmt.Errorf("%w: %w", core.ErrStorageFull, err)
+	}
+	return l.fail(fmt.Errorf("%w: writing the log: %w", core.ErrStorage, err))
+}
+
+// sync makes durable what was written. It is never tried again after an error:
+// the kernel may have dropped what it could not write.
+func (l *Log) sync() error {
+	c := &l.committer
+	if c.failed != nil {
+		return c.failed
+	}
+	if c.unsyncedBytes == 0 {
+		return nil
+	}
+	if err := c.segment.file.SyncData(); err != nil {
+		return l.fail(fmt.Errorf("%w: syncing the log: %w", core.ErrStorage, err))
+	}
+	c.synced = c.commit
+	c.unsyncedBytes, c.unsyncedRecords = 0, 0
+	c.timer.Stop()
+	return nil
+}
+
+// fail stops the log: every later append gets the error.
+func (l *Log) fail(err error) error {
+	c := &l.committer
+	if c.failed == nil {
+		c.failed = err
+		c.timer.Stop()
+		l.log.Error("log failed, nothing is accepted any more until it is opened again", "err", err)
+	}
+	return c.failed
+}
+
+// Sync makes durable all that has been confirmed.
+func (l *Log) Sync(ctx context.Context) error {
+	answer := make(chan error, 1)
+	select {
+	case l.syncs <- answer:
+	case <-l.committed:
+		return core.ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return <-answer
+}

@@ -1,0 +1,255 @@
+package seglog
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+
+	"github.com/klauspost/compress/s2"
+
+	"github.com/sluicemq/sluice/core"
+)
+
+// A commit is written as one or more frames. Each has a header, then its body,
+// then zeros up to a multiple of frameAlign. docs/disk-format.md describes the
+// bytes.
+const (
+	frameMagic      = 0x46584c53 // "SLXF"
+	frameHeaderSize = 72
+	frameAlign      = 8
+
+	// frameTarget is how many bytes of records a frame takes before another
+	// one begins. It is what must be read and unpacked to get at one record,
+	// so it is small; whole segments are read many frames at a time.
+	frameTarget = 8 << 10
+	// packRecords is how many records a batch must have to be packed.
+	packRecords = 16
+	// maxPacked bounds what a frame that is packed may unpack to.
+	maxPacked = 16 << 20
+)
+
+// The flags of a frame.
+const (
+	flagPacked    = 1 << iota // the body is an s2 block
+	flagMore                  // the commit goes on in the next frame
+	flagContinued             // the commit began in a frame before
+	flagOpened                // the log was opened here: commits after synced and before this one are void
+	flagClosed                // the log was closed here, nothing follows
+	flagSparse                // the prefix holds an offset and a time for each record
+	flagsKnown    = 1<<iota - 1
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// A frameHeader is a frame's header, decoded.
+type frameHeader struct {
+	generation uint64
+	commit     uint64
+	synced     uint64 // the newest commit that was durable when this one was written
+	base       core.Offset
+	time       int64
+	count      uint32
+	stored     uint32 // length of the body as it stands in the file
+	raw        uint32 // length of the body unpacked
+	prefix     uint32 // length of what precedes the records in the body
+	bodyCRC    uint32
+	flags      uint32
+}
+
+// size is the frame's length in the file.
+func (h *frameHeader) size() int64 {
+	return align(frameHeaderSize + int64(h.stored))
+}
+
+// end is the offset behind the frame's last record, where it is not sparse.
+func (h *frameHeader) end() core.Offset { return h.base + core.Offset(h.count) }
+
+// hasChanges says whether the prefix holds changes to the state.
+func (h *frameHeader) hasChanges() bool {
+	return h.prefix > 0 && h.flags&(flagSparse|flagOpened) == 0
+}
+
+func align(n int64) int64 { return (n + frameAlign - 1) &^ (frameAlign - 1) }
+
+// put writes the header to dst, with its checksum.
+func (h *frameHeader) put(dst []byte) {
+	le := binary.LittleEndian
+	_ = dst[frameHeaderSize-1]
+	le.PutUint32(dst, frameMagic)
+	le.PutUint64(dst[8:], h.generation)
+	le.PutUint64(dst[16:], h.commit)
+	le.PutUint64(dst[24:], h.synced)
+	le.PutUint64(dst[32:], uint64(h.base))
+	le.PutUint64(dst[40:], uint64(h.time))
+	le.PutUint32(dst[48:], h.count)
+	le.PutUint32(dst[52:], h.stored)
+	le.PutUint32(dst[56:], h.raw)
+	le.PutUint32(dst[60:], h.prefix)
+	le.PutUint32(dst[64:], h.bodyCRC)
+	le.PutUint32(dst[68:], h.flags)
+	le.PutUint32(dst[4:], crc32.Checksum(dst[8:frameHeaderSize], castagnoli))
+}
+
+// parseFrameHeader decodes and checks a header; ok is false where there is none
+// of this generation. Lengths that it returns are consistent with each other,
+// but the file may be too short for them.
+func parseFrameHeader(src []byte, generation uint64) (h frameHeader, ok bool) {
+	le := binary.LittleEndian
+	if len(src) < frameHeaderSize || le.Uint32(src) != frameMagic || le.Uint64(src[8:]) != generation ||
+		le.Uint32(src[4:]) != crc32.Checksum(src[8:frameHeaderSize], castagnoli) {
+		return frameHeader{}, false
+	}
+	h = decodeFrameHeader(src)
+	records := uint64(h.raw) - uint64(h.prefix)
+	if h.flags&^flagsKnown != 0 || h.prefix > h.raw || uint64(h.count)*core.RecordHeaderSize > records ||
+		h.flags&flagPacked == 0 && h.stored != h.raw || h.flags&flagPacked != 0 && (h.stored > h.raw || h.raw > maxPacked) {
+		return frameHeader{}, false
+	}
+	return h, true
+}
+
+// decodeFrameHeader decodes a header that is known to be sound.
+func decodeFrameHeader(src []byte) frameHeader {
+	le := binary.LittleEndian
+	return frameHeader{
+		generation: le.Uint64(src[8:]),
+		commit:     le.Uint64(src[16:]),
+		synced:     le.Uint64(src[24:]),
+		base:       core.Offset(le.Uint64(src[32:])),
+		time:       int64(le.Uint64(src[40:])),
+		count:      le.Uint32(src[48:]),
+		stored:     le.Uint32(src[52:]),
+		raw:        le.Uint32(src[56:]),
+		prefix:     le.Uint32(src[60:]),
+		bodyCRC:    le.Uint32(src[64:]),
+		flags:      le.Uint32(src[68:]),
+	}
+}
+
+// checkBody says whether the stored body is the one that the header was
+// written for.
+func (h *frameHeader) checkBody(stored []byte) bool {
+	return uint32(len(stored)) == h.stored && crc32.Checksum(stored, castagnoli) == h.bodyCRC
+}
+
+// unpack returns the frame's body. Where it is packed, alloc makes room for it;
+// otherwise it is stored itself. The checksum has been checked.
+func (h *frameHeader) unpack(stored []byte, alloc func(int) []byte) ([]byte, error) {
+	if h.flags&flagPacked == 0 {
+		return stored, nil
+	}
+	if n, err := s2.DecodedLen(stored); err != nil || n != int(h.raw) {
+		return nil, fmt.Errorf("%w: a packed frame of %d bytes says %d (%v)", core.ErrCorrupt, h.raw, n, err)
+	}
+	raw, err := s2.Decode(alloc(int(h.raw)), stored)
+	if err != nil {
+		return nil, fmt.Errorf("%w: a packed frame: %w", core.ErrCorrupt, err)
+	}
+	return raw, nil
+}
+
+// A packer turns batches into frames. It belongs to one goroutine.
+type packer struct {
+	scratch []byte // the first frame's body, where it must be put together
+	skip    int    // how many frames to store as they are before packing is tried again
+	misses  int    // how many attempts in a row did not pay
+}
+
+// append appends the frames of a batch to dst. What is not known before the
+// commit (commit, synced, base, time, generation) is left for seal.
+// prefix is the batch's changes, encoded.
+func (p *packer) append(dst, prefix []byte, b *core.Batch) []byte {
+	start := uint32(0)
+	var flags uint32
+	for i := 0; ; {
+		j, end := i, start
+		for j < len(b.Ends) && (end == start || int(b.Ends[j]-start) <= frameTarget) {
+			end = b.Ends[j]
+			j++
+		}
+		body := b.Buf[start:end]
+		if len(prefix) > 0 {
+			p.scratch = append(append(p.scratch[:0], prefix...), body...)
+			body = p.scratch
+		}
+		h := frameHeader{count: uint32(j - i), raw: uint32(len(body)), prefix: uint32(len(prefix)), flags: flags}
+		if j < len(b.Ends) {
+			h.flags |= flagMore
+		}
+		dst = p.appendFrame(dst, &h, body, len(b.Ends) >= packRecords)
+		if j == len(b.Ends) {
+			return dst
+		}
+		i, start, prefix, flags = j, end, nil, flagContinued
+	}
+}
+
+// appendFrame appends one frame with the body given, packed if that is wanted
+// and pays.
+func (p *packer) appendFrame(dst []byte, h *frameHeader, body []byte, pack bool) []byte {
+	at := len(dst)
+	if pack && (p.skip > 0 || len(body) > maxPacked) {
+		p.skip = max(p.skip-1, 0)
+		pack = false
+	}
+	if pack {
+		dst = grow(dst, frameHeaderSize+s2.MaxEncodedLen(len(body)))
+		room := dst[at+frameHeaderSize : cap(dst)]
+		packed := s2.Encode(room, body)
+		if len(packed) < len(body)-len(body)/8 {
+			h.flags |= flagPacked
+			h.stored = uint32(len(packed))
+			p.misses = 0
+		} else {
+			p.misses = min(p.misses+1, 6)
+			p.skip = 1 << p.misses
+		}
+	}
+	if h.flags&flagPacked == 0 {
+		dst = grow(dst, frameHeaderSize+len(body)+frameAlign)
+		h.stored = uint32(len(body))
+		copy(dst[at+frameHeaderSize:cap(dst)], body)
+	}
+	end := at + frameHeaderSize + int(h.stored)
+	dst = dst[:end]
+	h.bodyCRC = crc32.Checksum(dst[at+frameHeaderSize:end], castagnoli)
+	for len(dst)%frameAlign != 0 {
+		dst = append(dst, 0)
+	}
+	h.put(dst[at:])
+	return dst
+}
+
+// grow makes sure that n bytes more fit, and some for the padding.
+func grow(b []byte, n int) []byte {
+	n += frameAlign
+	if cap(b)-len(b) >= n {
+		return b
+	}
+	grown := make([]byte, len(b), max(len(b)+n, 2*cap(b)))
+	copy(grown, b)
+	return grown
+}
+
+// A seal is what a commit knows of its frames only when its turn comes.
+type seal struct {
+	generation, commit, synced uint64
+	base                       core.Offset
+	time                       int64
+}
+
+// apply completes the headers of the frames in buf, which packer.append wrote.
+func (s seal) apply(buf []byte) {
+	le := binary.LittleEndian
+	base := s.base
+	for len(buf) > 0 {
+		le.PutUint64(buf[8:], s.generation)
+		le.PutUint64(buf[16:], s.commit)
+		le.PutUint64(buf[24:], s.synced)
+		le.PutUint64(buf[32:], uint64(base))
+		le.PutUint64(buf[40:], uint64(s.time))
+		le.PutUint32(buf[4:], crc32.Checksum(buf[8:frameHeaderSize], castagnoli))
+		base += core.Offset(le.Uint32(buf[48:]))
+		buf = buf[align(frameHeaderSize+int64(le.Uint32(buf[52:]))):]
+	}
+}

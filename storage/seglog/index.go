@@ -1,0 +1,259 @@
+package seglog
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"path"
+	"runtime/debug"
+	"slices"
+	"sort"
+	"sync"
+	"unsafe"
+
+	"github.com/sluicemq/sluice/core"
+)
+
+// The index of a sealed segment is a file of its own: what the segment holds in
+// sum, its block table and gaps, its topics in order, and for each topic its
+// postings: the ordinals of its records, delta-coded. docs/disk-format.md
+// describes the bytes. It says nothing that the segment's frames do not, and
+// where it is missing or bad it is built again.
+const (
+	indexMagic      = "SluiceIx"
+	indexVersion    = 1
+	indexHeaderSize = 136
+	indexBlockSize  = 32
+	indexGapSize    = 24
+	indexTopicSize  = 32
+)
+
+// An index is an index file, mapped into memory. Its methods may fault where
+// the disk fails; see guard.
+type index struct {
+	data  []byte
+	unmap func()
+
+	blocks, topics, names, posts []byte // sections of data
+	gaps                         []gap
+	bodyCRC                      uint32
+
+	check   sync.Once
+	checked error
+}
+
+// openIndex maps the index of a segment and returns it with the sum of what the
+// segment holds. Only the header's checksum has been compared: verify compares
+// the rest. An index that belongs to something else is core.ErrCorrupt.
+func (l *Log) openIndex(s *segment) (x *index, sum span, err error) {
+	defer guard(&err)
+	f, err := l.fs.OpenRead(path.Join(l.dir, indexName(s.name)))
+	if err != nil {
+		return nil, sum, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	size, err := f.Size()
+	if err != nil {
+		return nil, sum, err
+	}
+	if size < indexHeaderSize {
+		return nil, sum, fmt.Errorf("%w: an index of %d bytes", core.ErrCorrupt, size)
+	}
+	data, unmap, err := f.Map(int(size))
+	if err != nil {
+		return nil, sum, err
+	}
+	x = &index{data: data, unmap: unmap}
+	if sum, err = x.parse(s.generation); err != nil {
+		unmap()
+		return nil, sum, err
+	}
+	return x, sum, nil
+}
+
+func (x *index) parse(generation uint64) (sum span, err error) {
+	b, le := x.data, binary.LittleEndian
+	if string(b[:8]) != indexMagic {
+		return sum, fmt.Errorf("%w: no index header", core.ErrCorrupt)
+	}
+	if v := le.Uint32(b[8:]); v != indexVersion {
+		return sum, errVersion{kind: "index", version: v}
+	}
+	if le.Uint32(b[12:]) != crc32.Checksum(b[16:indexHeaderSize], castagnoli) {
+		return sum, fmt.Errorf("%w: an index header fails its checksum", core.ErrCorrupt)
+	}
+	if le.Uint64(b[16:]) != generation {
+		return sum, fmt.Errorf("%w: an index of another segment", core.ErrCorrupt)
+	}
+	sum = span{
+		size:       int64(le.Uint64(b[24:])),
+		opened:     core.Offset(le.Uint64(b[32:])),
+		first:      core.Offset(le.Uint64(b[40:])),
+		next:       core.Offset(le.Uint64(b[48:])),
+		after:      le.Uint64(b[56:]),
+		lastCommit: le.Uint64(b[64:]),
+		lastChange: le.Uint64(b[72:]),
+		firstTime:  int64(le.Uint64(b[80:])),
+		lastTime:   int64(le.Uint64(b[88:])),
+		records:    le.Uint32(b[96:]),
+	}
+	rest := b[indexHeaderSize:]
+	ok := true
+	section := func(n uint64) []byte {
+		if n > uint64(len(rest)) {
+			ok = false
+			return nil
+		}
+		part := rest[:n:n]
+		rest = rest[n:]
+		return part
+	}
+	x.blocks = section(uint64(le.Uint32(b[100:])) * indexBlockSize)
+	gaps := section(uint64(le.Uint32(b[104:])) * indexGapSize)
+	x.topics = section(uint64(le.Uint32(b[108:])) * indexTopicSize)
+	x.names = section(le.Uint64(b[112:]))
+	x.posts = section(le.Uint64(b[120:]))
+	x.bodyCRC = le.Uint32(b[128:])
+	if !ok || len(rest) != 0 || len(x.blocks) == 0 {
+		return sum, fmt.Errorf("%w: an index whose sections do not fill it", core.ErrCorrupt)
+	}
+	for ; len(gaps) > 0; gaps = gaps[indexGapSize:] {
+		x.gaps = append(x.gaps, gap{
+			From: core.Offset(le.Uint64(gaps)),
+			To:   core.Offset(le.Uint64(gaps[8:])),
+			Lost: gaps[16] == 1,
+		})
+	}
+	return sum, nil
+}
+
+// verify compares the checksum of the whole index, once.
+func (x *index) verify() error {
+	x.check.Do(func() {
+		defer guard(&x.checked)
+		if crc32.Checksum(x.data[indexHeaderSize:], castagnoli) != x.bodyCRC {
+			x.checked = fmt.Errorf("%w: an index fails its checksum", core.ErrCorrupt)
+		}
+	})
+	return x.checked
+}
+
+func (x *index) close() { x.unmap() }
+
+func (x *index) numBlocks() int { return len(x.blocks) / indexBlockSize }
+
+func (x *index) block(i int) block {
+	b := x.blocks[i*indexBlockSize : (i+1)*indexBlockSize]
+	le := binary.LittleEndian
+	return block{
+		base:    core.Offset(le.Uint64(b)),
+		time:    int64(le.Uint64(b[8:])),
+		pos:     int64(le.Uint64(b[16:])),
+		ordinal: le.Uint32(b[24:]),
+	}
+}
+
+// blockOf is the block that holds a record, counted from the segment's first.
+func (x *index) blockOf(ordinal uint32) int {
+	return max(sort.Search(x.numBlocks(), func(i int) bool { return x.block(i).ordinal > ordinal })-1, 0)
+}
+
+func (x *index) numTopics() int { return len(x.topics) / indexTopicSize }
+
+// A topicEntry is an entry of the topic dictionary. Its name aliases the file.
+type topicEntry struct {
+	name  string
+	bytes uint64 // of its records
+	posts uint64 // where its postings begin
+	count uint32 // of its records
+}
+
+func (x *index) topic(i int) topicEntry {
+	b := x.topics[i*indexTopicSize : (i+1)*indexTopicSize]
+	le := binary.LittleEndian
+	name := x.names[le.Uint64(b):][:le.Uint32(b[28:])]
+	return topicEntry{
+		name:  unsafe.String(unsafe.SliceData(name), len(name)),
+		bytes: le.Uint64(b[8:]),
+		posts: le.Uint64(b[16:]),
+		count: le.Uint32(b[24:]),
+	}
+}
+
+// ordinals appends the ordinals of a topic's records to dst.
+func (x *index) ordinals(dst []uint32, t topicEntry) []uint32 {
+	posts := x.posts[t.posts:]
+	var last uint32
+	for range t.count {
+		d, n := binary.Uvarint(posts)
+		posts = posts[n:]
+		last += uint32(d)
+		dst = append(dst, last)
+	}
+	return dst
+}
+
+// matching appends the topics that a filter of the set matches to dst, by their
+// place in the dictionary, in order.
+func (x *index) matching(dst []int32, filters *core.FilterSet) []int32 {
+	n := x.numTopics()
+	for _, f := range filters.Filters() {
+		prefix := f.Prefix()
+		i := sort.Search(n, func(i int) bool { return x.topic(i).name >= prefix })
+		if f.Exact() {
+			if i < n && x.topic(i).name == prefix {
+				dst = append(dst, int32(i))
+			}
+			continue
+		}
+		for ; i < n; i++ {
+			name := x.topic(i).name
+			if len(name) < len(prefix) || name[:len(prefix)] != prefix {
+				break
+			}
+			if f.Match(name) {
+				dst = append(dst, int32(i))
+			}
+		}
+	}
+	if len(filters.Filters()) > 1 {
+		slices.Sort(dst)
+		dst = slices.Compact(dst)
+	}
+	return dst
+}
+
+// guard turns a fault on mapped memory, which comes where the disk fails, into
+// an error. It is deferred.
+func guard(err *error) {
+	switch p := recover().(type) {
+	case nil:
+	case interface{ Addr() uintptr }:
+		*err = fmt.Errorf("%w: a mapped file cannot be read at %#x", core.ErrStorage, p.Addr())
+	default:
+		panic(p)
+	}
+}
+
+// faults makes faults panic on this goroutine, until it is called again with
+// what it returned.
+func faults(on bool) bool { return debug.SetPanicOnFault(on) }
+
+// loadIndex gives a segment its index, if there is a good one.
+func (l *Log) loadIndex(s *segment) (bool, error) {
+	defer faults(faults(true))
+	x, sum, err := l.openIndex(s)
+	var newer errVersion
+	switch {
+	case err == nil:
+		s.span, s.index = sum, x
+		return true, nil
+	case errors.As(err, &newer):
+		return false, fmt.Errorf("%s: %w", indexName(s.name), err)
+	case !errors.Is(err, fs.ErrNotExist):
+		l.log.Warn("index is bad and will be built again", "file", indexName(s.name), "err", err)
+	}
+	return false, nil
+}

@@ -1,0 +1,311 @@
+package seglog
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/sluicemq/sluice/core"
+)
+
+// indexLater hands a segment that gets no more frames to the indexer.
+func (l *Log) indexLater(s *segment) {
+	l.indexing.Lock()
+	l.indexQueue = append(l.indexQueue, s)
+	l.indexing.Unlock()
+	select {
+	case l.indexWake <- struct{}{}:
+	default:
+	}
+}
+
+// indexLoop builds the indexes of sealed segments, one after the other.
+func (l *Log) indexLoop() {
+	for {
+		select {
+		case <-l.closing:
+			return
+		case <-l.indexWake:
+		}
+		for {
+			l.indexing.Lock()
+			var s *segment
+			if len(l.indexQueue) > 0 {
+				s, l.indexQueue = l.indexQueue[0], l.indexQueue[1:]
+			}
+			l.indexing.Unlock()
+			if s == nil {
+				break
+			}
+			if err := l.ensureIndex(s); err != nil && !errors.Is(err, core.ErrClosed) {
+				// Reads go on without it; the next start tries again.
+				l.log.Error("index cannot be built", "segment", s.name, "err", err)
+			}
+		}
+	}
+}
+
+// ensureIndex builds a sealed segment's index unless it has a good one.
+func (l *Log) ensureIndex(s *segment) error {
+	s.building.Lock()
+	defer s.building.Unlock()
+	s.mu.RLock()
+	x, removed := s.index, s.removed
+	s.mu.RUnlock()
+	if removed || s.view().size == segmentHeaderSize || x != nil && x.verify() == nil {
+		return nil
+	}
+	b := indexBuilder{log: l, segment: s}
+	if err := b.scan(); err != nil {
+		return err
+	}
+	name := path.Join(l.dir, indexName(s.name))
+	if err := l.writeFile(name, b.encode()); err != nil {
+		return err
+	}
+	x, sum, err := l.openIndex(s)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.index != nil {
+		s.former = append(s.former, s.index)
+	}
+	s.span, s.index = sum, x
+	return nil
+}
+
+// writeFile makes a file, whole and durable, in place of one of that name.
+func (l *Log) writeFile(name string, content []byte) error {
+	f, err := l.fs.Create(name + temporarySuffix)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(content, 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := l.fs.Rename(name+temporarySuffix, name); err != nil {
+		return err
+	}
+	return l.fs.SyncDir(path.Dir(name))
+}
+
+// An indexBuilder gathers what an index says.
+type indexBuilder struct {
+	log     *Log
+	segment *segment
+
+	span   span
+	ids    map[uint64]uint32 // by hash, of the topic seen first with it
+	others map[string]uint32 // topics whose hash another one had first
+	topics []topicSum
+	of     []uint32 // the topic of each record
+}
+
+type topicSum struct {
+	name  string
+	bytes uint64
+	count uint32
+}
+
+// scan reads the segment.
+func (b *indexBuilder) scan() error {
+	s := b.segment
+	was := s.view()
+	b.span = span{size: segmentHeaderSize, opened: was.opened, after: was.after, next: was.opened, first: was.first}
+	b.span.gaps = slices.Clone(was.gaps)
+	if was.index != nil {
+		b.span.gaps = slices.Clone(was.index.gaps)
+	}
+	b.ids = make(map[uint64]uint32)
+	b.others = make(map[string]uint32)
+	sc := newScanner(s.file, s.generation, segmentHeaderSize, was.size)
+	var room []byte
+	for {
+		select {
+		case <-b.log.closing:
+			return core.ErrClosed
+		default:
+		}
+		f, ok, err := sc.next()
+		if err != nil {
+			return err
+		}
+		if !ok {
+			break
+		}
+		h := &f.header
+		if h.base < b.span.next && h.flags&flagSparse == 0 {
+			continue
+		}
+		body, err := h.unpack(f.stored, func(n int) []byte {
+			room = slices.Grow(room[:0], n)[:n]
+			return room
+		})
+		if err == nil && !checkRecords(body[h.prefix:], h.count) {
+			err = fmt.Errorf("%w: the frame at byte %d does not hold %d records", core.ErrCorrupt, f.pos, h.count)
+		}
+		if err != nil {
+			continue // it stays a hole
+		}
+		if h.flags&flagOpened == 0 {
+			b.hole(h.base)
+		}
+		b.span.add(h, f.pos, b.records(h, body))
+	}
+	b.hole(was.next)
+	b.span.size, b.span.next = was.size, was.next
+	b.span.lastCommit, b.span.lastChange = max(was.lastCommit, b.span.lastCommit), max(was.lastChange, b.span.lastChange)
+	return nil
+}
+
+// hole notes that the records up to an offset are missing: copied segments lack
+// what retention removed; from any other they are lost.
+func (b *indexBuilder) hole(to core.Offset) {
+	from := b.span.next
+	if from >= to || len(b.span.blocks) == 0 && b.segment.rewritten {
+		return
+	}
+	i, _ := slices.BinarySearchFunc(b.span.gaps, from, func(g gap, at core.Offset) int { return cmp.Compare(g.From, at) })
+	if covered(b.span.gaps, from, to) {
+		return
+	}
+	b.span.gaps = slices.Insert(b.span.gaps, i, gap{From: from, To: to, Lost: !b.segment.rewritten})
+}
+
+// records takes the records of a frame and returns the offset behind them.
+func (b *indexBuilder) records(h *frameHeader, body []byte) core.Offset {
+	at := newPlaces(h, body)
+	rest := body[h.prefix:]
+	next := h.base
+	for range h.count {
+		offset, _ := at.next()
+		if h.flags&flagSparse != 0 {
+			b.hole(offset)
+			b.span.next = offset + 1
+		}
+		next = offset + 1
+		size := recordSize(rest)
+		name := rest[core.RecordHeaderSize:][:binary.LittleEndian.Uint16(rest[12:])]
+		id := b.topic(binary.LittleEndian.Uint64(rest[4:]), name)
+		b.topics[id].bytes += uint64(size)
+		b.topics[id].count++
+		b.of = append(b.of, id)
+		rest = rest[size:]
+	}
+	return next
+}
+
+// topic is the number of a topic.
+func (b *indexBuilder) topic(hash uint64, name []byte) uint32 {
+	id, ok := b.ids[hash]
+	if ok && b.topics[id].name == string(name) {
+		return id
+	}
+	if ok {
+		if id, ok := b.others[string(name)]; ok {
+			return id
+		}
+	}
+	id = uint32(len(b.topics))
+	own := strings.Clone(string(name))
+	b.topics = append(b.topics, topicSum{name: own})
+	if ok {
+		b.others[own] = id
+	} else {
+		b.ids[hash] = id
+	}
+	return id
+}
+
+// encode writes the index.
+func (b *indexBuilder) encode() []byte {
+	// Topics in order, and each one's records in order.
+	order := make([]uint32, len(b.topics))
+	for i := range order {
+		order[i] = uint32(i)
+	}
+	slices.SortFunc(order, func(i, j uint32) int { return strings.Compare(b.topics[i].name, b.topics[j].name) })
+	starts := make([]uint32, len(b.topics))
+	n := uint32(0)
+	for _, id := range order {
+		starts[id] = n
+		n += b.topics[id].count
+	}
+	ordinals := make([]uint32, len(b.of))
+	for ordinal, id := range b.of {
+		ordinals[starts[id]] = uint32(ordinal)
+		starts[id]++
+	}
+
+	var names, posts bytes.Buffer
+	var number [binary.MaxVarintLen64]byte
+	le := binary.LittleEndian
+	out := make([]byte, indexHeaderSize, indexHeaderSize+len(b.span.blocks)*indexBlockSize+len(b.topics)*(indexTopicSize+32)+2*len(b.of))
+	for _, k := range b.span.blocks {
+		out = le.AppendUint64(out, uint64(k.base))
+		out = le.AppendUint64(out, uint64(k.time))
+		out = le.AppendUint64(out, uint64(k.pos))
+		out = le.AppendUint64(out, uint64(k.ordinal))
+	}
+	for _, g := range b.span.gaps {
+		out = le.AppendUint64(out, uint64(g.From))
+		out = le.AppendUint64(out, uint64(g.To))
+		lost := uint64(0)
+		if g.Lost {
+			lost = 1
+		}
+		out = le.AppendUint64(out, lost)
+	}
+	rest := ordinals
+	for _, id := range order {
+		t := &b.topics[id]
+		out = le.AppendUint64(out, uint64(names.Len()))
+		out = le.AppendUint64(out, t.bytes)
+		out = le.AppendUint64(out, uint64(posts.Len()))
+		out = le.AppendUint32(out, t.count)
+		out = le.AppendUint32(out, uint32(len(t.name)))
+		names.WriteString(t.name)
+		last := uint32(0)
+		for _, o := range rest[:t.count] {
+			posts.Write(number[:binary.PutUvarint(number[:], uint64(o-last))])
+			last = o
+		}
+		rest = rest[t.count:]
+	}
+	out = append(append(out, names.Bytes()...), posts.Bytes()...)
+
+	s := &b.span
+	copy(out, indexMagic)
+	le.PutUint32(out[8:], indexVersion)
+	le.PutUint64(out[16:], b.segment.generation)
+	le.PutUint64(out[24:], uint64(s.size))
+	le.PutUint64(out[32:], uint64(s.opened))
+	le.PutUint64(out[40:], uint64(s.first))
+	le.PutUint64(out[48:], uint64(s.next))
+	le.PutUint64(out[56:], s.after)
+	le.PutUint64(out[64:], s.lastCommit)
+	le.PutUint64(out[72:], s.lastChange)
+	le.PutUint64(out[80:], uint64(s.firstTime))
+	le.PutUint64(out[88:], uint64(s.lastTime))
+	le.PutUint32(out[96:], s.records)
+	le.PutUint32(out[100:], uint32(len(s.blocks)))
+	le.PutUint32(out[104:], uint32(len(s.gaps)))
+	le.PutUint32(out[108:], uint32(len(b.topics)))
+	le.PutUint64(out[112:], uint64(names.Len()))
+	le.PutUint64(out[120:], uint64(posts.Len()))
+	le.PutUint32(out[128:], crc32.Checksum(out[indexHeaderSize:], castagnoli))
+	le.PutUint32(out[12:], crc32.Checksum(out[16:indexHeaderSize], castagnoli))
+	return out
+}

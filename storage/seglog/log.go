@@ -1,0 +1,148 @@
+package seglog
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"sort"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/storage/vfs"
+)
+
+// Options configure a log. Only Dir must be set.
+type Options struct {
+	// Dir is the data directory, which is made if it is missing.
+	Dir string
+	// FS is the file system; nil is the operating system's.
+	FS vfs.FS
+	// Logger gets what an operator should know; nil is silence.
+	Logger *slog.Logger
+	// SegmentBytes is how large a segment's file gets; 0 is 256 MiB.
+	SegmentBytes int64
+	// TailBytes of the newest batches are kept in memory for readers; 0 is
+	// 64 MiB.
+	TailBytes int
+	// SyncDelay is how long a batch that nobody waits for may stay unsynced; 0
+	// is a second.
+	SyncDelay time.Duration
+	// ZeroBytes is how far ahead of the log's end an active file is written
+	// with zeros while there is little else to do, since overwriting syncs
+	// faster than growing; 0 is 1 MiB, less than 0 is not at all.
+	ZeroBytes int64
+}
+
+const (
+	defaultSegmentBytes = 256 << 20
+	defaultTailBytes    = 64 << 20
+	defaultSyncDelay    = time.Second
+	defaultZeroBytes    = 1 << 20
+
+	// maxUnsyncedBytes and maxUnsyncedRecords bound what is confirmed
+	// without having been synced.
+	maxUnsyncedBytes   = 64 << 20
+	maxUnsyncedRecords = 1 << 16
+	// crashSkip is how many offsets are left out after a crash: offsets that
+	// were told and whose records were lost are never given again.
+	crashSkip = 2 * maxUnsyncedRecords
+)
+
+// A Log is an embedded offset log; it implements core.Engine.
+type Log struct {
+	o     Options
+	fs    vfs.FS
+	dir   string // of the segments
+	log   *slog.Logger
+	lock  io.Closer
+	state *state
+	tail  tail
+
+	first, end atomic.Uint64 // what Bounds says
+
+	mu       sync.RWMutex // guards what follows
+	segments []*segment   // in order; the last is the active one
+
+	commits    chan *pending   // to the committer
+	syncs      chan chan error // asks the committer to sync
+	free       chan *pending   // pending commits that may be used again
+	packer     packer          // Append's own
+	toIndex    chan *segment   // to the indexer
+	committed  chan struct{}   // closed when the committer has ended
+	closing    chan struct{}   // closed to end the background work
+	background sync.WaitGroup
+
+	zeros     zeros
+	committer committer
+
+	indexWake  chan struct{}
+	indexing   sync.Mutex // guards what follows
+	indexQueue []*segment // sealed segments that have no index yet
+
+	reclaim sync.Mutex // held by the one who reclaims
+}
+
+var _ core.Engine = (*Log)(nil)
+
+// Bounds implements core.Engine.
+func (l *Log) Bounds() (first, end core.Offset) {
+	// first never passes end, so it is read before it.
+	first = core.Offset(l.first.Load())
+	return first, core.Offset(l.end.Load())
+}
+
+// OffsetAt implements core.Engine.
+func (l *Log) OffsetAt(t time.Time) (core.Offset, error) {
+	at := t.UnixMilli()
+	if t.After(time.UnixMilli(at)) {
+		at++
+	}
+	l.mu.RLock()
+	i := sort.Search(len(l.segments), func(i int) bool {
+		s := l.segments[i]
+		s.mu.RLock()
+		defer s.mu.RUnlock()
+		return s.span.lastTime >= at && s.span.records > 0
+	})
+	var s *segment
+	if i < len(l.segments) {
+		s = l.segments[i]
+		s.enter()
+	}
+	l.mu.RUnlock()
+	_, end := l.Bounds()
+	if s == nil {
+		return end, nil
+	}
+	defer s.leave()
+	v := s.view()
+	b := sort.Search(v.numBlocks(), func(i int) bool { return v.block(i).time >= at }) - 1
+	from := v.block(max(b, 0)).base
+	var buf core.ReadBuffer
+	buf.MaxRecords = 1
+	r := newReader(nil, &buf)
+	r.since = at
+	if _, err := l.walk(context.Background(), r, s, v, max(from, v.first), v.next); err != nil {
+		return 0, err
+	}
+	if len(buf.Records) == 0 {
+		return min(v.next, end), nil
+	}
+	return buf.Records[0].Offset, nil
+}
+
+// segmentsNow is the list of segments as it is now; it must not be changed.
+func (l *Log) segmentsNow() []*segment {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.segments
+}
+
+// active is the segment that commits go to; only the committer changes it.
+func (l *Log) active() *segment {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.segments[len(l.segments)-1]
+}

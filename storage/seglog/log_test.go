@@ -1,0 +1,147 @@
+package seglog
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sluicemq/sluice/core"
+)
+
+func batchOf(sync bool, topics ...string) *core.Batch {
+	b := &core.Batch{Time: time.Now().UnixMilli(), Sync: sync}
+	for _, t := range topics {
+		b.Buf = core.AppendRecord(b.Buf, &core.Envelope{Topic: t, Payload: []byte("payload of " + t)})
+		b.Ends = append(b.Ends, uint32(len(b.Buf)))
+	}
+	return b
+}
+
+func appendWait(t testing.TB, l *Log, b *core.Batch) core.Offset {
+	t.Helper()
+	var wg sync.WaitGroup
+	wg.Add(1)
+	var at core.Offset
+	l.Append(b, func(_ *core.Batch, first core.Offset, err error) {
+		if err != nil {
+			t.Error(err)
+		}
+		at = first
+		wg.Done()
+	})
+	wg.Wait()
+	return at
+}
+
+func TestReopen(t *testing.T) {
+	dir := t.TempDir()
+	next := core.Offset(1)
+	for round := range 4 {
+		l, err := Open(context.Background(), Options{Dir: dir, SegmentBytes: 64 << 10, TailBytes: 4 << 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 200 {
+			var topics []string
+			for k := range i % 40 {
+				topics = append(topics, fmt.Sprintf("r%d/i%d/k%d", round, i, k))
+			}
+			b := batchOf(i%2 == 0, topics...)
+			if i%10 == 1 && i > 1 {
+				b.Changes = []core.Change{{Key: fmt.Sprint("k", i), Value: []byte{1}, OffsetOf: 1}, {Key: "gone"}}
+			}
+			if at := appendWait(t, l, b); at != next {
+				t.Fatalf("offset %d, want %d", at, next)
+			}
+			next += core.Offset(len(topics))
+		}
+		first, end := l.Bounds()
+		if first != 1 || end != next {
+			t.Fatal(first, end)
+		}
+		var n int
+		buf := core.ReadBuffer{MaxRecords: 100, MaxBytes: 1 << 20}
+		for at := core.Offset(1); at < end; {
+			got, err := l.Read(context.Background(), at, 0, nil, &buf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(buf.Gaps) > 0 {
+				t.Fatal(buf.Gaps)
+			}
+			for i, r := range buf.Records {
+				if r.Offset != at+core.Offset(i) {
+					t.Fatal(r.Offset, at, i)
+				}
+				n++
+			}
+			at = got
+		}
+		if n != int(next-1) {
+			t.Fatal(n, next)
+		}
+		v, err := l.Get("k191")
+		if err != nil || len(v) != 9 {
+			t.Fatal(v, err)
+		}
+		if err := l.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestReopenAfterKill(t *testing.T) {
+	dir := t.TempDir()
+	l, err := Open(context.Background(), Options{Dir: dir, SegmentBytes: 64 << 10, TailBytes: 4 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close(context.Background())
+	for i := range 100 {
+		b := batchOf(i%2 == 0, fmt.Sprint("a/", i), fmt.Sprint("b/", i))
+		if i%3 == 0 {
+			b.Changes = []core.Change{{Key: fmt.Sprint("k", i), Value: []byte{}, OffsetOf: 2}}
+		}
+		appendWait(t, l, b)
+	}
+	copied := t.TempDir()
+	if err := os.CopyFS(copied+"/x", os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	m, err := Open(context.Background(), Options{Dir: copied + "/x", Logger: slog.Default()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close(context.Background())
+	first, end := m.Bounds()
+	if first != 1 || end != 201+crashSkip {
+		t.Fatal(first, end)
+	}
+	buf := core.ReadBuffer{MaxRecords: 1000, MaxBytes: 1 << 20}
+	next, err := m.Read(context.Background(), 1, 0, core.NewFilterSet("b/+"), &buf)
+	if err != nil || next != end || len(buf.Records) != 100 || len(buf.Gaps) > 0 {
+		t.Fatal(next, err, len(buf.Records), buf.Gaps)
+	}
+	n := 0
+	for k, v := range m.State("k", "") {
+		if len(v) != 8 {
+			t.Fatal(k, v)
+		}
+		n++
+	}
+	if n != 34 {
+		t.Fatal(n)
+	}
+	if at := appendWait(t, m, batchOf(true, "z")); at != end {
+		t.Fatal(at, end)
+	}
+	if _, err := Open(context.Background(), Options{Dir: dir}); err == nil {
+		t.Fatal("opened twice")
+	} else {
+		t.Log(err)
+	}
+}

@@ -1,0 +1,236 @@
+package seglog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/storage/vfs"
+)
+
+// Open opens the log in a directory, or begins one, and recovers it if it was
+// not closed. It blocks for the disk; ctx ends it early. A directory that
+// another process has open is vfs.ErrLocked, one that a newer version wrote is
+// refused and left as it is.
+func Open(ctx context.Context, o Options) (_ *Log, err error) {
+	if o.FS == nil {
+		o.FS = vfs.OS{}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.SegmentBytes == 0 {
+		o.SegmentBytes = defaultSegmentBytes
+	}
+	if o.TailBytes == 0 {
+		o.TailBytes = defaultTailBytes
+	}
+	if o.SyncDelay == 0 {
+		o.SyncDelay = defaultSyncDelay
+	}
+	if o.ZeroBytes == 0 {
+		o.ZeroBytes = defaultZeroBytes
+	}
+	l := &Log{
+		o:         o,
+		fs:        o.FS,
+		dir:       path.Join(o.Dir, "log"),
+		log:       o.Logger,
+		tail:      tail{limit: o.TailBytes},
+		commits:   make(chan *pending, 1),
+		syncs:     make(chan chan error),
+		free:      make(chan *pending, 3),
+		committed: make(chan struct{}),
+		closing:   make(chan struct{}),
+		indexWake: make(chan struct{}, 1),
+		zeros:     zeros{window: o.ZeroBytes, wake: make(chan struct{}, 1)},
+	}
+	l.committer.timer = time.NewTimer(time.Hour)
+	l.committer.timer.Stop()
+	for range cap(l.free) {
+		l.free <- new(pending)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("opening %s: %w", o.Dir, err), l.abandon())
+		}
+	}()
+	if err := makeDirs(l.fs, o.Dir, l.dir); err != nil {
+		return nil, err
+	}
+	if l.lock, err = l.fs.Lock(path.Join(o.Dir, "LOCK")); err != nil {
+		return nil, err
+	}
+	if err := l.recover(ctx); err != nil {
+		return nil, err
+	}
+	go l.commitLoop()
+	l.background.Go(func() { l.zeros.run(l.closing) })
+	l.background.Go(l.indexLoop)
+	return l, nil
+}
+
+// makeDirs makes the directories and their names durable.
+func makeDirs(f vfs.FS, dir, logDir string) error {
+	if _, err := f.Stat(logDir); err == nil {
+		return nil
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := f.MkdirAll(logDir); err != nil {
+		return err
+	}
+	if err := f.SyncDir(dir); err != nil {
+		return err
+	}
+	return f.SyncDir(path.Dir(dir))
+}
+
+// recover finds the segments, decides what the log holds, brings the state up
+// to date with it and begins where it goes on.
+func (l *Log) recover(ctx context.Context) error {
+	began := time.Now()
+	if err := l.findSegments(); err != nil {
+		return err
+	}
+	var err error
+	if l.state, err = openState(path.Join(l.o.Dir, "state"), l.fs, l.log); err != nil {
+		return err
+	}
+	r := recovery{log: l, judge: judge{durable: l.state.applied}}
+	r.judge.lost = r.lost
+	if err := r.run(ctx); err != nil {
+		return err
+	}
+	if err := l.replay(ctx); err != nil {
+		return err
+	}
+	if err := r.resume(); err != nil {
+		return err
+	}
+	first, end := l.Bounds()
+	l.log.Info("log opened", "first", first, "end", end, "segments", len(l.segments), "clean", r.clean, "took", time.Since(began).Round(time.Millisecond))
+	return nil
+}
+
+// findSegments opens the segments' files, in order. Nothing is changed before
+// all of them are known to be of this version.
+func (l *Log) findSegments() error {
+	names, err := l.fs.List(l.dir)
+	if err != nil {
+		return err
+	}
+	var stale []string
+	var bad []string
+	spares := 0
+	for _, name := range names {
+		if strings.HasPrefix(name, sparePrefix) {
+			if spares++; spares > maxSpares || !l.goodSpare(name) {
+				stale = append(stale, name)
+			}
+			continue
+		}
+		if strings.HasSuffix(name, temporarySuffix) {
+			stale = append(stale, name)
+			continue
+		}
+		if _, ok := parseSegmentName(name); !ok {
+			continue
+		}
+		f, err := l.fs.Open(path.Join(l.dir, name))
+		if err != nil {
+			return err
+		}
+		b := make([]byte, segmentHeaderUsed)
+		n, err := readFull(f, b, 0)
+		if err != nil {
+			return errors.Join(err, f.Close())
+		}
+		h, err := parseSegmentHeader(b[:n])
+		if errors.Is(err, core.ErrCorrupt) {
+			l.log.Error("segment put aside, its header is damaged", "file", name, "err", err)
+			bad = append(bad, name)
+			if err := f.Close(); err != nil {
+				return err
+			}
+			continue
+		}
+		if err != nil {
+			return errors.Join(fmt.Errorf("%s: %w", name, err), f.Close())
+		}
+		if n := len(l.segments); n > 0 && h.sequence <= l.segments[n-1].through {
+			// It was put together with others into the one before.
+			stale = append(stale, name)
+			if err := f.Close(); err != nil {
+				return err
+			}
+			continue
+		}
+		l.segments = append(l.segments, newSegment(h, name, f))
+	}
+	for _, name := range bad {
+		if err := l.fs.Rename(path.Join(l.dir, name), path.Join(l.dir, name+badSuffix)); err != nil {
+			return err
+		}
+	}
+	for _, name := range stale {
+		if err := l.fs.Remove(path.Join(l.dir, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// goodSpare says whether a spare file is worth keeping.
+func (l *Log) goodSpare(name string) bool {
+	i, err := l.fs.Stat(path.Join(l.dir, name))
+	return err == nil && i.Size >= l.o.SegmentBytes/2
+}
+
+// Close implements core.Engine.
+func (l *Log) Close(ctx context.Context) error {
+	close(l.commits)
+	select {
+	case <-l.committed:
+	case <-ctx.Done():
+		// What is on its way to the disk cannot be called back.
+		<-l.committed
+	}
+	c := &l.committer
+	err := l.sync()
+	if err == nil {
+		err = l.writeMark(&frameHeader{flags: flagClosed, base: c.next}, nil)
+	}
+	if c.failed != nil {
+		err = c.failed
+	}
+	if c.ready != nil {
+		// The segment that was made ready is removed at the next start.
+		if next := <-c.ready; next.segment != nil {
+			err = errors.Join(err, next.segment.file.Close())
+		}
+	}
+	close(l.closing)
+	l.background.Wait()
+	return errors.Join(err, l.abandon())
+}
+
+// abandon frees what the log holds.
+func (l *Log) abandon() (err error) {
+	for _, s := range l.segments {
+		err = errors.Join(err, s.close())
+	}
+	if l.state != nil {
+		err = errors.Join(err, l.state.close())
+	}
+	if l.lock != nil {
+		err = errors.Join(err, l.lock.Close())
+	}
+	return err
+}

@@ -1,0 +1,227 @@
+package seglog
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/storage/vfs"
+)
+
+// maxSpares is how many files that retention has freed are kept to be used
+// again.
+const maxSpares = 2
+
+// newGeneration is a number that no frame written before has.
+func newGeneration() uint64 {
+	var b [8]byte
+	rand.Read(b[:])
+	return binary.LittleEndian.Uint64(b[:]) | 1
+}
+
+// createSegment makes the file of a segment, of a spare one if there is any. The
+// file is durable, name and header, before it can get a frame.
+func (l *Log) createSegment(h segmentHeader) (*segment, error) {
+	f, name, err := l.takeSpare()
+	if err != nil {
+		return nil, err
+	}
+	if f == nil {
+		name = fmt.Sprintf("%s%016x", sparePrefix, h.generation)
+		if f, err = l.fs.Create(path.Join(l.dir, name)); err != nil {
+			return nil, err
+		}
+	}
+	s := newSegment(h, segmentName(h.sequence), f)
+	_, err = f.WriteAt(h.encode(), 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = l.fs.Rename(path.Join(l.dir, name), path.Join(l.dir, s.name))
+	}
+	if err == nil {
+		err = l.fs.SyncDir(l.dir)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return s, nil
+}
+
+// takeSpare opens a spare file; nil if there is none.
+func (l *Log) takeSpare() (vfs.File, string, error) {
+	names, err := l.fs.List(l.dir)
+	if err != nil {
+		return nil, "", err
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, sparePrefix) {
+			f, err := l.fs.Open(path.Join(l.dir, name))
+			return f, name, err
+		}
+	}
+	return nil, "", nil
+}
+
+// A prepared segment is the next one, made ready in the background.
+type prepared struct {
+	segment *segment
+	err     error
+}
+
+// prepare begins to make the next segment ready.
+func (l *Log) prepare() {
+	c := &l.committer
+	h := segmentHeader{generation: newGeneration(), sequence: c.segment.through + 1}
+	h.through = h.sequence
+	ready := make(chan prepared, 1)
+	c.ready = ready
+	l.background.Go(func() {
+		s, err := l.createSegment(h)
+		ready <- prepared{s, err}
+	})
+}
+
+// makeRoom goes over to the next segment if n bytes do not fit the active one.
+func (l *Log) makeRoom(n int64) error {
+	c := &l.committer
+	s := c.segment
+	if c.ready == nil && s.span.size+n > l.o.SegmentBytes/4*3 {
+		l.prepare()
+	}
+	if s.span.size+n <= l.o.SegmentBytes || s.span.size == segmentHeaderSize {
+		return nil
+	}
+	if err := l.sync(); err != nil {
+		return err
+	}
+	next := <-c.ready
+	c.ready = nil
+	if err := next.err; err != nil {
+		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+			return fmt.Errorf("%w: beginning a segment: %w", core.ErrStorageFull, err)
+		}
+		return l.fail(fmt.Errorf("%w: beginning a segment: %w", core.ErrStorage, err))
+	}
+	if err := l.activate(next.segment); err != nil {
+		return l.fail(fmt.Errorf("%w: beginning a segment: %w", core.ErrStorage, err))
+	}
+	l.indexLater(s)
+	return nil
+}
+
+// activate makes a segment the one that commits go to.
+func (l *Log) activate(s *segment) error {
+	size, err := s.file.Size()
+	if err != nil {
+		return err
+	}
+	s.span.opened, s.span.first, s.span.next = l.committer.next, l.committer.next, l.committer.next
+	s.span.after = l.committer.commit
+	l.zeros.begin(s.file, size)
+	l.committer.segment = s
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.segments = append(l.segments[:len(l.segments):len(l.segments)], s)
+	return nil
+}
+
+// Writing zeros ahead is not worth its bytes while more than this is appended
+// per second.
+const zeroMaxRate = 8 << 20
+
+// zeroPiece is how much is zeroed at once.
+const zeroPiece = 256 << 10
+
+// zeros keeps the active file written with zeros for some way ahead of the
+// log's end: to sync what overwrites them costs less than to sync a file that
+// grows. A recycled file needs none.
+type zeros struct {
+	window int64 // how far ahead; at most 0 is not at all
+	wake   chan struct{}
+
+	mu       sync.Mutex // guards what follows
+	file     vfs.File
+	frontier int64 // up to which the file has been written
+	end      int64 // of the log
+}
+
+func (z *zeros) begin(f vfs.File, size int64) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.file, z.frontier, z.end = f, size, 0
+}
+
+// reach says that the log is about to be written up to end. It waits for zeros
+// that are on their way to the same place.
+func (z *zeros) reach(end int64) {
+	if z.window <= 0 {
+		return
+	}
+	z.mu.Lock()
+	z.end = end
+	z.frontier = max(z.frontier, end)
+	short := z.frontier-end < z.window/2
+	z.mu.Unlock()
+	if short {
+		select {
+		case z.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// run writes zeros until closing is closed.
+func (z *zeros) run(closing <-chan struct{}) {
+	nothing := make([]byte, zeroPiece)
+	var file vfs.File
+	var end int64
+	began := time.Now()
+	for {
+		select {
+		case <-closing:
+			return
+		case <-z.wake:
+		}
+		z.mu.Lock()
+		grown := z.end - end
+		if z.file != file {
+			grown = z.end
+		}
+		if grown > zeroMaxRate/10 && float64(grown) > zeroMaxRate*time.Since(began).Seconds() {
+			// Too busy; the next commit asks again.
+			file, end, began = z.file, z.end, time.Now()
+			z.mu.Unlock()
+			continue
+		}
+		file, end, began = z.file, z.end, time.Now()
+		for more := true; more; {
+			n := min(z.window-(z.frontier-z.end), zeroPiece)
+			if n <= 0 || z.file != file {
+				break
+			}
+			if _, err := z.file.WriteAt(nothing[:n], z.frontier); err != nil {
+				// The log will meet the error itself, or not, if it is about
+				// room that it does not need.
+				break
+			}
+			z.frontier += n
+			z.mu.Unlock()
+			select {
+			case <-closing:
+				more = false
+			default:
+			}
+			z.mu.Lock()
+		}
+		z.mu.Unlock()
+	}
+}

@@ -1,0 +1,297 @@
+package seglog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+
+	"github.com/sluicemq/sluice/core"
+)
+
+// A recovery is one opening of the log.
+type recovery struct {
+	log   *Log
+	judge judge
+	// scanned is the segment before the current one, where it was scanned.
+	scanned *segment
+	seen    uint64 // the newest commit found, the log's or not
+	time    int64  // of the newest frame accepted
+	// closed says that the last frame found says the log was closed; clean
+	// that it goes on where it was.
+	closed, clean bool
+}
+
+// run goes through the segments. Those with an index are taken as it says; the
+// others, normally just the last one, are scanned.
+func (r *recovery) run(ctx context.Context) error {
+	l := r.log
+	var through uint64
+	for i, s := range l.segments {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if i == 0 || s.sequence != through+1 {
+			r.judge.begin()
+		}
+		through = s.through
+		if i < len(l.segments)-1 {
+			ok, err := l.loadIndex(s)
+			if err != nil {
+				return err
+			}
+			if ok {
+				r.known(s)
+				r.scanned = nil
+				continue
+			}
+		}
+		if err := r.scan(ctx, s); err != nil {
+			return fmt.Errorf("scanning %s: %w", s.name, err)
+		}
+		r.scanned = s
+	}
+	if torn := r.judge.finish(); torn || r.seen > r.judge.last {
+		r.closed = false
+		l.log.Info("log was cut behind its last whole commit, what followed had never been made durable", "offset", r.judge.next, "commit", r.judge.last)
+	}
+	for _, s := range l.segments {
+		if v := s.view(); v.records > 0 {
+			r.time = max(r.time, v.lastTime)
+		}
+	}
+	return nil
+}
+
+// known takes a segment as its index describes it.
+func (r *recovery) known(s *segment) {
+	j, v := &r.judge, s.view()
+	j.know(v.after)
+	j.waiting = j.waiting[:0]
+	if !j.fresh {
+		j.boundary(r.scanned, v.after, v.opened)
+	}
+	j.fresh, j.last, j.whole, j.next = false, v.lastCommit, true, v.next
+	j.know(v.lastCommit)
+	r.seen = max(r.seen, v.lastCommit)
+	r.closed = false
+}
+
+// scan reads a segment's frames.
+func (r *recovery) scan(ctx context.Context, s *segment) error {
+	size, err := s.file.Size()
+	if err != nil {
+		return err
+	}
+	if s.rewritten {
+		return r.scanRewritten(s, size)
+	}
+	sc := newScanner(s.file, s.generation, segmentHeaderSize, size)
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		f, ok, err := sc.next()
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return nil
+		}
+		c := candidate{segment: s, pos: f.pos, header: f.header}
+		if f.header.flags&flagOpened != 0 {
+			if c.opening, ok = parseOpening(f.stored); !ok {
+				continue
+			}
+		}
+		r.seen = max(r.seen, f.header.commit)
+		r.closed = f.header.flags&flagClosed != 0
+		r.judge.see(c)
+	}
+}
+
+// lost is told by the judge of a hole in what had been durable.
+func (r *recovery) lost(s *segment, g gap, commit uint64) {
+	r.log.log.Error("log is damaged, confirmed data was lost", "from", g.From, "to", g.To, "commit", commit)
+	if s == nil || g.From >= g.To {
+		return
+	}
+	if s.span.size == segmentHeaderSize {
+		s.span.opened = g.From
+	}
+	s.span.gaps = append(s.span.gaps, g)
+	s.span.next = max(s.span.next, g.To)
+}
+
+// resume decides where the log goes on and says so in it.
+func (r *recovery) resume() error {
+	l, j, c := r.log, &r.judge, &r.log.committer
+	lost := max(j.next, l.state.next)
+	if l.state.applied > j.last && len(l.segments) > 0 {
+		l.log.Error("log ends before what its state says, confirmed data was lost", "from", j.next, "to", lost)
+	}
+	r.clean = len(l.segments) == 0 && l.state.applied == 0 || r.closed && l.state.applied <= j.last
+	c.commit = max(r.seen, j.last, l.state.applied)
+	c.synced = j.last
+	c.next = max(j.next, 1)
+	c.time = r.time
+	if !r.clean {
+		c.next = max(lost, 1) + crashSkip
+	}
+	// What was found may not have been durable so far, or not its name.
+	if r.scanned != nil {
+		if err := r.scanned.file.SyncData(); err != nil {
+			return fmt.Errorf("%w: %w", core.ErrStorage, err)
+		}
+	}
+	if err := r.dropEmpty(); err != nil {
+		return err
+	}
+	if err := r.begin(); err != nil {
+		return err
+	}
+	for _, s := range l.segments[:len(l.segments)-1] {
+		if s.index == nil {
+			l.indexLater(s)
+		}
+	}
+	o := opening{end: max(j.next, 1), lost: max(lost, 1)}
+	c.segment.span.after = j.last
+	c.segment.span.opened = min(c.segment.span.opened, o.end)
+	if err := l.writeMark(&frameHeader{flags: flagOpened, synced: j.last, base: c.next}, o.encode()); err != nil {
+		return err
+	}
+	if o.lost > o.end {
+		c.segment.span.gaps = append(c.segment.span.gaps, gap{From: o.end, To: o.lost, Lost: true})
+	}
+	l.end.Store(uint64(c.next))
+	l.setFirst()
+	return nil
+}
+
+// dropEmpty removes segments at the end that never got a frame.
+func (r *recovery) dropEmpty() error {
+	l := r.log
+	dropped := false
+	for n := len(l.segments); n > 0 && l.segments[n-1].span.size == segmentHeaderSize; n = len(l.segments) {
+		s := l.segments[n-1]
+		l.segments = l.segments[:n-1]
+		dropped = true
+		if err := errors.Join(s.file.Close(), l.fs.Remove(path.Join(l.dir, s.name))); err != nil {
+			return err
+		}
+	}
+	if dropped {
+		return l.fs.SyncDir(l.dir)
+	}
+	return nil
+}
+
+// begin makes the segment active that commits go to: the last one if the log
+// was closed, or else a new one. A torn tail is never written over.
+func (r *recovery) begin() error {
+	l, c := r.log, &r.log.committer
+	if n := len(l.segments); n > 0 && r.clean && !l.segments[n-1].rewritten {
+		s := l.segments[n-1]
+		size, err := s.file.Size()
+		if err != nil {
+			return err
+		}
+		c.segment = s
+		l.zeros.begin(s.file, size)
+		return nil
+	}
+	h := segmentHeader{generation: newGeneration(), sequence: 1}
+	if n := len(l.segments); n > 0 {
+		h.sequence = l.segments[n-1].through + 1
+	}
+	h.through = h.sequence
+	s, err := l.createSegment(h)
+	if err != nil {
+		return err
+	}
+	return l.activate(s)
+}
+
+// writeMark writes a frame without records and syncs it.
+func (l *Log) writeMark(h *frameHeader, prefix []byte) error {
+	c := &l.committer
+	if h.flags&flagOpened == 0 {
+		h.synced = c.synced
+	}
+	s := c.segment
+	h.generation, h.commit, h.time = s.generation, c.commit+1, c.time
+	var p packer
+	buf := p.appendFrame(nil, h.withBody(prefix), prefix, false)
+	pos := s.span.size
+	if err := l.write(s, buf, pos); err != nil {
+		return err
+	}
+	c.commit++
+	c.unsyncedBytes += len(buf)
+	if err := l.sync(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.span.add(h, pos, h.base)
+	s.mu.Unlock()
+	return nil
+}
+
+// withBody completes the header for a body that is all prefix.
+func (h *frameHeader) withBody(prefix []byte) *frameHeader {
+	h.prefix, h.raw = uint32(len(prefix)), uint32(len(prefix))
+	return h
+}
+
+// replay applies to the state what the log holds beyond it.
+func (l *Log) replay(ctx context.Context) error {
+	n := 0
+	for _, s := range l.segments {
+		v := s.view()
+		if v.lastChange <= l.state.applied {
+			continue
+		}
+		sc := newScanner(s.file, s.generation, segmentHeaderSize, v.size)
+		for {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			f, ok, err := sc.next()
+			if err != nil {
+				return err
+			}
+			if !ok {
+				break
+			}
+			h := &f.header
+			if !h.hasChanges() || h.commit <= l.state.applied {
+				continue
+			}
+			body, err := h.unpack(f.stored, func(n int) []byte { return make([]byte, n) })
+			if err == nil {
+				err = l.state.apply(body[:h.prefix], h.commit, h.base, h.end())
+			}
+			if err != nil {
+				return err
+			}
+			n++
+		}
+	}
+	if n > 0 {
+		l.log.Info("state brought up to date", "commits", n)
+	}
+	return nil
+}
+
+// setFirst finds the earliest record that is left.
+func (l *Log) setFirst() {
+	first := l.end.Load()
+	for _, s := range l.segmentsNow() {
+		if v := s.view(); v.records > 0 {
+			first = min(first, uint64(v.first))
+			break
+		}
+	}
+	l.first.Store(first)
+}

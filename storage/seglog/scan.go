@@ -1,0 +1,113 @@
+package seglog
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"github.com/sluicemq/sluice/storage/vfs"
+)
+
+// scanChunk is how much of a file a scan reads at once.
+const scanChunk = 1 << 20
+
+var magicBytes = binary.LittleEndian.AppendUint32(nil, frameMagic)
+
+// A scanner goes through the frames of a file that nobody has vouched for.
+type scanner struct {
+	file       vfs.File
+	generation uint64
+	size       int64 // of the file
+	pos        int64
+
+	buf    []byte
+	bufPos int64
+}
+
+func newScanner(f vfs.File, generation uint64, pos, size int64) *scanner {
+	return &scanner{file: f, generation: generation, size: size, pos: pos}
+}
+
+// window returns the n bytes at pos, fewer where the file ends.
+func (s *scanner) window(pos int64, n int) ([]byte, error) {
+	n = int(max(min(int64(n), s.size-pos), 0))
+	if pos < s.bufPos || pos+int64(n) > s.bufPos+int64(len(s.buf)) {
+		want := int(min(int64(max(n, scanChunk)), s.size-pos))
+		if cap(s.buf) < want {
+			s.buf = make([]byte, want)
+		}
+		got, err := readFull(s.file, s.buf[:want], pos)
+		if err != nil {
+			s.buf = s.buf[:0]
+			return nil, err
+		}
+		s.buf, s.bufPos = s.buf[:got], pos
+	}
+	i := int(pos - s.bufPos)
+	return s.buf[i:min(i+n, len(s.buf))], nil
+}
+
+// A found frame: where it stands, its header and its body as it is stored,
+// which is valid until the next call.
+type found struct {
+	pos    int64
+	header frameHeader
+	stored []byte
+	// jumped says that bytes were skipped in front of it that are no frame.
+	jumped bool
+}
+
+// next finds the next frame that is whole; ok is false at the file's end.
+func (s *scanner) next() (f found, ok bool, err error) {
+	for {
+		b, err := s.window(s.pos, frameHeaderSize)
+		if err != nil {
+			return f, false, err
+		}
+		h, ok := parseFrameHeader(b, s.generation)
+		if ok && s.pos+h.size() <= s.size {
+			stored, err := s.window(s.pos+frameHeaderSize, int(h.stored))
+			if err != nil {
+				return f, false, err
+			}
+			if h.checkBody(stored) {
+				f.pos, f.header, f.stored = s.pos, h, stored
+				s.pos += h.size()
+				return f, true, nil
+			}
+		}
+		f.jumped = true
+		at, _, ok := s.find(s.pos + frameAlign)
+		if !ok {
+			s.pos = s.size
+			return f, false, err
+		}
+		s.pos = at
+	}
+}
+
+// find looks for the next header of the generation at or behind pos.
+func (s *scanner) find(pos int64) (at int64, h frameHeader, ok bool) {
+	for pos+frameHeaderSize <= s.size {
+		b, err := s.window(pos, scanChunk)
+		if err != nil || len(b) < frameHeaderSize {
+			return 0, h, false
+		}
+		i := bytes.Index(b[:len(b)-frameHeaderSize+len(magicBytes)], magicBytes)
+		if i < 0 {
+			pos += align(int64(len(b)) - frameHeaderSize + 1)
+			continue
+		}
+		if at := pos + int64(i); at%frameAlign == 0 {
+			if h, ok := parseFrameHeader(b[i:], s.generation); ok {
+				return at, h, true
+			}
+		}
+		pos = align(pos + int64(i) + 1)
+	}
+	return 0, h, false
+}
+
+// findFrame looks for the next header of a generation at or behind pos.
+func findFrame(f vfs.File, generation uint64, pos, size int64) (int64, frameHeader, bool) {
+	return newScanner(f, generation, pos, size).find(pos)
+}

@@ -1,0 +1,213 @@
+package seglog
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/storage/vfs"
+)
+
+// readFull reads b at pos and says how much of it there was before the file's
+// end.
+func readFull(f vfs.File, b []byte, pos int64) (int, error) {
+	n, err := f.ReadAt(b, pos)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return n, err
+}
+
+// readSegment reads from one segment, which the caller has entered, and says
+// where to go on.
+func (l *Log) readSegment(ctx context.Context, r *reader, s *segment, from, end core.Offset) (next core.Offset, err error) {
+	defer faults(faults(true))
+	defer guard(&err)
+	v := s.view()
+	if v.index != nil && v.index.verify() != nil {
+		if err := l.ensureIndex(s); err != nil {
+			return from, fmt.Errorf("%w: an index is bad: %w", core.ErrStorage, err)
+		}
+		v = s.view()
+	}
+	if from < v.opened {
+		// What stood between this segment and the one before it is removed.
+		to := min(v.opened, end)
+		r.buf.Gaps = append(r.buf.Gaps, core.Gap{From: from, To: to})
+		from = to
+	}
+	end = min(end, v.next)
+	if from >= end {
+		return from, nil
+	}
+	if v.index != nil && r.filters != nil && r.scratch.selection.choose(v.index, r.filters) {
+		return l.pick(ctx, r, s, v, from, end)
+	}
+	return l.walk(ctx, r, s, v, from, end)
+}
+
+// walk reads a segment frame by frame.
+func (l *Log) walk(ctx context.Context, r *reader, s *segment, v view, from, end core.Offset) (core.Offset, error) {
+	start := from
+	i := v.blockAt(from)
+	pos := v.block(i).pos
+	ahead := min(max(r.bytes, minChunk), maxChunk)
+	for from < end && pos < v.size {
+		if err := ctx.Err(); err != nil {
+			return from, err
+		}
+		h, body, err := r.scratch.frame(s, pos, v.size, ahead, from)
+		if errors.Is(err, core.ErrCorrupt) {
+			var to core.Offset
+			pos, to = l.skipDamage(s, v, h, pos)
+			to = min(max(to, from), end)
+			if to > from && !covered(v.gapsIn(from, to), from, to) {
+				r.buf.Gaps = append(r.buf.Gaps, core.Gap{From: from, To: to, Lost: true})
+				l.reportDamage(s, pos, from, to, err)
+			}
+			from = to
+			continue
+		}
+		if err != nil {
+			return from, fmt.Errorf("%w: reading %s: %w", core.ErrStorage, s.name, err)
+		}
+		pos += h.size()
+		if body == nil {
+			continue // all of it is before from
+		}
+		if from = r.readFrame(&h, body, from, end); r.full {
+			break
+		}
+	}
+	if !r.full && from < end {
+		from = end
+	}
+	r.addGaps(&v, start, from)
+	return from, nil
+}
+
+// covered says whether gaps that are known hold all of a range.
+func covered(gaps []gap, from, to core.Offset) bool {
+	for _, g := range gaps {
+		if g.From <= from {
+			from = max(from, g.To)
+		}
+	}
+	return from >= to
+}
+
+// frame reads and checks the frame at pos. The body is nil where all its
+// records stand before from. An error that wraps core.ErrCorrupt comes with the
+// header if that at least is sound.
+func (s *scratch) frame(seg *segment, pos, size int64, ahead int, from core.Offset) (frameHeader, []byte, error) {
+	if room := size - pos; int64(ahead) > room {
+		ahead = int(room)
+	}
+	b, err := s.load(seg, pos, min(frameHeaderSize, int(size-pos)), ahead)
+	if err != nil {
+		return frameHeader{}, nil, err
+	}
+	h, ok := parseFrameHeader(b, seg.generation)
+	if !ok || h.size() > size-pos {
+		return frameHeader{}, nil, fmt.Errorf("%w: no frame at byte %d", core.ErrCorrupt, pos)
+	}
+	if h.flags&flagSparse == 0 && h.end() <= from {
+		return h, nil, nil
+	}
+	stored, err := s.load(seg, pos+frameHeaderSize, int(h.stored), ahead)
+	if err != nil {
+		return frameHeader{}, nil, err
+	}
+	if !h.checkBody(stored) {
+		return h, nil, fmt.Errorf("%w: the frame at byte %d fails its checksum", core.ErrCorrupt, pos)
+	}
+	body, err := h.unpack(stored, s.room)
+	if err != nil {
+		return h, nil, err
+	}
+	if !checkRecords(body[h.prefix:], h.count) {
+		return h, nil, fmt.Errorf("%w: the frame at byte %d does not hold %d records", core.ErrCorrupt, pos, h.count)
+	}
+	return h, body, nil
+}
+
+// readFrame takes the records of a frame from an offset on and says where to go
+// on.
+func (r *reader) readFrame(h *frameHeader, body []byte, from, end core.Offset) core.Offset {
+	places := newPlaces(h, body)
+	rest := body[h.prefix:]
+	for range h.count {
+		offset, time := places.next()
+		size := recordSize(rest)
+		if offset >= from {
+			if offset >= end {
+				return end
+			}
+			if !r.take(rest, size, offset, time) {
+				return offset
+			}
+			from = offset + 1
+		}
+		rest = rest[size:]
+	}
+	r.settle()
+	return from
+}
+
+// places yields the offset and time of each record of a frame in turn.
+type places struct {
+	offset core.Offset
+	time   int64
+	sparse []byte
+	dense  bool
+}
+
+func newPlaces(h *frameHeader, body []byte) places {
+	p := places{offset: h.base, time: h.time, dense: h.flags&flagSparse == 0}
+	if p.dense {
+		p.offset--
+	} else {
+		p.sparse = body[:h.prefix]
+	}
+	return p
+}
+
+func (p *places) next() (core.Offset, int64) {
+	if p.dense {
+		p.offset++
+		return p.offset, p.time
+	}
+	d, n := binary.Uvarint(p.sparse)
+	p.sparse = p.sparse[max(n, 0):]
+	t, n := binary.Uvarint(p.sparse)
+	p.sparse = p.sparse[max(n, 0):]
+	p.offset += core.Offset(d)
+	p.time += int64(t)
+	return p.offset, p.time
+}
+
+// skipDamage says where to go on behind a frame that is damaged: behind the
+// frame if its header h is sound, or else at the next header that is. to is the
+// offset of what stands there.
+func (l *Log) skipDamage(s *segment, v view, h frameHeader, pos int64) (next int64, to core.Offset) {
+	if h.generation != 0 {
+		next := pos + h.size()
+		if h.flags&flagSparse == 0 {
+			return next, h.end()
+		}
+		pos = next
+	} else {
+		pos += frameAlign
+	}
+	for pos < v.size {
+		at, found, ok := findFrame(s.file, s.generation, pos, v.size)
+		if !ok {
+			break
+		}
+		return at, found.base
+	}
+	return v.size, v.next
+}

@@ -1,0 +1,154 @@
+package vfs
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sort"
+
+	"github.com/gofrs/flock"
+	"golang.org/x/sys/unix"
+)
+
+// ErrLocked says that somebody else holds a lock.
+var ErrLocked = errors.New("locked by another process")
+
+// OS is the operating system's file system.
+type OS struct{}
+
+var _ FS = OS{}
+
+// Create opens a new file for reading and writing.
+func (OS) Create(name string) (File, error) {
+	// A file of that name may be open elsewhere, so it is replaced and not
+	// emptied.
+	for {
+		f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+		if err == nil {
+			return osFile{f}, nil
+		}
+		if !errors.Is(err, os.ErrExist) {
+			return nil, err
+		}
+		if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+	}
+}
+
+// Open opens a file that exists for reading and writing.
+func (OS) Open(name string) (File, error) {
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	return osFile{f}, nil
+}
+
+// OpenRead opens a file that exists for reading.
+func (OS) OpenRead(name string) (File, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	return osFile{f}, nil
+}
+
+// Rename is rename(2).
+func (OS) Rename(from, to string) error { return os.Rename(from, to) }
+
+// Link is link(2).
+func (OS) Link(from, to string) error { return os.Link(from, to) }
+
+// Remove removes a file or an empty directory.
+func (OS) Remove(name string) error { return os.Remove(name) }
+
+// MkdirAll makes a directory that only its owner may change.
+func (OS) MkdirAll(dir string) error { return os.MkdirAll(dir, 0o755) }
+
+// List returns the names in a directory, sorted.
+func (OS) List(dir string) ([]string, error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	sort.Strings(names)
+	return names, err
+}
+
+// Stat describes a file or directory.
+func (OS) Stat(name string) (Info, error) {
+	i, err := os.Stat(name)
+	if err != nil {
+		return Info{}, err
+	}
+	return Info{Size: i.Size(), Dir: i.IsDir()}, nil
+}
+
+// SyncDir is fsync(2) of a directory.
+func (OS) SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// Lock is flock(2), which ends with the process.
+func (OS) Lock(name string) (io.Closer, error) {
+	l := flock.New(name)
+	held, err := l.TryLock()
+	if err != nil {
+		return nil, err
+	}
+	if !held {
+		return nil, fmt.Errorf("%s: %w", name, ErrLocked)
+	}
+	return l, nil
+}
+
+// Space is statfs(2): what is free is what this user may use.
+func (OS) Space(dir string) (Space, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err != nil {
+		return Space{}, &os.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	return Space{Free: s.Bavail * uint64(s.Bsize), Total: s.Blocks * uint64(s.Bsize)}, nil
+}
+
+type osFile struct{ *os.File }
+
+func (f osFile) SyncData() error {
+	for {
+		err := unix.Fdatasync(int(f.Fd()))
+		if err != unix.EINTR {
+			if err != nil {
+				return &os.PathError{Op: "fdatasync", Path: f.Name(), Err: err}
+			}
+			return nil
+		}
+	}
+}
+
+func (f osFile) Size() (int64, error) {
+	i, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return i.Size(), nil
+}
+
+func (f osFile) Map(size int) ([]byte, func(), error) {
+	if size == 0 {
+		return nil, func() {}, nil
+	}
+	data, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return nil, nil, &os.PathError{Op: "mmap", Path: f.Name(), Err: err}
+	}
+	return data, func() { _ = unix.Munmap(data) }, nil
+}
