@@ -1,0 +1,145 @@
+package ws
+
+import (
+	"context"
+	"errors"
+
+	"github.com/sluicemq/sluice/core"
+)
+
+// The close codes beside those of RFC 6455, section 7.4.1. A peer may come
+// again as it is after 4408 and 4429, and after the RFC's 1001, 1011 and 1013;
+// after the others it would fail again.
+const (
+	closeMalformed       = 4400 // the first message could not be read
+	closeUnauthenticated = 4401 // wrong credentials, or none
+	closeNoHello         = 4408 // no hello within the time for a handshake
+	closeLoginRate       = 4429 // too many failed logins from the address
+)
+
+// The codes of "err".
+const (
+	codeMalformed       = "malformed"
+	codeInvalid         = "invalid"
+	codeInvalidTopic    = "invalid_topic"
+	codeInvalidFrom     = "invalid_from"
+	codeRemoved         = "removed"
+	codeTooLarge        = "too_large"
+	codeUnauthenticated = "unauthenticated"
+	codeLoginRate       = "login_rate"
+	codeNotAuthorized   = "not_authorized"
+	codeNotFound        = "not_found"
+	codeConflict        = "conflict"
+	codeInUse           = "in_use"
+	codeQueueFull       = "queue_full"
+	codeLimit           = "limit"
+	codeNotHeld         = "not_held"
+	codeExpired         = "expired"
+	codeNoResponders    = "no_responders"
+	codeTimeout         = "timeout"
+	codeStorage         = "storage"
+	codeStorageFull     = "storage_full"
+	codeUnavailable     = "unavailable"
+	codeClosing         = "closing"
+	codeInternal        = "internal"
+)
+
+// errTimeout is a request's that nobody answered in time.
+var errTimeout = errors.New("no reply came in time")
+
+// codes maps the core's errors to the protocol's codes; again says that the
+// same request may succeed later.
+var codes = [...]struct {
+	err   error
+	code  string
+	again bool
+}{
+	{core.ErrInvalidTopic, codeInvalidTopic, false},
+	{core.ErrInvalidFrom, codeInvalidFrom, false},
+	{core.ErrInvalid, codeInvalid, false},
+	{core.ErrTooLarge, codeTooLarge, false},
+	{core.ErrNotAuthorized, codeNotAuthorized, false},
+	{core.ErrUnauthenticated, codeUnauthenticated, false},
+	{core.ErrNotFound, codeNotFound, false},
+	{core.ErrConflict, codeConflict, false},
+	{core.ErrInUse, codeInUse, true},
+	{core.ErrQueueFull, codeQueueFull, true},
+	{core.ErrLimit, codeLimit, true},
+	{core.ErrNotHeld, codeNotHeld, false},
+	{core.ErrExpired, codeExpired, false},
+	{core.ErrNoResponders, codeNoResponders, true},
+	{core.ErrStorageFull, codeStorageFull, true},
+	{core.ErrStorage, codeStorage, true},
+	{core.ErrFenced, codeUnavailable, true},
+	{core.ErrCorrupt, codeStorage, false},
+	{core.ErrClosed, codeClosing, true},
+	{context.Canceled, codeClosing, true},
+	{context.DeadlineExceeded, codeUnavailable, true},
+	{errTimeout, codeTimeout, true},
+}
+
+// codeOf is the one place that maps errors to codes.
+func codeOf(err error) (code string, again bool) {
+	var syntax *syntaxError
+	var removed *core.OffsetRemovedError
+	switch {
+	case errors.As(err, &syntax):
+		return codeMalformed, false
+	case errors.As(err, &removed):
+		return codeRemoved, false
+	}
+	for i := range codes {
+		if errors.Is(err, codes[i].err) {
+			return codes[i].code, codes[i].again
+		}
+	}
+	return codeInternal, true
+}
+
+// appendError appends an "err". What is internal is not told.
+func appendError(dst []byte, req []byte, err error) []byte {
+	code, again := codeOf(err)
+	text := err.Error()
+	if code == codeInternal {
+		text = "internal error"
+	}
+	return appendErr(dst, req, code, text, again, err)
+}
+
+// appendErr appends an "err"; cause, where it has more to tell, adds members.
+func appendErr(dst []byte, req []byte, code, text string, again bool, cause error) []byte {
+	dst = appendReq(append(dst, `{"op":"err"`...), req)
+	dst = appendMember(dst, "code", code)
+	dst = appendMember(dst, "text", text)
+	if again {
+		dst = append(dst, `,"retry":true`...)
+	}
+	var syntax *syntaxError
+	var removed *core.OffsetRemovedError
+	switch {
+	case errors.As(cause, &syntax):
+		dst = appendInt(dst, "at", int64(syntax.at))
+	case errors.As(cause, &removed):
+		dst = appendInt(dst, "earliest", int64(removed.Earliest))
+		dst = appendInt(dst, "end", int64(removed.End))
+	}
+	return append(dst, '}')
+}
+
+// appendReq appends the request's number or name, as it came.
+func appendReq(dst, req []byte) []byte {
+	if req == nil {
+		return dst
+	}
+	return append(append(dst, `,"req":`...), req...)
+}
+
+// fail answers a request with an error and counts it.
+func (c *conn) fail(req []byte, err error) {
+	code, _ := codeOf(err)
+	c.srv.count.Refused(code)
+	if code == codeInternal {
+		c.srv.Logger.Error("request failed", "err", err)
+	}
+	c.sendText(func(buf []byte) []byte { return appendError(buf, req, err) })
+}

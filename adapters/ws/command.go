@@ -1,0 +1,397 @@
+package ws
+
+import (
+	"cmp"
+	"fmt"
+	"math/bits"
+
+	"github.com/sluicemq/sluice/core"
+)
+
+// An op is what a command wants.
+type op uint8
+
+const (
+	opNone op = iota
+	opHello
+	opPub
+	opSub
+	opAck
+	opNack
+	opExtend
+	opCredit
+	opRequest
+	opUnsub
+	opPing
+	opBye
+)
+
+// A field is one member of a command, as a bit.
+type field uint64
+
+const (
+	fieldOp field = 1 << iota
+	fieldReq
+	fieldToken
+	fieldUser
+	fieldPass
+	fieldClient
+	fieldTopic
+	fieldQueue
+	fieldExchange
+	fieldKey
+	fieldGroup
+	fieldData
+	fieldBinary
+	fieldType
+	fieldHeaders
+	fieldReply
+	fieldCorr
+	fieldCorr64
+	fieldTTL
+	fieldPriority
+	fieldID
+	fieldDelay
+	fieldDurable
+	fieldRetain
+	fieldSub
+	fieldFrom
+	fieldCredit
+	fieldRetained
+	fieldAck
+	fieldCreate
+	fieldExclusive
+	fieldGap
+	fieldOffset
+	fieldCount
+	fieldRequeue
+	fieldReason
+	fieldBy
+	fieldTimeout
+)
+
+// fieldNames are in the order of the bits.
+var fieldNames = [...]string{
+	"op", "req", "token", "user", "pass", "client", "topic", "queue", "exchange", "key", "group", "d", "b", "type", "h",
+	"reply", "corr", "corr64", "ttl", "prio", "id", "delay", "durable", "retain", "sub", "from", "credit", "retained",
+	"ack", "create", "exclusive", "gap", "o", "n", "requeue", "reason", "by", "timeout",
+}
+
+func (f field) String() string { return fieldNames[bits.TrailingZeros64(uint64(f))] }
+
+func fieldOf(name string) field {
+	switch name {
+	case "op":
+		return fieldOp
+	case "req":
+		return fieldReq
+	case "topic":
+		return fieldTopic
+	case "d":
+		return fieldData
+	case "o":
+		return fieldOffset
+	case "sub":
+		return fieldSub
+	}
+	for i, n := range fieldNames {
+		if n == name {
+			return 1 << i
+		}
+	}
+	return 0
+}
+
+const message = fieldTopic | fieldQueue | fieldExchange | fieldKey | fieldData | fieldBinary | fieldType | fieldHeaders |
+	fieldCorr | fieldCorr64 | fieldTTL | fieldPriority | fieldID | fieldDelay | fieldDurable
+
+// grammar says which members a command may and must have, beside "op" and
+// "req".
+var grammar = [...]struct {
+	name      string
+	may, must field
+}{
+	opHello:   {"hello", fieldToken | fieldUser | fieldPass | fieldClient, 0},
+	opPub:     {"pub", message | fieldReply | fieldRetain, 0},
+	opSub:     {"sub", fieldSub | fieldTopic | fieldQueue | fieldExchange | fieldKey | fieldGroup | fieldFrom | fieldCredit | fieldRetained | fieldAck | fieldCreate | fieldExclusive | fieldGap, 0},
+	opAck:     {"ack", 0, fieldSub | fieldOffset},
+	opNack:    {"nack", fieldRequeue | fieldDelay | fieldReason, fieldSub | fieldOffset},
+	opExtend:  {"extend", 0, fieldSub | fieldOffset | fieldBy},
+	opCredit:  {"credit", 0, fieldSub | fieldCount},
+	opRequest: {"request", message | fieldTimeout, fieldReq},
+	opUnsub:   {"unsub", 0, fieldSub},
+	opPing:    {"ping", 0, 0},
+	opBye:     {"bye", 0, 0},
+}
+
+func opOf(name string) op {
+	for i := opHello; int(i) < len(grammar); i++ {
+		if grammar[i].name == name {
+			return i
+		}
+	}
+	return opNone
+}
+
+// A command is one message of the client's. Its strings and slices alias the
+// message's text. One command is used for all of a connection.
+type command struct {
+	// maxHeaders is the most headers that decode takes.
+	maxHeaders int
+
+	op  op
+	has field
+	// req is the JSON text of the request's number or name; nil if it has
+	// none.
+	req []byte
+
+	token, user, pass, client                 string
+	topic, queue, exchange, key, group        string
+	contentType, reply, id, sub, from, reason string
+	corr                                      []byte
+	headers                                   []core.Header
+	payload                                   []byte
+	// structured says that the payload is the text of a JSON value that is
+	// not a string.
+	structured                          bool
+	ttl, delay, by, timeout             uint64 // milliseconds
+	priority                            uint64
+	offset                              uint64
+	credit, count                       uint64
+	retain, retained, create, exclusive bool
+	gap, durable, ack, requeue          bool
+}
+
+func (c *command) hasAny(f field) bool { return c.has&f != 0 }
+
+// The most that a request's name, a subscription's name and a reason may have
+// in bytes, and a time in milliseconds: a hundred years.
+const (
+	maxReqBytes    = 64
+	maxSubBytes    = 64
+	maxReasonBytes = 1024
+	maxMillis      = 100 * 365 * 24 * 3600 * 1000
+	// maxSafe is the largest integer that every reader of JSON keeps exactly
+	// (RFC 8259, section 6).
+	maxSafe = 1<<53 - 1
+)
+
+// decode decodes a message, which has been found to be UTF-8 and is changed.
+// On an error, what was decoded until then (req above all) is there.
+func (c *command) decode(text []byte) error {
+	*c = command{maxHeaders: c.maxHeaders, headers: c.headers[:0], durable: true, create: true, requeue: true}
+	l := lexer{buf: text}
+	opAt := 0
+	var wrong error // what is well formed but means nothing; req may follow it
+	err := l.members(func(at int, name string) error {
+		f := fieldOf(name)
+		switch {
+		case f == 0:
+			wrong = cmp.Or(wrong, l.failAt(at, fmt.Sprintf("unknown member %.32q", name)))
+			return l.skip()
+		case c.has&f != 0:
+			return l.failAt(at, fmt.Sprintf("member %q comes twice", f))
+		}
+		c.has |= f
+		if f != fieldOp {
+			return c.member(&l, f)
+		}
+		l.peek()
+		opAt = l.pos
+		op, err := l.str()
+		if c.op = opOf(op); c.op == opNone && err == nil {
+			wrong = cmp.Or(wrong, l.failAt(opAt, fmt.Sprintf("unknown op %.32q", op)))
+		}
+		return err
+	})
+	if err == nil {
+		err = l.end()
+	}
+	if err = cmp.Or(err, wrong); err != nil {
+		return err
+	}
+	if c.op == opNone {
+		return l.failAt(opAt, `the member "op" is missing`)
+	}
+	g := &grammar[c.op]
+	if extra := c.has &^ (g.may | g.must | fieldOp | fieldReq); extra != 0 {
+		return l.failAt(opAt, fmt.Sprintf("%q has no member %q", g.name, extra))
+	}
+	if missing := g.must &^ c.has; missing != 0 {
+		return l.failAt(opAt, fmt.Sprintf("%q needs the member %q", g.name, missing))
+	}
+	if c.has&(fieldData|fieldBinary) == fieldData|fieldBinary {
+		return l.failAt(opAt, `"d" and "b" exclude each other`)
+	}
+	if c.has&(fieldCorr|fieldCorr64) == fieldCorr|fieldCorr64 {
+		return l.failAt(opAt, `"corr" and "corr64" exclude each other`)
+	}
+	return nil
+}
+
+// member takes the value of one member other than op.
+func (c *command) member(l *lexer, f field) (err error) {
+	switch f {
+	case fieldReq:
+		return c.takeReq(l)
+	case fieldToken:
+		c.token, err = l.str()
+	case fieldUser:
+		c.user, err = l.str()
+	case fieldPass:
+		c.pass, err = l.str()
+	case fieldClient:
+		c.client, err = l.str()
+	case fieldTopic:
+		c.topic, err = l.str()
+	case fieldQueue:
+		c.queue, err = l.str()
+	case fieldExchange:
+		c.exchange, err = l.str()
+	case fieldKey:
+		c.key, err = l.str()
+	case fieldGroup:
+		c.group, err = l.str()
+	case fieldData:
+		if l.peek() == '"' {
+			c.payload, err = l.strBytes()
+		} else {
+			c.payload, err = l.raw()
+			c.structured = true
+		}
+	case fieldBinary:
+		c.payload, err = l.base64()
+	case fieldType:
+		c.contentType, err = l.str()
+	case fieldHeaders:
+		return c.takeHeaders(l)
+	case fieldReply:
+		c.reply, err = l.str()
+	case fieldCorr:
+		c.corr, err = l.strBytes()
+	case fieldCorr64:
+		c.corr, err = l.base64()
+	case fieldTTL:
+		c.ttl, err = l.integer(maxMillis)
+	case fieldPriority:
+		c.priority, err = l.integer(9)
+	case fieldID:
+		c.id, err = l.str()
+	case fieldDelay:
+		c.delay, err = l.integer(maxMillis)
+	case fieldDurable:
+		c.durable, err = l.boolean()
+	case fieldRetain:
+		c.retain, err = l.boolean()
+	case fieldSub:
+		c.sub, err = c.bounded(l, 1, maxSubBytes)
+	case fieldFrom:
+		if l.peek() == '"' {
+			c.from, err = l.str()
+		} else {
+			at := l.pos
+			_, err = l.integer(maxSafe)
+			c.from = view(l.buf[at:l.pos])
+		}
+	case fieldCredit:
+		c.credit, err = l.integer(maxSafe)
+	case fieldRetained:
+		c.retained, err = l.boolean()
+	case fieldAck:
+		c.ack, err = l.boolean()
+	case fieldCreate:
+		c.create, err = l.boolean()
+	case fieldExclusive:
+		c.exclusive, err = l.boolean()
+	case fieldGap:
+		c.gap, err = l.boolean()
+	case fieldOffset:
+		c.offset, err = l.integer(maxSafe)
+	case fieldCount:
+		c.count, err = l.integer(maxSafe)
+	case fieldRequeue:
+		c.requeue, err = l.boolean()
+	case fieldReason:
+		c.reason, err = c.bounded(l, 0, maxReasonBytes)
+	case fieldBy:
+		c.by, err = l.integer(maxMillis)
+	case fieldTimeout:
+		c.timeout, err = l.integer(maxMillis)
+	}
+	return err
+}
+
+// takeReq takes a request's number or name and keeps its text, which is given
+// back as it came.
+func (c *command) takeReq(l *lexer) error {
+	l.peek()
+	start := l.pos
+	if l.peek() == '"' {
+		if err := l.skipString(); err != nil {
+			return err
+		}
+		if l.pos-start > maxReqBytes+2 {
+			return l.failAt(start, fmt.Sprintf(`"req" is longer than %d bytes`, maxReqBytes))
+		}
+	} else if _, err := l.integer(maxSafe); err != nil {
+		return err
+	}
+	c.req = l.buf[start:l.pos:l.pos]
+	return nil
+}
+
+func (c *command) bounded(l *lexer, least, most int) (string, error) {
+	l.peek()
+	at := l.pos
+	s, err := l.str()
+	if err == nil && (len(s) < least || len(s) > most) {
+		err = l.failAt(at, fmt.Sprintf("want a string of %d to %d bytes", least, most))
+	}
+	return s, err
+}
+
+// takeHeaders takes a list of pairs, or an object in which no name repeats.
+func (c *command) takeHeaders(l *lexer) error {
+	if l.peek() == '{' {
+		return l.members(func(at int, name string) error {
+			for i := range c.headers {
+				if c.headers[i].Name == name {
+					return l.failAt(at, fmt.Sprintf("header %.32q comes twice: give a list of pairs", name))
+				}
+			}
+			value, err := l.str()
+			if err != nil {
+				return err
+			}
+			return c.addHeader(l, at, name, value)
+		})
+	}
+	return l.elements(func() error {
+		var pair [2]string
+		l.peek()
+		at, n := l.pos, 0
+		err := l.elements(func() (err error) {
+			if n == len(pair) {
+				return l.failAt(at, "want a header's name and value")
+			}
+			pair[n], err = l.str()
+			n++
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if n != len(pair) {
+			return l.failAt(at, "want a header's name and value")
+		}
+		return c.addHeader(l, at, pair[0], pair[1])
+	})
+}
+
+func (c *command) addHeader(l *lexer, at int, name, value string) error {
+	if len(c.headers) == c.maxHeaders {
+		return l.failAt(at, fmt.Sprintf("more than %d headers", c.maxHeaders))
+	}
+	c.headers = append(c.headers, core.Header{Name: name, Value: value})
+	return nil
+}

@@ -1,0 +1,167 @@
+package ws
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/sluicemq/sluice/core"
+)
+
+// do does what a command says. An error is the command's answer.
+func (c *conn) do(cmd *command, sc *scratch) error {
+	if cmd.op == opHello {
+		return c.hello(cmd)
+	}
+	if c.client == nil {
+		c.turnAway(cmd.req, http.StatusUnauthorized, codeUnauthenticated, "say hello first, with a token, or a user and a password")
+		return nil
+	}
+	if !c.greeted {
+		c.greet()
+	}
+	switch cmd.op {
+	case opPub:
+		return c.publish(cmd, &sc.envelope)
+	case opRequest:
+		return c.request(cmd, &sc.envelope)
+	case opSub:
+		return c.subscribe(cmd)
+	case opUnsub:
+		return c.unsubscribe(cmd)
+	case opAck, opNack:
+		return c.settle(cmd)
+	case opExtend:
+		return c.extend(cmd)
+	case opCredit:
+		return c.credit(cmd)
+	case opPing:
+		c.sendText(func(buf []byte) []byte {
+			buf = appendReq(append(buf, `{"op":"pong"`...), cmd.req)
+			return append(appendInt(buf, "ts", time.Now().UnixMilli()), '}')
+		})
+	case opBye:
+		c.bye(cmd)
+	}
+	return nil
+}
+
+// ok answers a request that has nothing else to tell.
+func (c *conn) ok(req []byte) {
+	if req != nil {
+		c.sendText(func(buf []byte) []byte { return appendOK(buf, req) })
+	}
+}
+
+func appendOK(dst, req []byte) []byte {
+	return append(appendReq(append(dst, `{"op":"ok"`...), req), '}')
+}
+
+// hello authenticates. It is the first command or none; credentials of the
+// upgrade request are not replaced by others.
+func (c *conn) hello(cmd *command) error {
+	if c.greeted {
+		return fmt.Errorf("%w: hello comes first, and once", core.ErrInvalid)
+	}
+	shown := cmd.hasAny(fieldToken | fieldUser | fieldPass)
+	if c.shown && (shown || cmd.hasAny(fieldClient)) {
+		return fmt.Errorf("%w: the upgrade request carried credentials already; name the client there, by ?client=", core.ErrInvalid)
+	}
+	if c.client == nil || shown || cmd.hasAny(fieldClient) {
+		status, code, text := c.enter(core.Credentials{
+			Client: cmd.client, User: cmd.user, Password: []byte(cmd.pass), Token: cmd.token,
+			Certificate: c.certificate, Remote: c.RemoteAddr(),
+		}, shown)
+		if status == 0 && c.client == nil {
+			status, code, text = http.StatusUnauthorized, codeUnauthenticated, "credentials are needed"
+		}
+		if status != 0 {
+			c.turnAway(cmd.req, status, code, text)
+			return nil
+		}
+	}
+	c.greet()
+	c.welcome(cmd.req)
+	return nil
+}
+
+// turnAway answers a hello that was refused and closes.
+func (c *conn) turnAway(req []byte, status int, code, text string) {
+	c.srv.count.Refused(code)
+	again := status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable
+	c.sendText(func(buf []byte) []byte { return appendErr(buf, req, code, text, again, nil) })
+	switch status {
+	case http.StatusTooManyRequests:
+		c.part(closeLoginRate, text)
+	case http.StatusServiceUnavailable:
+		c.part(websocket.CloseTryAgainLater, text)
+	case http.StatusUnauthorized:
+		c.part(closeUnauthenticated, text)
+	default:
+		c.part(closeMalformed, text)
+	}
+}
+
+// greet ends the handshake.
+func (c *conn) greet() {
+	c.greeted = true
+	c.ws.SetReadLimit(c.srv.messageBytes())
+	if !c.leaving.Load() {
+		c.SetReadDeadline(time.Time{})
+	}
+}
+
+// welcome tells who the client is and what the limits are.
+func (c *conn) welcome(req []byte) {
+	user := c.client.Principal().Name
+	c.sendText(func(buf []byte) []byte {
+		buf = appendReq(append(buf, `{"op":"welcome"`...), req)
+		if user != "" {
+			buf = appendMember(buf, "user", user)
+		}
+		return append(buf, c.srv.own...)
+	})
+}
+
+// appendOwn appends what all welcomes have in common.
+func (s *Server) appendOwn(dst []byte) []byte {
+	dst = append(dst, `,"protocol":"sluice.v1.json","limits":{`...)
+	for i, l := range [...]struct {
+		name  string
+		value int64
+	}{
+		{"payload", int64(s.Limits.MessageBytes)},
+		{"message", s.messageBytes()},
+		{"headers", int64(s.Limits.HeaderCount)},
+		{"header_bytes", int64(s.Limits.HeaderBytes)},
+		{"topic", core.MaxTopicBytes},
+		{"subscriptions", int64(s.Limits.Subscriptions)},
+		{"credit", int64(s.Limits.InFlight)},
+		{"max_credit", int64(s.Limits.MaxInFlight)},
+		{"publishes", int64(s.Limits.PublishInFlight)},
+		{"ping_ms", s.Ping.Milliseconds()},
+	} {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = strconv.AppendQuote(dst, l.name)
+		dst = strconv.AppendInt(append(dst, ':'), l.value, 10)
+	}
+	return append(dst, "}}"...)
+}
+
+// bye ends the subscriptions, waits for what is pending, and closes.
+func (c *conn) bye(cmd *command) {
+	for _, s := range c.subs {
+		s.consumer.Close()
+	}
+	clear(c.subs)
+	c.drain(c.srv.Limits.Stall)
+	c.sendText(func(buf []byte) []byte {
+		return append(appendReq(append(buf, `{"op":"bye"`...), cmd.req), '}')
+	})
+	c.part(websocket.CloseNormalClosure, "bye")
+}

@@ -1,0 +1,461 @@
+package ws
+
+import (
+	"encoding/base64"
+	"fmt"
+	"unicode/utf16"
+	"unicode/utf8"
+	"unsafe"
+)
+
+// maxDepth bounds how deep the arrays and objects of one message nest.
+const maxDepth = 64
+
+// A syntaxError says what is wrong with a message, and at which byte.
+type syntaxError struct {
+	at   int
+	text string
+}
+
+func (e *syntaxError) Error() string { return fmt.Sprintf("%s at byte %d", e.text, e.at) }
+
+// A lexer takes values off one JSON text (RFC 8259), strictly. The text has
+// been found to be UTF-8. Strings are unescaped in place, so that what it
+// returns aliases the text and nothing is allocated.
+type lexer struct {
+	buf []byte
+	pos int
+}
+
+func (l *lexer) fail(text string) error { return &syntaxError{l.pos, text} }
+
+func (l *lexer) failAt(at int, text string) error { return &syntaxError{at, text} }
+
+// peek skips white space and returns the byte in front, 0 at the end.
+func (l *lexer) peek() byte {
+	for l.pos < len(l.buf) {
+		switch c := l.buf[l.pos]; c {
+		case ' ', '\t', '\n', '\r':
+			l.pos++
+		default:
+			return c
+		}
+	}
+	return 0
+}
+
+// take skips white space and takes the byte c, or fails.
+func (l *lexer) take(c byte, what string) error {
+	if l.peek() != c {
+		return l.fail("want " + what)
+	}
+	l.pos++
+	return nil
+}
+
+// end fails unless nothing is left.
+func (l *lexer) end() error {
+	if l.peek(); l.pos < len(l.buf) {
+		return l.fail("something follows the object")
+	}
+	return nil
+}
+
+// members takes an object and calls member for each of its names, in order;
+// member takes the value. Whether a name repeats is for member to say.
+func (l *lexer) members(member func(at int, name string) error) error {
+	if err := l.take('{', "an object"); err != nil {
+		return err
+	}
+	if l.peek() == '}' {
+		l.pos++
+		return nil
+	}
+	for {
+		at := l.pos
+		name, err := l.str()
+		if err != nil {
+			return err
+		}
+		if err := l.take(':', "a colon"); err != nil {
+			return err
+		}
+		if err := member(at, name); err != nil {
+			return err
+		}
+		if l.peek() == ',' {
+			l.pos++
+			l.peek()
+			continue
+		}
+		return l.take('}', "a comma or the object's end")
+	}
+}
+
+// elements takes an array and calls element for each of its elements.
+func (l *lexer) elements(element func() error) error {
+	if err := l.take('[', "an array"); err != nil {
+		return err
+	}
+	if l.peek() == ']' {
+		l.pos++
+		return nil
+	}
+	for {
+		if err := element(); err != nil {
+			return err
+		}
+		if l.peek() == ',' {
+			l.pos++
+			continue
+		}
+		return l.take(']', "a comma or the array's end")
+	}
+}
+
+// str takes a string.
+func (l *lexer) str() (string, error) {
+	b, err := l.strBytes()
+	return view(b), err
+}
+
+// view views bytes as a string, which is valid as long as they stay as they
+// are.
+func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+
+func (l *lexer) strBytes() ([]byte, error) {
+	if err := l.take('"', "a string"); err != nil {
+		return nil, err
+	}
+	start := l.pos
+	for i := start; i < len(l.buf); i++ {
+		switch c := l.buf[i]; {
+		case c == '"':
+			l.pos = i + 1
+			return l.buf[start:i:i], nil
+		case c == '\\':
+			return l.unescape(start, i)
+		case c < ' ':
+			return nil, l.failAt(i, "a control character in a string")
+		}
+	}
+	return nil, l.failAt(len(l.buf), "a string does not end")
+}
+
+// unescape takes a string that begins at start and has its first escape at
+// from, writing what the escapes stand for over the text.
+func (l *lexer) unescape(start, from int) ([]byte, error) {
+	to := from
+	for i := from; i < len(l.buf); {
+		c := l.buf[i]
+		switch {
+		case c == '"':
+			l.pos = i + 1
+			return l.buf[start:to:to], nil
+		case c < ' ':
+			return nil, l.failAt(i, "a control character in a string")
+		case c != '\\':
+			l.buf[to] = c
+			to, i = to+1, i+1
+			continue
+		}
+		if i+1 >= len(l.buf) {
+			break
+		}
+		if l.buf[i+1] != 'u' {
+			r := escaped(l.buf[i+1])
+			if r == 0 {
+				return nil, l.failAt(i, "an unknown escape")
+			}
+			l.buf[to] = r
+			to, i = to+1, i+2
+			continue
+		}
+		r, ok := hex4(l.buf[i+2:])
+		if !ok {
+			return nil, l.failAt(i, "an escape without four hexadecimal digits")
+		}
+		n := 6
+		if utf16.IsSurrogate(r) {
+			low, ok := rune(0), false
+			if rest := l.buf[i+6:]; len(rest) >= 2 && rest[0] == '\\' && rest[1] == 'u' {
+				low, ok = hex4(rest[2:])
+			}
+			if r = utf16.DecodeRune(r, low); !ok || r == utf8.RuneError {
+				return nil, l.failAt(i, "half of a surrogate pair")
+			}
+			n = 12
+		}
+		// An escape is never shorter than what it stands for, so nothing
+		// unread is overwritten.
+		to += utf8.EncodeRune(l.buf[to:i+n], r)
+		i += n
+	}
+	return nil, l.failAt(len(l.buf), "a string does not end")
+}
+
+// escaped is the byte that a backslash and c stand for, 0 for none.
+func escaped(c byte) byte {
+	switch c {
+	case '"', '\\', '/':
+		return c
+	case 'b':
+		return '\b'
+	case 'f':
+		return '\f'
+	case 'n':
+		return '\n'
+	case 'r':
+		return '\r'
+	case 't':
+		return '\t'
+	}
+	return 0
+}
+
+func hex4(b []byte) (r rune, ok bool) {
+	if len(b) < 4 {
+		return 0, false
+	}
+	for _, c := range b[:4] {
+		switch {
+		case '0' <= c && c <= '9':
+			c -= '0'
+		case 'a' <= c && c <= 'f':
+			c -= 'a' - 10
+		case 'A' <= c && c <= 'F':
+			c -= 'A' - 10
+		default:
+			return 0, false
+		}
+		r = r<<4 | rune(c)
+	}
+	return r, true
+}
+
+// base64 takes a string and decodes it, in place (RFC 4648, section 4, with
+// padding).
+func (l *lexer) base64() ([]byte, error) {
+	l.peek()
+	at := l.pos
+	b, err := l.strBytes()
+	if err != nil {
+		return nil, err
+	}
+	for i, c := range b {
+		if c == '\n' || c == '\r' {
+			return nil, l.failAt(at+1+i, "a line break in base64")
+		}
+	}
+	n, err := base64.StdEncoding.Strict().Decode(b, b)
+	if err != nil {
+		return nil, l.failAt(at, "bad base64")
+	}
+	return b[:n:n], nil
+}
+
+// integer takes an integer from 0 to limit.
+func (l *lexer) integer(limit uint64) (uint64, error) {
+	l.peek()
+	at, n := l.pos, uint64(0)
+	for l.pos < len(l.buf) && '0' <= l.buf[l.pos] && l.buf[l.pos] <= '9' {
+		digit := uint64(l.buf[l.pos] - '0')
+		if n > (limit-digit)/10 || limit < digit {
+			return 0, l.failAt(at, fmt.Sprintf("want an integer from 0 to %d", limit))
+		}
+		n = n*10 + digit
+		l.pos++
+	}
+	digits := l.pos - at
+	if digits == 0 || digits > 1 && l.buf[at] == '0' || l.pos < len(l.buf) && isNumber(l.buf[l.pos]) {
+		return 0, l.failAt(at, fmt.Sprintf("want an integer from 0 to %d", limit))
+	}
+	return n, nil
+}
+
+func isNumber(c byte) bool {
+	return '0' <= c && c <= '9' || c == '.' || c == '-' || c == '+' || c == 'e' || c == 'E'
+}
+
+// boolean takes true or false.
+func (l *lexer) boolean() (bool, error) {
+	l.peek()
+	switch rest := l.buf[l.pos:]; {
+	case len(rest) >= 4 && string(rest[:4]) == "true":
+		l.pos += 4
+		return true, nil
+	case len(rest) >= 5 && string(rest[:5]) == "false":
+		l.pos += 5
+		return false, nil
+	}
+	return false, l.fail("want true or false")
+}
+
+// raw takes any value and returns its text, verbatim.
+func (l *lexer) raw() ([]byte, error) {
+	l.peek()
+	start := l.pos
+	if err := l.skip(); err != nil {
+		return nil, err
+	}
+	return l.buf[start:l.pos:l.pos], nil
+}
+
+// skip takes any value without changing the text. It does not recurse: what is
+// open stands in a word of bits, 1 for an object.
+func (l *lexer) skip() error {
+	var objects uint64
+	depth := 0
+	for {
+		switch c := l.peek(); {
+		case c == '{' || c == '[':
+			if depth == maxDepth {
+				return l.fail(fmt.Sprintf("nested deeper than %d", maxDepth))
+			}
+			l.pos++
+			depth++
+			objects <<= 1
+			if c == '{' {
+				objects |= 1
+			}
+			if closing := l.peek(); closing == c+2 {
+				break // '{'+2 is '}' and '['+2 is ']': empty
+			}
+			if c == '{' {
+				if err := l.skipName(); err != nil {
+					return err
+				}
+			}
+			continue
+		case c == '"':
+			if err := l.skipString(); err != nil {
+				return err
+			}
+		case c == '-' || '0' <= c && c <= '9':
+			if err := l.skipNumber(); err != nil {
+				return err
+			}
+		default:
+			if err := l.skipWord(); err != nil {
+				return err
+			}
+		}
+		// A value has ended: close what it ends, go on with what it does not.
+		for {
+			if depth == 0 {
+				return nil
+			}
+			object := objects&1 == 1
+			c := l.peek()
+			if c == ',' {
+				l.pos++
+				if object {
+					l.peek()
+					if err := l.skipName(); err != nil {
+						return err
+					}
+				}
+				break
+			}
+			if object && c != '}' || !object && c != ']' {
+				return l.fail("want a comma or the end of what is open")
+			}
+			l.pos++
+			depth--
+			objects >>= 1
+		}
+	}
+}
+
+func (l *lexer) skipName() error {
+	if err := l.skipString(); err != nil {
+		return err
+	}
+	return l.take(':', "a colon")
+}
+
+func (l *lexer) skipString() error {
+	if l.pos >= len(l.buf) || l.buf[l.pos] != '"' {
+		return l.fail("want a string")
+	}
+	for i := l.pos + 1; i < len(l.buf); i++ {
+		switch c := l.buf[i]; {
+		case c == '"':
+			l.pos = i + 1
+			return nil
+		case c < ' ':
+			return l.failAt(i, "a control character in a string")
+		case c == '\\':
+			i++
+			if i >= len(l.buf) {
+				break
+			}
+			if l.buf[i] == 'u' {
+				if _, ok := hex4(l.buf[i+1:]); !ok {
+					return l.failAt(i-1, "an escape without four hexadecimal digits")
+				}
+				i += 4
+			} else if escaped(l.buf[i]) == 0 {
+				return l.failAt(i-1, "an unknown escape")
+			}
+		}
+	}
+	return l.failAt(len(l.buf), "a string does not end")
+}
+
+func (l *lexer) skipNumber() error {
+	at := l.pos
+	digits := func() int {
+		n := l.pos
+		for l.pos < len(l.buf) && '0' <= l.buf[l.pos] && l.buf[l.pos] <= '9' {
+			l.pos++
+		}
+		return l.pos - n
+	}
+	next := func(set string) bool {
+		if l.pos < len(l.buf) {
+			for i := range len(set) {
+				if l.buf[l.pos] == set[i] {
+					l.pos++
+					return true
+				}
+			}
+		}
+		return false
+	}
+	next("-")
+	whole := l.pos
+	n := digits()
+	ok := n == 1 || n > 1 && l.buf[whole] != '0'
+	if ok && next(".") {
+		ok = digits() > 0
+	}
+	if ok && next("eE") {
+		next("+-")
+		ok = digits() > 0
+	}
+	if !ok {
+		return l.failAt(at, "a bad number")
+	}
+	return nil
+}
+
+func (l *lexer) skipWord() error {
+	for _, word := range [...]string{"true", "false", "null"} {
+		if rest := l.buf[l.pos:]; len(rest) >= len(word) && string(rest[:len(word)]) == word {
+			l.pos += len(word)
+			return nil
+		}
+	}
+	return l.fail("want a value")
+}
+
+// isStructured reports whether a text in UTF-8 is one JSON value that is not a
+// string.
+func isStructured(text []byte) bool {
+	l := lexer{buf: text}
+	if l.peek() == '"' || l.skip() != nil {
+		return false
+	}
+	return l.end() == nil
+}

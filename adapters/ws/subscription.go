@@ -1,0 +1,319 @@
+package ws
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluicemq/sluice/core"
+)
+
+// A subscription is one consumer of the connection's, and its core.Receiver.
+type subscription struct {
+	conn     *conn
+	consumer *core.Consumer
+	// opening is how a message to it begins.
+	opening []byte
+	// replays says that the client is told when the past has been sent.
+	replays bool
+	// held says that the client acknowledges; counted that deliveries take of
+	// its credit, which the client gives back.
+	held, counted bool
+	// credit is how many messages the client may still be sent.
+	credit atomic.Int64
+	ended  atomic.Bool
+
+	mu    sync.Mutex    // guards what follows
+	told  bool          // the client knows of the subscription
+	early []core.Notice // that came before
+}
+
+// subscribe begins a subscription.
+func (c *conn) subscribe(cmd *command) error {
+	name, err := c.nameFor(cmd)
+	if err != nil {
+		return err
+	}
+	from := core.Latest
+	if cmd.hasAny(fieldFrom) {
+		if from, err = core.ParseFrom(cmd.from, time.Now()); err != nil {
+			return err
+		}
+	}
+	queued := cmd.hasAny(fieldQueue | fieldGroup)
+	s := &subscription{conn: c, held: queued, replays: cmd.hasAny(fieldFrom) || cmd.retained}
+	if cmd.hasAny(fieldAck) {
+		s.held = cmd.ack
+	}
+	s.counted = s.held || cmd.hasAny(fieldCredit)
+	credit := uint64(c.srv.Limits.InFlight)
+	if cmd.hasAny(fieldCredit) {
+		credit = cmd.credit
+	}
+	if credit > uint64(c.srv.Limits.MaxInFlight) {
+		return fmt.Errorf("%w: at most %d messages of credit", core.ErrInvalid, c.srv.Limits.MaxInFlight)
+	}
+	s.opening = appendMember(append(s.opening, `{"op":"msg"`...), "sub", name)
+
+	var gap core.Notice
+	if queued {
+		s.consumer, err = c.consume(cmd, from, s)
+	} else {
+		s.consumer, gap, err = c.follow(cmd, from, s)
+	}
+	if err != nil {
+		return err
+	}
+	if c.subs == nil {
+		c.subs = make(map[string]*subscription)
+	}
+	c.subs[name] = s
+
+	if cmd.req != nil {
+		c.sendText(func(buf []byte) []byte {
+			buf = appendReq(append(buf, `{"op":"ok"`...), cmd.req)
+			return append(appendMember(buf, "sub", name), '}')
+		})
+	}
+	if gap.Kind != 0 {
+		s.tell(gap)
+	}
+	s.begin()
+	if !s.counted {
+		credit = unbounded
+	}
+	s.credit.Store(int64(credit))
+	s.consumer.Grant(core.Credit{Messages: int(credit), Bytes: c.window()})
+	return nil
+}
+
+// unbounded is the credit in messages of a subscription that bytes alone bound.
+const unbounded = 1 << 40
+
+// window is how many bytes of a subscription may be on their way to the socket.
+// It becomes smaller with the number of subscriptions, so that what a
+// connection buffers stays bounded.
+func (c *conn) window() int {
+	if len(c.subs) <= 8 {
+		return max(c.srv.Limits.OutputBytes/16, 1)
+	}
+	return max(c.srv.Limits.OutputBytes/256, 1)
+}
+
+// nameFor is the name of a new subscription: the client's, or the next number.
+func (c *conn) nameFor(cmd *command) (string, error) {
+	if len(c.subs) >= c.srv.Limits.Subscriptions {
+		for name, s := range c.subs {
+			if s.ended.Load() {
+				c.drop(name, s)
+			}
+		}
+		if len(c.subs) >= c.srv.Limits.Subscriptions {
+			return "", fmt.Errorf("%w: at most %d subscriptions", core.ErrLimit, c.srv.Limits.Subscriptions)
+		}
+	}
+	if cmd.hasAny(fieldSub) {
+		if s := c.subs[cmd.sub]; s != nil {
+			if !s.ended.Load() {
+				return "", fmt.Errorf("%w: there is a subscription %q", core.ErrInUse, cmd.sub)
+			}
+			c.drop(cmd.sub, s)
+		}
+		return strings.Clone(cmd.sub), nil
+	}
+	for {
+		c.named++
+		if name := strconv.Itoa(c.named); c.subs[name] == nil {
+			return name, nil
+		}
+	}
+}
+
+func (c *conn) drop(name string, s *subscription) {
+	s.consumer.Close()
+	delete(c.subs, name)
+}
+
+// follow begins a reader of topics, or of an exchange. Where the client wants a
+// gap instead of an error, it begins at the earliest offset left and gap says
+// what is missing.
+func (c *conn) follow(cmd *command, from core.From, s *subscription) (k *core.Consumer, gap core.Notice, err error) {
+	if cmd.hasAny(fieldCreate | fieldExclusive) {
+		return nil, gap, fmt.Errorf(`%w: "create" and "exclusive" are for queues`, core.ErrInvalid)
+	}
+	var b core.Binding
+	switch cmd.has & (fieldTopic | fieldExchange | fieldKey) {
+	case fieldTopic:
+		if b.Filter, err = core.ParseFilter(strings.Clone(cmd.topic)); err != nil {
+			return nil, gap, err
+		}
+	case fieldExchange, fieldExchange | fieldKey:
+		b.Exchange, b.Key = strings.Clone(cmd.exchange), strings.Clone(cmd.key)
+	default:
+		return nil, gap, fmt.Errorf(`%w: want "topic", "exchange" (and "key"), "queue", or "topic" and "group"`, core.ErrInvalid)
+	}
+	if s.counted {
+		b.Settlement = core.SettleAlways
+	}
+	sub := core.Subscription{Bindings: []core.Binding{b}, From: from, Retained: cmd.retained}
+	k, err = c.client.Subscribe(c.srv.hard, sub, s)
+	var removed *core.OffsetRemovedError
+	if cmd.gap && errors.As(err, &removed) && removed.Offset < removed.Earliest {
+		gap = core.Notice{Kind: core.NoticeGap, From: removed.Offset, To: removed.Earliest}
+		sub.From = core.FromOffset(removed.Earliest)
+		k, err = c.client.Subscribe(c.srv.hard, sub, s)
+	}
+	return k, gap, err
+}
+
+// consume attaches to a queue, or to a group's.
+func (c *conn) consume(cmd *command, from core.From, s *subscription) (*core.Consumer, error) {
+	if cmd.hasAny(fieldRetained | fieldGap) {
+		return nil, fmt.Errorf(`%w: "retained" and "gap" are for topics alone`, core.ErrInvalid)
+	}
+	q := core.Consumption{Create: cmd.create, Exclusive: cmd.exclusive, From: from}
+	switch cmd.has & (fieldTopic | fieldQueue | fieldGroup | fieldExchange | fieldKey) {
+	case fieldQueue:
+		q.Queue = strings.Clone(cmd.queue)
+		if err := core.CheckQueueName(q.Queue); err != nil {
+			return nil, err
+		}
+	case fieldGroup | fieldTopic:
+		if cmd.group == "" || strings.ContainsAny(cmd.group, "/+#") {
+			return nil, fmt.Errorf("%w: the group's name %q is empty or contains a slash or a wildcard", core.ErrInvalidTopic, cmd.group)
+		}
+		filter, err := core.ParseFilter(strings.Clone(cmd.topic))
+		if err != nil {
+			return nil, err
+		}
+		settings := core.DefaultGroupSettings()
+		q.Queue, q.Settings = core.GroupQueue(cmd.group, filter), &settings
+		q.Bindings = []core.Binding{{Filter: filter}}
+	default:
+		return nil, fmt.Errorf(`%w: "queue" stands alone, "group" with "topic"`, core.ErrInvalid)
+	}
+	if s.counted {
+		q.Settlement = core.SettleAlways
+	}
+	return c.client.Consume(c.srv.hard, q, s)
+}
+
+func (c *conn) unsubscribe(cmd *command) error {
+	s, err := c.subscriptionOf(cmd)
+	if err != nil {
+		return err
+	}
+	c.drop(cmd.sub, s)
+	c.ok(cmd.req)
+	return nil
+}
+
+// Deliver encodes deliveries into the outbox. Bytes of credit come back once
+// they are written, messages when the client says so.
+func (s *subscription) Deliver(batch []core.Delivery) {
+	var size core.Credit
+	unsettled := 0
+	for i := range batch {
+		size.Bytes += batch[i].Size()
+		if !batch[i].Settled {
+			unsettled++
+		}
+	}
+	if s.counted {
+		s.credit.Add(int64(-unsettled))
+	} else {
+		size.Messages = unsettled
+	}
+	now := time.Now()
+	s.conn.sendFor(s.consumer, size, func(buf []byte) []byte {
+		for i := range batch {
+			start := len(buf)
+			buf = append(openFrame(buf), s.opening...)
+			if s.held && batch[i].Settled {
+				buf = append(buf, `,"settled":true`...)
+			}
+			buf = append(appendDelivery(buf, &batch[i], now), '}')
+			buf = closeFrame(buf, start, frameText)
+		}
+		return buf
+	})
+	s.conn.srv.count.Sent.Add(float64(len(batch)))
+	if !s.held && unsettled > 0 && s.consumer.Queue() != "" {
+		for i := range batch {
+			if !batch[i].Settled {
+				s.consumer.Settle(batch[i].Offset, core.Accepted, core.SettleOptions{})
+			}
+		}
+	}
+}
+
+// Notice tells the client of something other than a message, but not before it
+// knows of the subscription.
+func (s *subscription) Notice(n core.Notice) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.told {
+		s.early = append(s.early, n)
+		return
+	}
+	s.tell(n)
+}
+
+// begin lets notices through.
+func (s *subscription) begin() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.told = true
+	for _, n := range s.early {
+		s.tell(n)
+	}
+	s.early = nil
+}
+
+func (s *subscription) tell(n core.Notice) {
+	if n.Kind == core.NoticeCaughtUp && !s.replays {
+		return
+	}
+	if n.Kind >= core.NoticeRevoked {
+		s.ended.Store(true)
+	}
+	s.conn.sendText(func(buf []byte) []byte {
+		name := s.opening[len(`{"op":"msg"`):]
+		switch n.Kind {
+		case core.NoticeGap:
+			buf = append(append(buf, `{"op":"gap"`...), name...)
+			buf = appendInt(buf, "from", int64(n.From))
+			buf = appendInt(buf, "to", int64(n.To))
+		case core.NoticeCaughtUp:
+			buf = append(append(buf, `{"op":"caught_up"`...), name...)
+		default:
+			buf = append(append(buf, `{"op":"ended"`...), name...)
+			code, text := endOf(n)
+			buf = appendMember(buf, "code", code)
+			buf = appendMember(buf, "text", text)
+		}
+		return append(buf, '}')
+	})
+}
+
+// endOf says why a subscription ended.
+func endOf(n core.Notice) (code, text string) {
+	switch n.Kind {
+	case core.NoticeRevoked:
+		code, text = "revoked", "another consumer took over, or the right was withdrawn"
+	case core.NoticeDeleted:
+		code, text = "deleted", "the queue was deleted"
+	default:
+		code, text = codeStorage, "the log could not be read"
+	}
+	if n.Err != nil {
+		if c, _ := codeOf(n.Err); c != codeInternal {
+			text = n.Err.Error()
+		}
+	}
+	return code, text
+}

@@ -1,0 +1,145 @@
+package ws
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/sluicemq/sluice/core"
+)
+
+var update = flag.Bool("update", false, "write what the transcripts' servers say into them")
+
+// TestTranscripts plays the conversations in testdata. A line is
+//
+//	# a comment, or nothing
+//	a! /ws?query [subprotocol]     a connects
+//	a> {...}                       a sends a message
+//	a< {...}                       a receives it; times and secrets are made alike,
+//	                               and lines that follow each other may come in any order
+//	a< close 1000 bye              or a close frame
+//	a< 401 Unauthorized            or the handshake's refusal
+//	a$                             nothing comes to a but the answer to a ping
+//
+// $REPLY in what is sent is the last reply-to that any client received. A file
+// whose name begins with auth has the authorizer below.
+func TestTranscripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no transcripts", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) { playFile(t, file) })
+	}
+}
+
+var alike = []struct {
+	re *regexp.Regexp
+	by string
+}{
+	{regexp.MustCompile(`"ts":\d{13}`), `"ts":0`},
+	{regexp.MustCompile(`"ttl":\d+`), `"ttl":0`},
+	{regexp.MustCompile(`"client":"ws-[0-9a-f]{12}"`), `"client":"ws-x"`},
+	{regexp.MustCompile(`\$inbox/[0-9A-Z]{26}`), `$$inbox/x`},
+	{regexp.MustCompile(`"dead-letter-time":"[^"]+"`), `"dead-letter-time":"0"`},
+}
+
+var replyTo = regexp.MustCompile(`"reply":"([^"]+)"`)
+
+func playFile(t *testing.T, file string) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t, func(o *rigOptions) {
+		if strings.HasPrefix(filepath.Base(file), "auth") {
+			o.authorizer = guard{}
+		}
+	})
+	clients := make(map[string]*client)
+	refusals := make(map[string]string)
+	reply := ""
+	var out []string
+	if *update {
+		defer func() { os.WriteFile(file, []byte(strings.Join(out, "\n")+"\n"), 0o644) }()
+	}
+	lines := strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
+	for n := 0; n < len(lines); n++ {
+		line := lines[n]
+		name, rest, _ := strings.Cut(line, " ")
+		if line == "" || line[0] == '#' {
+			out = append(out, line)
+			continue
+		}
+		kind := name[len(name)-1]
+		name = name[:len(name)-1]
+		switch kind {
+		case '!':
+			f := strings.Fields(rest)
+			c, answer := r.dial(f[0], nil, f[1:]...)
+			if clients[name] = c; c == nil {
+				refusals[name] = answer.Status
+			} else if got := answer.Header.Get("Sec-WebSocket-Protocol"); got != strings.Join(f[1:], "") {
+				t.Fatalf("%s:%d: subprotocol %q", file, n+1, got)
+			}
+		case '>':
+			clients[name].send(strings.ReplaceAll(rest, "$REPLY", reply))
+		case '<':
+			first := n
+			var want, got []string
+			for ; n < len(lines) && strings.HasPrefix(lines[n], name+"<"); n++ {
+				want = append(want, strings.TrimPrefix(lines[n], name+"< "))
+				g := refusals[name]
+				if g == "" {
+					g = clients[name].next()
+				}
+				if m := replyTo.FindStringSubmatch(g); m != nil {
+					reply = m[1]
+				}
+				for _, a := range alike {
+					g = a.re.ReplaceAllString(g, a.by)
+				}
+				got = append(got, g)
+				out = append(out, name+"< "+g)
+			}
+			n--
+			slices.Sort(want)
+			slices.Sort(got)
+			if !slices.Equal(got, want) && !*update {
+				t.Fatalf("%s:%d:\ngot  %s\nwant %s", file, first+1, strings.Join(got, "\n     "), strings.Join(want, "\n     "))
+			}
+			continue
+		case '$':
+			clients[name].quiet()
+		default:
+			t.Fatalf("%s:%d: what is %q", file, n+1, line)
+		}
+		out = append(out, line)
+	}
+}
+
+// A guard lets in who knows the token "secret", as ann, or ann with the
+// password "pass"; nobody may touch topics below private/.
+type guard struct{}
+
+func (guard) Authenticate(_ context.Context, c core.Credentials) (*core.Principal, error) {
+	if c.Token == "secret" || c.User == "ann" && string(c.Password) == "pass" {
+		return &core.Principal{Name: "ann"}, nil
+	}
+	return nil, core.ErrUnauthenticated
+}
+
+func (guard) Authorize(_ *core.Principal, a core.Action, resource string) error {
+	if strings.HasPrefix(resource, "private/") {
+		return fmt.Errorf("%w to %s %s", core.ErrNotAuthorized, a, resource)
+	}
+	return nil
+}
+
+func (guard) Version() uint64 { return 0 }

@@ -1,0 +1,146 @@
+package ws
+
+import (
+	"math"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluicemq/sluice/adapters"
+	"github.com/sluicemq/sluice/core"
+)
+
+// closeWait is how long a peer has to answer a close frame, and to read what
+// was written before it.
+const closeWait = time.Second
+
+// A wire is the hijacked connection as the WebSocket library reads it. It knows
+// since when it has been waiting for the peer.
+type wire struct {
+	net.Conn
+	waiting atomic.Int64 // since when a Read waits, in nanoseconds since 1970; 0: none does, -1: none will
+	beats   *time.Timer
+}
+
+func (w *wire) Read(p []byte) (int, error) {
+	w.waiting.Store(time.Now().UnixNano())
+	n, err := w.Conn.Read(p)
+	w.waiting.Store(0)
+	return n, err
+}
+
+// keepAlive calls ping whenever the peer has been silent for an interval, and
+// cuts the connection of one that has been for two and a half: proxies see
+// traffic, and a peer that has vanished is found.
+func (w *wire) keepAlive(interval time.Duration, ping func()) {
+	w.beats = time.AfterFunc(math.MaxInt64, func() {
+		since := w.waiting.Load()
+		silent := time.Duration(time.Now().UnixNano() - since)
+		switch {
+		case since < 0:
+			return
+		case since == 0: // the broker is not reading, so it cannot tell
+		case silent > interval*5/2:
+			w.Conn.Close()
+			return
+		case silent >= interval/2:
+			ping()
+		}
+		w.beats.Reset(interval)
+	})
+	w.beats.Reset(interval)
+}
+
+// linger reads and throws away what the peer still sends, until its close
+// frame, its end, or closeWait: a socket closed with input unread resets, and
+// the peer might lose what was written last. A close frame that does not begin
+// where a read does is not seen; then the time ends it.
+func (w *wire) linger() {
+	w.Conn.SetReadDeadline(time.Now().Add(closeWait))
+	var buf [512]byte
+	for {
+		n, err := w.Conn.Read(buf[:])
+		if err != nil || buf[0] == frameClose && n > 0 {
+			return
+		}
+	}
+}
+
+// close cuts the connection for good.
+func (w *wire) close() {
+	w.waiting.Store(-1)
+	if w.beats != nil {
+		w.beats.Stop()
+	}
+	w.Conn.Close()
+}
+
+// An outlet is a wire whose frames go through an outbox, so that many become
+// one write. The library's own (it answers a broken frame with a close frame)
+// come through Write.
+type outlet struct {
+	wire
+	out *adapters.Outbox
+	// closed says that a close frame was appended, behind which nothing may
+	// follow (RFC 6455, section 5.5.1). It is guarded by the outbox's lock:
+	// only what runs under it looks at it.
+	closed bool
+}
+
+func (o *outlet) init(c net.Conn, limits *adapters.Limits) {
+	o.wire.Conn = c
+	o.out = adapters.NewOutbox(c, limits.OutputBytes, limits.Stall)
+}
+
+// Write takes a whole frame, or the handshake's answer.
+func (o *outlet) Write(p []byte) (int, error) {
+	if !o.send(func(buf []byte) []byte {
+		o.closed = p[0] == frameClose
+		return append(buf, p...)
+	}) {
+		return 0, net.ErrClosed
+	}
+	return len(p), nil
+}
+
+// The outbox sets the deadlines of writes.
+func (o *outlet) SetWriteDeadline(time.Time) error  { return nil }
+func (o *outlet) SetDeadline(t time.Time) error     { return o.Conn.SetReadDeadline(t) }
+func (o *outlet) SetReadDeadline(t time.Time) error { return o.Conn.SetReadDeadline(t) }
+
+// send appends whole frames; encode runs under the outbox's lock and must not
+// block.
+func (o *outlet) send(encode func(buf []byte) []byte) bool {
+	return o.sendFor(nil, core.Credit{}, encode)
+}
+
+// sendFor is send for deliveries, whose credit is granted to the consumer once
+// they are written.
+func (o *outlet) sendFor(k *core.Consumer, credit core.Credit, encode func(buf []byte) []byte) bool {
+	return o.out.AppendFor(k, credit, func(buf []byte) []byte {
+		if o.closed {
+			return buf
+		}
+		return encode(buf)
+	})
+}
+
+// sendText sends one text message.
+func (o *outlet) sendText(encode func(buf []byte) []byte) bool {
+	return o.send(func(buf []byte) []byte {
+		start := len(buf)
+		return closeFrame(encode(openFrame(buf)), start, frameText)
+	})
+}
+
+func (o *outlet) sendControl(first byte, payload string) bool {
+	return o.send(func(buf []byte) []byte { return appendControl(buf, first, payload) })
+}
+
+// sendClose sends a close frame, unless one has been sent.
+func (o *outlet) sendClose(code int, text string) {
+	o.send(func(buf []byte) []byte {
+		o.closed = true
+		return appendClose(buf, code, text)
+	})
+}
