@@ -1,0 +1,93 @@
+package main
+
+import (
+	nethttp "net/http"
+
+	"net"
+	"net/netip"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/sluicemq/sluice/adapters"
+	"github.com/sluicemq/sluice/cmd/sluice/internal/access"
+	"github.com/sluicemq/sluice/core"
+)
+
+// metricsTopic is what somebody may subscribe to who may read the figures.
+const metricsTopic = "$SYS/metrics"
+
+// collectProcess registers the figures of the process and of the broker.
+func collectProcess(r prometheus.Registerer, b *core.Broker) {
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	stats := b.Stats()
+	counter := func(name, help string, load func() uint64, labels ...string) {
+		o := prometheus.CounterOpts{Namespace: "sluice", Name: name + "_total", Help: help}
+		if len(labels) == 2 {
+			o.ConstLabels = prometheus.Labels{labels[0]: labels[1]}
+		}
+		r.MustRegister(prometheus.NewCounterFunc(o, func() float64 { return float64(load()) }))
+	}
+	gauge := func(name, help string, load func(core.Sizes) float64) {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "sluice", Name: name, Help: help}, func() float64 { return load(b.Sizes()) }))
+	}
+	counter("published", "Messages appended to the log.", stats.Published.Load)
+	counter("publishes_refused", "Publishes that the core refused.", stats.Refused.Load)
+	counter("publishes_duplicate", "Publishes found to be repetitions.", stats.Duplicates.Load)
+	counter("delivered", "Deliveries to consumers.", stats.Delivered.Load)
+	counter("redelivered", "Deliveries that were not a message's first.", stats.Redelivered.Load)
+	const settled = "Deliveries, by how they were settled."
+	counter("settled", settled, stats.Accepted.Load, "outcome", "accepted")
+	counter("settled", settled, stats.Released.Load, "outcome", "released")
+	counter("settled", settled, stats.DeadLettered.Load, "outcome", "dead_lettered")
+	counter("settled", settled, stats.Dropped.Load, "outcome", "dropped")
+	counter("leases_expired", "Deliveries released because their time was over.", stats.LeasesExpired.Load)
+	const undelivered = "Messages that were not delivered, by reason."
+	counter("undelivered", undelivered, stats.Expired.Load, "reason", "expired")
+	counter("undelivered", undelivered, stats.Withheld.Load, "reason", "not_authorized")
+	counter("undelivered", undelivered, stats.Unreadable.Load, "reason", "unreadable")
+	counter("storage_failures", "Commits that were not made durable.", stats.StorageFailures.Load)
+	counter("reclaimed_bytes", "Bytes of the log that retention freed.", stats.ReclaimedBytes.Load)
+	gauge("queues", "Queues, groups and sessions.", func(s core.Sizes) float64 { return float64(s.Queues) })
+	gauge("exchanges", "Exchanges.", func(s core.Sizes) float64 { return float64(s.Exchanges) })
+	gauge("log_first_offset", "The earliest offset left.", func(s core.Sizes) float64 { return float64(s.First) })
+	gauge("log_end_offset", "The offset that the next message gets.", func(s core.Sizes) float64 { return float64(s.End) })
+}
+
+// metricsHandler serves the figures. Where there are users, it asks for one
+// who may subscribe to metricsTopic.
+func metricsHandler(g prometheus.Gatherer, gate *adapters.Gate, a *access.Access) nethttp.Handler {
+	figures := promhttp.HandlerFor(g, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
+	if a == nil {
+		return figures
+	}
+	return nethttp.HandlerFunc(func(w nethttp.ResponseWriter, r *nethttp.Request) {
+		remote := net.Addr(&net.TCPAddr{})
+		if at, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+			remote = net.TCPAddrFromAddrPort(at)
+		}
+		if !gate.MayLogin(remote) {
+			nethttp.Error(w, "too many failed logins", nethttp.StatusTooManyRequests)
+			return
+		}
+		c := core.Credentials{Protocol: "http", Remote: remote}
+		user, password, _ := r.BasicAuth()
+		c.User, c.Password = user, []byte(password)
+		if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+			c.Certificate = r.TLS.PeerCertificates[0]
+		}
+		p, err := a.Authenticate(r.Context(), c)
+		if err != nil {
+			gate.LoginFailed(remote)
+			w.Header().Set("WWW-Authenticate", `Basic realm="sluice"`)
+			nethttp.Error(w, "a user and a password are needed", nethttp.StatusUnauthorized)
+			return
+		}
+		if err := a.Authorize(p, core.Subscribe, metricsTopic); err != nil {
+			nethttp.Error(w, err.Error(), nethttp.StatusForbidden)
+			return
+		}
+		figures.ServeHTTP(w, r)
+	})
+}
