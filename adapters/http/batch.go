@@ -86,26 +86,28 @@ func (b *batch) run() {
 			}
 		} else {
 			if ended = b.hold.publish(b.r.Context(), &b.envelope, b.wait.first+core.Receipt(index)); ended != nil {
-				break
+				break // nothing was handed in
 			}
 			b.published++
 		}
 		for len(b.failed)+b.published-b.confirmed >= b.s.limits.PublishInFlight && b.published > b.confirmed {
-			if ended = b.confirm(); ended != nil {
-				return // the peer is gone
-			}
+			b.confirm(b.r.Context().Done())
 		}
 		if b.published == b.confirmed {
 			b.tell(b.read)
 		}
-		if ended = b.flush(b.s.limits.OutputBytes); ended != nil {
-			return
+		if b.flush(b.s.limits.OutputBytes) != nil {
+			gone()
 		}
 	}
+	// net/http ends a request's context where reading its body fails, though
+	// the peer may be there and wait.
+	peer := b.r.Context().Done()
+	if ended != io.EOF {
+		peer = nil
+	}
 	for b.published > b.confirmed {
-		if b.confirm() != nil {
-			return
-		}
+		b.confirm(peer)
 	}
 	b.tell(b.read)
 	b.s.metrics.Received.Add(float64(b.published))
@@ -125,20 +127,18 @@ func (b *batch) run() {
 		return
 	}
 	if !b.writing {
-		if b.s.answer(b.w, formLines, b.out) != nil {
-			return
-		}
+		b.s.answer(b.w, formLines, b.out)
 	} else if b.flush(0) != nil {
-		return
+		gone()
 	}
 }
 
-// confirm waits for confirmations and tells of them.
-func (b *batch) confirm() error {
+// confirm waits for confirmations and tells of them, unless the peer goes.
+func (b *batch) confirm(peer <-chan struct{}) {
 	select {
 	case <-b.wait.came:
-	case <-b.r.Context().Done():
-		return b.r.Context().Err()
+	case <-peer:
+		gone()
 	}
 	b.got = b.wait.take(b.got)
 	for _, c := range b.got {
@@ -156,7 +156,6 @@ func (b *batch) confirm() error {
 		}
 		b.out = append(b.out, "}\n"...)
 	}
-	return nil
 }
 
 // tell tells of the lines that failed in front of a line.

@@ -181,4 +181,3 @@ func parseHeaders(dst []core.Header, data []byte) ([]core.Header, error) {
 	}
 	return dst, nil
 }
-

@@ -38,12 +38,18 @@ func (l *lineReader) next() ([]byte, error) {
 			line := l.buf[l.start : l.searched+i]
 			l.start = l.searched + i + 1
 			l.searched = l.start
+			if len(line) > l.most {
+				return nil, l.tooLong()
+			}
 			if line = bytes.TrimSpace(line); len(line) > 0 {
 				return line, nil
 			}
 			continue
 		}
 		l.searched = l.end
+		if l.end-l.start > l.most {
+			return nil, l.tooLong()
+		}
 		if l.err != nil {
 			line := bytes.TrimSpace(l.buf[l.start:l.end])
 			l.start, l.searched = l.end, l.end
@@ -52,18 +58,15 @@ func (l *lineReader) next() ([]byte, error) {
 			}
 			return nil, l.err
 		}
-		if l.end-l.start > l.most {
-			l.err = tooLarge.with(fmt.Sprintf("a line has more than %d bytes", l.most))
-			l.start = l.end
-			continue
-		}
 		l.fill()
 	}
 }
 
-// buffered reports whether the next call returns at once.
-func (l *lineReader) buffered() bool {
-	return l.err != nil || bytes.IndexByte(l.buf[l.searched:l.end], '\n') >= 0
+// tooLong ends the reading.
+func (l *lineReader) tooLong() error {
+	l.err = tooLarge.with(fmt.Sprintf("a line has more than %d bytes", l.most))
+	l.start, l.searched = l.end, l.end
+	return l.err
 }
 
 // fill reads more behind what there is. A body is slow where nothing comes for

@@ -1,6 +1,7 @@
 package http
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	nethttp "net/http"
@@ -158,8 +159,8 @@ func (p *problem) reason() string { return strings.ReplaceAll(p.kind, "-", "_") 
 
 // fail answers with the problem that err is, and counts it.
 func (s *Server) fail(w nethttp.ResponseWriter, r *nethttp.Request, err error) {
-	if r.Context().Err() != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-		return // nobody is left to answer
+	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
+		gone()
 	}
 	p := problemOf(err)
 	s.metrics.Refused(p.reason())
@@ -189,6 +190,10 @@ func (s *Server) fail(w nethttp.ResponseWriter, r *nethttp.Request, err error) {
 		w.Write(append(p.appendJSON(nil), '\n'))
 	}
 }
+
+// gone ends a request whose peer has gone, without an answer: returning from
+// the handler would be an empty 200.
+func gone() { panic(nethttp.ErrAbortHandler) }
 
 // answersOnly reports whether a header was set for an answer that turned into
 // a problem.

@@ -57,7 +57,7 @@ func (s *Server) request(w nethttp.ResponseWriter, r *nethttp.Request, h *hold, 
 		s.fail(w, r, &shuttingDown)
 		return
 	case <-r.Context().Done():
-		return
+		gone()
 	}
 	d, err := inbox.first()
 	if err != nil {

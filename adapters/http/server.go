@@ -154,6 +154,9 @@ func (s *Server) connected(ctx context.Context, c net.Conn) context.Context {
 	s.mu.Lock()
 	s.peers[c] = p
 	s.mu.Unlock()
+	if s.stopping.Err() != nil {
+		c.Close() // Close may not have seen it
+	}
 	return context.WithValue(ctx, peerKey{}, p)
 }
 

@@ -95,7 +95,9 @@ func (d *door) do(method, path, body string, headers ...string) answer {
 		d.Fatal(err)
 	}
 	path, r.URL.RawQuery, _ = strings.Cut(path, "?")
-	r.URL.Opaque = "//" + d.addr + path
+	if r.URL.Opaque = path; strings.HasPrefix(path, "//") {
+		r.URL.Opaque = "//" + d.addr + path
+	}
 	for _, h := range headers {
 		name, value, _ := strings.Cut(h, ": ")
 		if name == "Host" {
@@ -289,6 +291,21 @@ func (d *door) refusals(reason string) float64 {
 					return m.GetCounter().GetValue()
 				}
 			}
+		}
+	}
+	return 0
+}
+
+// metric is a gauge of the door's.
+func (d *door) metric(name string) float64 {
+	d.Helper()
+	families, err := d.registry.Gather()
+	if err != nil {
+		d.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetGauge().GetValue()
 		}
 	}
 	return 0

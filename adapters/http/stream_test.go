@@ -1,0 +1,175 @@
+package http_test
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluicemq/sluice/adapters/http"
+	"github.com/sluicemq/sluice/core"
+)
+
+func (s *stream) expect(want string) {
+	s.Helper()
+	if got := s.event(); got != want {
+		s.Errorf("event %q, want %q", got, want)
+	}
+}
+
+func TestStream(t *testing.T) {
+	d := open(t)
+	s := d.stream("/sse/hello")
+	d.want(201, "POST", "/t/hello", "it works")
+	s.expect("id: 1|data: it works")
+	d.want(201, "POST", "/t/hello", "two\nlines\n")
+	s.expect("id: 2|data: two|data: lines|data: ")
+	d.want(201, "POST", "/t/hello", "")
+	s.expect("id: 3|data: ")
+	d.want(201, "POST", "/t/hello", "\x00\xff")
+	s.expect("id: 4|event: binary|data: " + base64.StdEncoding.EncodeToString([]byte("\x00\xff")))
+	if got := s.Header.Get("Content-Type"); got != "text/event-stream" {
+		t.Errorf("content type %q", got)
+	}
+}
+
+// Neither a payload nor a topic can write an event of its own.
+func TestStreamCannotBeForged(t *testing.T) {
+	d := open(t)
+	s := d.stream("/sse/f/%23")
+	j := d.stream("/sse/f/%23?format=json")
+	d.want(201, "POST", "/t/f/x", "a\n\nid: 99\nevent: error\ndata: b")
+	s.expect("id: 1|topic: f/x|data: a|data: |data: id: 99|data: event: error|data: data: b")
+	d.want(201, "POST", "/t/f/x", "a\rid: 99")
+	s.expect("id: 2|topic: f/x|event: binary|data: " + base64.StdEncoding.EncodeToString([]byte("a\rid: 99")))
+	d.want(201, "POST", "/t/f/a%0A%0Aid:%209", "t")
+	s.expect("id: 3|topic: f/a%0A%0Aid:%209|data: t")
+	for range 3 {
+		if got := j.event(); strings.Count(got, "|") != 1 || !strings.HasPrefix(got, "id: ") {
+			t.Errorf("as JSON %q", got)
+		}
+	}
+}
+
+func TestStreamResumes(t *testing.T) {
+	d := open(t)
+	for i := range 5 {
+		d.want(201, "POST", "/t/r", fmt.Sprint(i))
+	}
+	d.stream("/sse/r?from=earliest").expect("id: 1|data: 0")
+	d.stream("/sse/r?from=earliest", "Last-Event-ID: 3").expect("id: 4|data: 3")
+	d.stream("/sse/r?from=-1").expect("id: 5|data: 4")
+	d.stream("/t/r?from=5", "Accept: text/event-stream").expect("id: 5|data: 4")
+	d.refused(416, "offset-ahead", "GET", "/sse/r?from=100", "")
+	d.refused(416, "offset-ahead", "GET", "/sse/r", "", "Last-Event-Id: 100")
+	d.refused(400, "invalid-from", "GET", "/sse/r", "", "Last-Event-Id: x")
+	d.refused(400, "invalid-from", "GET", "/sse/r?from=x", "")
+	d.refused(400, "bad-request", "GET", "/sse/r?limit=1", "")
+}
+
+func TestStreamRetained(t *testing.T) {
+	d := open(t)
+	d.want(201, "POST", "/t/v/1?retain", "old")
+	d.want(201, "POST", "/t/v/2", "x")
+	s := d.stream("/sse/v/1?retained")
+	// No id: the reader must not go back to it.
+	s.expect("data: old")
+	d.want(201, "POST", "/t/v/1", "new")
+	s.expect("id: 3|data: new")
+}
+
+func TestStreamGroup(t *testing.T) {
+	d := open(t)
+	s := d.stream("/sse/w?group=g")
+	for i := range 3 {
+		d.want(201, "POST", "/t/w", fmt.Sprint(i))
+	}
+	for i := range 3 {
+		s.expect(fmt.Sprintf("id: %d|data: %d", i+1, i))
+	}
+	// What was written is settled; the next one comes where the group is.
+	s.Body.Close()
+	d.eventually(func() bool {
+		d.want(201, "POST", "/t/w", "next")
+		return texts(d.want(200, "GET", "/t/w?group=g&wait=1s&settle=auto", "").messages(t)) != ""
+	})
+}
+
+// eventually asks until it holds.
+func (d *door) eventually(holds func() bool) {
+	d.Helper()
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
+		if holds() {
+			return
+		}
+	}
+	d.Fatal("it did not come true in time")
+}
+
+// An announcer allows everything and tells when a filter was asked for.
+type announcer struct {
+	core.AllowAll
+	filter string
+	asked  chan struct{}
+}
+
+func (a announcer) Authorize(_ *core.Principal, _ core.Action, resource string) error {
+	if resource == a.filter {
+		select {
+		case a.asked <- struct{}{}:
+		default:
+		}
+	}
+	return nil
+}
+
+// Close ends streams and long polls properly, at once.
+func TestCloseEndsStreams(t *testing.T) {
+	asked := make(chan struct{}, 1)
+	d := open(t, func(_ *http.Options, o *core.Options) { o.Authorizer = announcer{filter: "polled", asked: asked} })
+	s := d.stream("/sse/x")
+	polled := make(chan answer, 1)
+	go func() { polled <- d.do("GET", "/t/polled?wait=1m", "") }()
+	<-asked
+	fresh, err := net.Dial("tcp", d.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fresh.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+	defer cancel()
+	if err := d.server.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.event(); got != "ended <nil>" {
+		t.Errorf("the stream's end: %q", got)
+	}
+	if a := <-polled; a.StatusCode != 200 || a.Header.Get("X-Next") != "1" {
+		t.Errorf("the poll's end: %s %v %s", a.Status, a.Header, a.body)
+	}
+}
+
+// A peer that does not read is closed, and grows nothing meanwhile.
+func TestStreamThatIsNotRead(t *testing.T) {
+	d := open(t, func(o *http.Options, _ *core.Options) { o.Limits.Stall = 200 * time.Millisecond })
+	c, err := net.Dial("tcp", d.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.(*net.TCPConn).SetReadBuffer(4 << 10)
+	io.WriteString(c, "GET /sse/big HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	begun := make([]byte, 100)
+	if _, err := io.ReadFull(c, begun); err != nil {
+		t.Fatal(err)
+	}
+	body := strings.Repeat("x", 1<<20)
+	d.eventually(func() bool {
+		d.want(201, "POST", "/t/big", body)
+		return d.metric("sluice_connections") == 1 // the publisher's
+	})
+}
