@@ -17,6 +17,7 @@ import (
 // A site is a broker with an MQTT server on a loopback port.
 type site struct {
 	t       testing.TB
+	options siteOptions
 	broker  *core.Broker
 	server  *Server
 	limits  adapters.Limits
@@ -50,46 +51,61 @@ func newSite(t testing.TB, options ...siteOption) *site {
 		option(&o)
 	}
 	if o.engine == nil {
-		o.engine = coretest.NewEngine()
+		o.engine = &reopened{Engine: coretest.NewEngine()}
 	}
-	log := slog.New(slog.DiscardHandler)
+	s := &site{t: t, options: o, limits: o.limits}
+	s.start()
+	t.Cleanup(func() { s.close() })
+	return s
+}
+
+// reopened is an engine that survives its Close, as a log on disk does.
+type reopened struct{ *coretest.Engine }
+
+func (reopened) Close(context.Context) error { return nil }
+
+func (s *site) start() {
+	s.t.Helper()
+	o, log := s.options, slog.New(slog.DiscardHandler)
 	broker, err := core.Open(context.Background(), core.Options{Engine: o.engine, Authorizer: o.authorizer, Limits: o.limits.Limits, Logger: log})
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
-	s := &site{t: t, broker: broker, limits: o.limits, metrics: prometheus.NewRegistry()}
+	s.broker, s.metrics = broker, prometheus.NewRegistry()
 	gate := adapters.NewGate(o.limits)
 	s.server = New(broker, Options{Limits: o.limits, Gate: gate, Metrics: adapters.NewMetrics(s.metrics), Logger: log})
 	listener := adapters.NewServer("mqtt", []adapters.Endpoint{{Address: "127.0.0.1:0"}}, o.limits, gate, s.server, log)
 	if err := listener.Start(context.Background()); err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
 	s.addr = listener.Addrs()[0].String()
 	served := make(chan error, 1)
 	go func() { served <- listener.Serve() }()
-	closed := false
 	s.close = func() {
-		if closed {
-			return
-		}
-		closed = true
+		s.t.Helper()
+		s.close = func() {}
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		if err := listener.Close(ctx); err != nil {
-			t.Error("listener:", err)
+			s.t.Error("listener:", err)
 		}
 		if err := <-served; err != nil {
-			t.Error("serve:", err)
+			s.t.Error("serve:", err)
 		}
 		if err := s.server.Close(ctx); err != nil {
-			t.Error("server:", err)
+			s.t.Error("server:", err)
 		}
 		if err := broker.Close(ctx); err != nil {
-			t.Error("broker:", err)
+			s.t.Error("broker:", err)
 		}
 	}
-	t.Cleanup(s.close)
-	return s
+}
+
+// restart closes the broker and starts it again on the same log.
+func (s *site) restart() {
+	s.t.Helper()
+	s.close()
+	s.start()
 }
 
 func (s *site) dial() net.Conn {

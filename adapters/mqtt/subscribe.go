@@ -38,9 +38,12 @@ type target struct {
 // of the session's.
 func (t *target) own() bool { return t.kind >= targetGroup }
 
-// binding is the session's binding for a target that is one.
+// binding is the session's binding for a target that is one. It keeps nothing
+// of the packet's.
 func (t *target) binding() core.Binding {
-	return core.Binding{Filter: t.filter, Exchange: t.exchange, Key: t.key}
+	return core.Binding{
+		Filter: core.Filter(strings.Clone(string(t.filter))), Exchange: strings.Clone(t.exchange), Key: strings.Clone(t.key),
+	}
 }
 
 // parseTarget reads a subscription's filter. from is the user property's.
@@ -233,8 +236,6 @@ func (c *conn) bind(t *target, o subscriptionOptions, retainHandling byte) error
 	} else {
 		plain = o
 	}
-	b.Filter = core.Filter(strings.Clone(string(b.Filter)))
-	b.Exchange, b.Key = strings.Clone(b.Exchange), strings.Clone(b.Key)
 	b.Tag = tagOf(plain, meta)
 	b.Settlement = core.SettleNever
 	if plain.exists() && plain.qos() > 0 || meta.exists() && meta.qos() > 0 {
