@@ -83,11 +83,10 @@ func (sh mqttShape) batch() int {
 const receiveMaximum = 1024
 
 // connect connects a load's publishers and subscribers to a server.
-func (sh mqttShape) connect(l *loop, d *dialer, addr string) (*pubsub, error) {
+func (sh mqttShape) connect(l *loop, d *dialer, addr string) (*traffic, error) {
 	if sh.size < headerBytes {
 		return nil, fmt.Errorf("a payload of %d bytes has no room for the generator's header, %d bytes", sh.size, headerBytes)
 	}
-	ps := &pubsub{loop: l, noise: 0x9e3779b97f4a7c15, deliver: newHistogram(), confirm: newHistogram(), exact: sh.rate > 0}
 	l.batch = sh.batch()
 	groups := 1
 	if sh.pairs {
@@ -96,7 +95,8 @@ func (sh mqttShape) connect(l *loop, d *dialer, addr string) (*pubsub, error) {
 		}
 		groups = sh.publishers
 	}
-	ps.groups = make([]pubsubGroup, groups)
+	t := newTraffic(l, groups)
+	t.exact = sh.rate > 0
 	for i := range sh.subscribers {
 		g := 0
 		filter := "bench/0/+"
@@ -106,7 +106,7 @@ func (sh mqttShape) connect(l *loop, d *dialer, addr string) (*pubsub, error) {
 		} else if sh.publishers == 1 {
 			filter = "bench/0/0"
 		}
-		s := &mqttSubscriber{load: ps, level: sh.level, ledger: newLedger(sh.publishers)}
+		r := &mqttReceiver{load: t, level: sh.level, ledger: newLedger(sh.publishers)}
 		h := mqttHello{level: sh.level, id: fmt.Sprintf("bench-sub-%d", i), receive: receiveMaximum}
 		fd, _, err := d.connectMQTT(addr, h)
 		if err != nil {
@@ -116,33 +116,47 @@ func (sh mqttShape) connect(l *loop, d *dialer, addr string) (*pubsub, error) {
 			unix.Close(fd)
 			return nil, err
 		}
-		if s.peer, err = l.add(fd, s); err != nil {
+		if _, err = l.add(fd, r); err != nil {
 			return nil, err
 		}
-		ps.groups[g].subscribers = append(ps.groups[g].subscribers, s)
+		t.groups[g].receivers = append(t.groups[g].receivers, &r.ledger)
 	}
 	for i := range sh.publishers {
 		g := 0
 		if sh.pairs {
 			g = i
 		}
-		fd, _, err := d.connectMQTT(addr, mqttHello{level: sh.level, id: fmt.Sprintf("bench-pub-%d", i)})
-		if err != nil {
+		if _, err := sh.publisher(t, d, addr, g, i); err != nil {
 			return nil, err
 		}
-		p := &mqttPublisher{
-			load: ps, index: uint32(i),
-			topic:  newMQTTTopic(sh.level, sh.qos, fmt.Sprintf("bench/%d/%d", g, i), sh.size),
-			window: uint64(max(1, sh.window/sh.publishers)), flight: uint64(sh.flight),
-			sentAt: make([]int64, max(1, sh.flight)),
-		}
-		if sh.rate > 0 {
-			p.every = int64(1e9) * int64(sh.publishers) / int64(sh.rate)
-		}
-		if p.peer, err = l.add(fd, p); err != nil {
-			return nil, err
-		}
-		ps.groups[g].publishers = append(ps.groups[g].publishers, p)
 	}
-	return ps, nil
+	return t, nil
+}
+
+// publisher connects one publisher and adds it to a group.
+func (sh mqttShape) publisher(t *traffic, d *dialer, addr string, g, i int) (*mqttSender, error) {
+	fd, _, err := d.connectMQTT(addr, mqttHello{level: sh.level, id: fmt.Sprintf("bench-pub-%d", i)})
+	if err != nil {
+		return nil, err
+	}
+	p := &mqttSender{
+		topic: newMQTTTopic(sh.level, sh.qos, fmt.Sprintf("bench/%d/%d", g, i), sh.size),
+		sender: sender{
+			load: t, index: uint32(i), size: sh.size,
+			window: uint64(max(1, sh.window/sh.publishers)),
+			sentAt: make([]int64, max(1, sh.flight)),
+		},
+	}
+	p.encode = p.message
+	if sh.qos > 0 {
+		p.flight = uint64(sh.flight)
+	}
+	if sh.rate > 0 {
+		p.every = int64(1e9) * int64(sh.publishers) / int64(sh.rate)
+	}
+	if p.peer, err = t.loop.add(fd, p); err != nil {
+		return nil, err
+	}
+	t.groups[g].senders = append(t.groups[g].senders, &p.sender)
+	return p, nil
 }

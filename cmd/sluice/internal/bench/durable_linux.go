@@ -199,7 +199,7 @@ func (r *rig) fill(ctx context.Context, publishers, each, flight int) (filling, 
 	if err != nil {
 		return filling{}, err
 	}
-	for _, p := range ps.groups[0].publishers {
+	for _, p := range ps.groups[0].senders {
 		p.quota = uint64(each)
 	}
 	start := now()
@@ -222,18 +222,15 @@ func (r *rig) fill(ctx context.Context, publishers, each, flight int) (filling, 
 
 // receive receives from one connection until n messages have come, or none
 // comes for a while.
-func (r *rig) receive(ctx context.Context, l *loop, fd int, level byte, publishers int, n uint64) (*mqttSubscriber, error) {
-	ps := &pubsub{loop: l, deliver: newHistogram(), confirm: newHistogram()}
-	s := &mqttSubscriber{load: ps, level: level, ledger: newLedger(publishers)}
-	p, err := l.add(fd, s)
-	if err != nil {
+func (r *rig) receive(ctx context.Context, l *loop, fd int, level byte, publishers int, n uint64) (*mqttReceiver, error) {
+	s := &mqttReceiver{load: newTraffic(l, 0), level: level, ledger: newLedger(publishers)}
+	if _, err := l.add(fd, s); err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
-	s.peer = p
 	var last uint64
 	moved := now()
-	err = l.run(func() (bool, error) {
+	err := l.run(func() (bool, error) {
 		if err := ctx.Err(); err != nil {
 			return true, err
 		}
@@ -246,7 +243,7 @@ func (r *rig) receive(ctx context.Context, l *loop, fd int, level byte, publishe
 }
 
 // faults of a receiver that was to get n messages.
-func (s *mqttSubscriber) faults(n uint64) (f []string) {
+func (s *mqttReceiver) faults(n uint64) (f []string) {
 	if s.got < n || s.lost > 0 {
 		f = append(f, fmt.Sprintf("lost %d of %d messages", max(s.lost, sub(n, s.got)), n))
 	}

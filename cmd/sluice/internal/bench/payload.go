@@ -1,6 +1,10 @@
 package bench
 
-import "encoding/binary"
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+)
 
 // headerBytes is how much of each payload is the generator's header: who sent
 // the message, which one of the publisher's it is, and when.
@@ -42,6 +46,69 @@ func header(payload []byte) (publisher uint32, seq uint64, at int64, ok bool) {
 		int64(binary.LittleEndian.Uint64(payload[12:])), true
 }
 
+// The header of a payload of text: a mark that nothing else of an event or a
+// frame holds, and the same fields in hexadecimal.
+const (
+	textMark        = "bn~"
+	textHeaderBytes = len(textMark) + 8 + 16 + 16
+)
+
+const (
+	hexDigits = "0123456789abcdef"
+	alphabet  = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+)
+
+// appendText is appendPayload in plain ASCII without quotes or backslashes, for
+// protocols that carry text; size is at least textHeaderBytes.
+func (x *noise) appendText(b []byte, size int, publisher uint32, seq uint64, at int64) []byte {
+	b = append(b, textMark...)
+	b = appendHex(b, uint64(publisher), 8)
+	b = appendHex(b, seq, 16)
+	b = appendHex(b, uint64(at), 16)
+	n := *x
+	for left := size - textHeaderBytes; left > 0; {
+		n ^= n << 13
+		n ^= n >> 7
+		n ^= n << 17
+		for bits := uint64(n); left > 0 && bits > 0xffff; bits >>= 6 {
+			b = append(b, alphabet[bits&63])
+			left--
+		}
+	}
+	*x = n
+	return b
+}
+
+func appendHex(b []byte, v uint64, digits int) []byte {
+	for i := digits - 1; i >= 0; i-- {
+		b = append(b, hexDigits[v>>(4*i)&15])
+	}
+	return b
+}
+
+// textHeader finds and reads what appendText wrote.
+func textHeader(b []byte) (publisher uint32, seq uint64, at int64, ok bool) {
+	i := bytes.Index(b, []byte(textMark))
+	if i < 0 || len(b)-i < textHeaderBytes {
+		return 0, 0, 0, false
+	}
+	b = b[i+len(textMark):]
+	return uint32(hexNumber(b[:8])), hexNumber(b[8:24]), int64(hexNumber(b[24:40])), true
+}
+
+func hexNumber(b []byte) (v uint64) {
+	for _, c := range b {
+		d := c - '0'
+		if c >= 'a' {
+			d = c - 'a' + 10
+		}
+		v = v<<4 | uint64(d&15)
+	}
+	return v
+}
+
+var errStrange = errors.New("the server sent a message that is not of this load")
+
 // A ledger checks what one receiver gets: of each publisher every message,
 // once, in order.
 type ledger struct {
@@ -78,4 +145,36 @@ func (l *ledger) writeOff(publisher uint32, seq uint64) {
 		l.lost += seq - next
 		l.next[publisher] = seq
 	}
+}
+
+// A shares checks what several receivers get together, of whom each message
+// goes to one: every message, once, in any order.
+type shares struct {
+	seen  [][]uint64 // by publisher, a bit for each sequence
+	got   []uint64   // by publisher
+	all   uint64
+	again uint64 // came more than once
+}
+
+func newShares(publishers int) *shares {
+	return &shares{seen: make([][]uint64, publishers), got: make([]uint64, publishers)}
+}
+
+// note takes a message down. It reports false for one of an unknown publisher.
+func (s *shares) note(publisher uint32, seq uint64) bool {
+	if int(publisher) >= len(s.seen) || seq > 1<<32 {
+		return false
+	}
+	for uint64(len(s.seen[publisher])) <= seq/64 {
+		s.seen[publisher] = append(s.seen[publisher], 0)
+	}
+	word, bit := &s.seen[publisher][seq/64], uint64(1)<<(seq%64)
+	if *word&bit != 0 {
+		s.again++
+		return true
+	}
+	*word |= bit
+	s.got[publisher]++
+	s.all++
+	return true
 }

@@ -78,3 +78,25 @@ func TestWriteOff(t *testing.T) {
 		t.Errorf("lost %d late %d next %v, want 3 0 [5]", l.lost, l.late, l.next)
 	}
 }
+
+func TestTextPayload(t *testing.T) {
+	x := noise(99)
+	for size := textHeaderBytes; size < textHeaderBytes+40; size++ {
+		b := x.appendText(nil, size, 17, 1<<40+3, 987654321)
+		if len(b) != size {
+			t.Fatalf("size %d: %d bytes", size, len(b))
+		}
+		for _, c := range b {
+			if c <= ' ' || c >= 0x7f || c == '"' || c == '\\' {
+				t.Fatalf("size %d: %q is not plain text", size, b)
+			}
+		}
+		publisher, seq, at, ok := textHeader(append([]byte("data: x "), b...))
+		if publisher != 17 || seq != 1<<40+3 || at != 987654321 || !ok {
+			t.Fatalf("size %d: header %d %d %d %v", size, publisher, seq, at, ok)
+		}
+	}
+	if _, _, _, ok := textHeader([]byte("bn~0000")); ok {
+		t.Error("half a header is one")
+	}
+}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"runtime"
 	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
 // A scenario is one thing that is measured.
@@ -93,7 +95,7 @@ func scenarios() []scenario {
 			mqttShape{publishers: 1, qos: 1, level: 4, window: 1 << 30, flight: 256}),
 		pubsubScenario("mqtt-latency", "QoS 1, 1 publisher at 5,000/s, 1 subscriber",
 			[]goal{{reading: "delivered p99", times: 0.5, bound: 2}},
-			mqttShape{publishers: 1, subscribers: 1, qos: 1, level: 5, window: 1 << 30, flight: 4096, rate: 5000}),
+			mqttShape{publishers: 1, subscribers: 1, qos: 1, level: 5, window: 1 << 30, flight: 1024, rate: 5000}),
 		idleScenario(),
 		backlogScenario(),
 		restartScenario(),
@@ -115,11 +117,11 @@ func pubsubScenario(name, about string, goals []goal, shape mqttShape) scenario 
 		} else if err := l.tick(time.Second / time.Duration(shape.rate)); err != nil {
 			return result{}, err
 		}
-		ps, err := shape.connect(l, r.dialer, r.mqtt)
+		t, err := shape.connect(l, r.dialer, r.mqtt)
 		if err != nil {
 			return result{}, err
 		}
-		m, err := drive(ctx, l, ps, r.span, r.pid())
+		m, err := drive(ctx, l, t, r.span, r.pid())
 		if err != nil {
 			return result{}, fmt.Errorf("%s, %s: %w", name, r.name, err)
 		}
@@ -130,10 +132,10 @@ func pubsubScenario(name, about string, goals []goal, shape mqttShape) scenario 
 		}
 		out.throughput(m, n)
 		if shape.rate > 0 {
-			out.latency("delivered", ps.deliver)
-			out.latency("confirmed", ps.confirm)
+			out.latency("delivered", t.deliver)
+			out.latency("confirmed", t.confirm)
 		}
-		out.Faults = ps.verdict().faults(m)
+		out.Faults = t.verdict().faults(m.stalls)
 		return out, nil
 	}}
 }
@@ -146,4 +148,11 @@ func (r *result) throughput(m measured, n uint64) {
 	r.addAside("generator CPU", "µs/msg", each(m.own))
 	r.addAside("other processes", "% of machine", 100*m.others.Seconds()/m.time.Seconds()/float64(runtime.NumCPU()))
 	r.addAside("generator reads", "msg/read", float64(n)/float64(max(m.reads, 1)))
+}
+
+// latency adds percentiles of a histogram in microseconds.
+func (r *result) latency(what string, h *hdrhistogram.Histogram) {
+	for _, q := range []float64{50, 99} {
+		r.addLower(fmt.Sprintf("%s p%.0f", what, q), "ms", float64(h.ValueAtQuantile(q))/1000)
+	}
 }

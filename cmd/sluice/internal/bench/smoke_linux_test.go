@@ -3,6 +3,7 @@ package bench
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"math"
 	"os/exec"
 	"path/filepath"
@@ -76,62 +77,71 @@ func TestMosquittoDeliversEverything(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s := &suite{
+		kinds: []kind{k}, runs: 1, size: 40, dir: t.TempDir(), progress: t.Output(),
+		span: span{measure: 100 * time.Millisecond},
+	}
 	for _, qos := range []byte{0, 1, 2} {
 		for _, level := range []byte{4, 5} {
-			s := &suite{
-				kinds: []kind{k}, runs: 1, size: 40, dir: t.TempDir(), progress: t.Output(),
-				span: span{measure: 100 * time.Millisecond},
-				scenarios: []scenario{pubsubScenario("all", "3 to 2", nil,
-					mqttShape{publishers: 3, subscribers: 2, qos: qos, level: level, window: 300, flight: 16})},
-			}
-			o, err := s.run(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			r := o.Sets[0].Results[mosquittoName]
-			if len(r.Faults) > 0 || r.value("messages") < 100 {
-				t.Errorf("QoS %d level %d: %.0f messages/s, wrong: %v", qos, level, r.value("messages"), r.Faults)
-			}
+			s.scenarios = append(s.scenarios, pubsubScenario(fmt.Sprintf("QoS %d level %d", qos, level), "3 to 2", nil,
+				mqttShape{publishers: 3, subscribers: 2, qos: qos, level: level, window: 300, flight: 16}))
+		}
+	}
+	o, err := s.run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, set := range o.Sets {
+		r := set.Results[mosquittoName]
+		if len(r.Faults) > 0 || r.value("messages") < 100 {
+			t.Errorf("%s: %.0f messages/s, wrong: %v", set.Name, r.value("messages"), r.Faults)
 		}
 	}
 }
 
-// Receiving costs no allocation, whatever is received.
-func TestReceivingDoesNotAllocate(t *testing.T) {
+// Sending and receiving cost no allocation, whatever is sent.
+func TestMessagesDoNotAllocate(t *testing.T) {
 	l := &loop{}
-	ps := &pubsub{loop: l, deliver: newHistogram(), confirm: newHistogram()}
+	load := newTraffic(l, 0)
 	for qos := range byte(3) {
-		s := &mqttSubscriber{load: ps, level: 4, ledger: newLedger(1)}
-		s.peer = &peer{proto: s, loop: l, out: make([]byte, 0, 1<<12)}
-		p := &mqttPublisher{load: ps, topic: newMQTTTopic(4, qos, "bench/0/0", 100)}
+		r := &mqttReceiver{load: load, level: 4, ledger: newLedger(1)}
+		in := &peer{proto: r, loop: l, out: make([]byte, 0, 1<<12)}
+		p := &mqttSender{topic: newMQTTTopic(4, qos, "bench/0/0", 100), sender: sender{load: load, size: 100}}
 		p.peer = &peer{proto: p, loop: l, out: make([]byte, 0, 1<<14)}
+		p.encode = p.message
 		if n := testing.AllocsPerRun(100, func() {
-			p.out, s.out = p.out[:0], s.out[:0]
+			p.out, in.out = p.out[:0], in.out[:0]
 			for range 50 {
 				p.append(0)
 			}
-			if taken, err := s.received(s.peer, p.out); taken != len(p.out) || err != nil {
+			if taken, err := r.received(in, p.out); taken != len(p.out) || err != nil {
 				t.Fatalf("took %d of %d bytes, %v", taken, len(p.out), err)
 			}
 		}); n != 0 {
 			t.Errorf("QoS %d: %g allocations for 50 messages sent and received", qos, n)
 		}
-		if s.lost+s.late > 0 {
-			t.Errorf("QoS %d: lost %d, late %d", qos, s.lost, s.late)
+		if r.lost+r.late > 0 {
+			t.Errorf("QoS %d: lost %d, late %d", qos, r.lost, r.late)
 		}
 	}
 }
 
 func TestLossIsReported(t *testing.T) {
-	s := &mqttSubscriber{ledger: newLedger(1)}
-	p := &mqttPublisher{sent: 10}
+	l := newLedger(1)
 	for _, seq := range []uint64{0, 1, 2, 5, 4} {
-		s.note(0, seq)
+		l.note(0, seq)
 	}
-	ps := &pubsub{groups: []pubsubGroup{{publishers: []*mqttPublisher{p}, subscribers: []*mqttSubscriber{s}}}}
-	v := ps.verdict()
-	if got := strings.Join(v.faults(measured{stalls: 1}), "; "); got != "lost 5 of 10 messages; 1 messages repeated or out of order; stood still 1 times for 1s" {
+	load := &traffic{groups: []group{{senders: []*sender{{sent: 10}}, receivers: []*ledger{&l}}}}
+	if got := strings.Join(load.verdict().faults(1), "; "); got != "lost 5 of 10 messages; 1 messages repeated or out of order; stood still 1 times for 1s" {
 		t.Errorf("faults: %s", got)
+	}
+	one := newShares(1)
+	for _, seq := range []uint64{3, 0, 3, 1} {
+		one.note(0, seq)
+	}
+	load = &traffic{groups: []group{{senders: []*sender{{sent: 4}}, one: one}}}
+	if got := strings.Join(load.verdict().faults(0), "; "); got != "lost 1 of 4 messages; 1 messages repeated or out of order" {
+		t.Errorf("faults of shared messages: %s", got)
 	}
 }
 
