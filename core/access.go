@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"net"
+	"strings"
 )
 
 // Credentials are what a peer showed when it connected. A password belongs to
@@ -77,7 +78,7 @@ type AllowAll struct{}
 
 // Authenticate takes the user's name as it was given.
 func (AllowAll) Authenticate(_ context.Context, c Credentials) (*Principal, error) {
-	return &Principal{Name: c.User}, nil
+	return &Principal{Name: strings.Clone(c.User)}, nil
 }
 
 // Authorize allows everything.

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/sluicemq/sluice/core"
 	"github.com/sluicemq/sluice/core/coretest"
@@ -262,6 +263,41 @@ func TestConfirmsInOrder(t *testing.T) {
 			if bad := (i+1)%7 == 0; bad != errors.Is(c.Err, core.ErrInvalidTopic) || bad == (c.Offset > 0) {
 				t.Fatalf("confirm %+v", c)
 			}
+		}
+	})
+}
+
+// What a publisher lends is not kept: here it is written over after each call.
+func TestPublishKeepsNothingOfTheCallers(t *testing.T) {
+	run(t, func(w *world) {
+		a := w.peer("a")
+		var all string
+		for i := range 3 {
+			buf := []byte("$queue/q" + fmt.Sprint(i) + "id" + fmt.Sprint(i) + "payload")
+			lent := func(from, to int) string { return unsafe.String(&buf[from], to-from) }
+			e := core.Envelope{Topic: lent(0, 9), ID: lent(9, 12), Once: lent(9, 12), Key: lent(9, 12), Payload: buf[12:]}
+			if err := a.Publish(context.Background(), &e, 0); err != nil {
+				t.Fatal(err)
+			}
+			k, err := a.Subscribe(context.Background(), core.Subscription{Bindings: []core.Binding{{Filter: core.Filter(lent(9, 12))}}}, a)
+			if err != nil {
+				t.Fatal(err)
+			}
+			k.Grant(plenty)
+			for i := range buf {
+				buf[i] = 'X'
+			}
+			if bs := k.Bindings(); bs[0].Filter != core.Filter(fmt.Sprint("id", i)) {
+				t.Fatalf("bindings %v", bs)
+			}
+		}
+		synctest.Wait()
+		for i := range 3 {
+			a.consume("q" + fmt.Sprint(i)).Grant(plenty)
+			all += fmt.Sprint(a.take())
+		}
+		if all != "[payload][payload][payload]" {
+			t.Fatal(all)
 		}
 	})
 }

@@ -196,7 +196,7 @@ func (k *Consumer) Close() {
 // bind adds a binding that begins at an offset. An ended binding stays until
 // the cursor has read past its end.
 func (c *cursor) bind(b Binding, from Offset, retained bool) error {
-	nb := &bound{Binding: b, from: from}
+	nb := &bound{Binding: b.clone(), from: from}
 	if b.Exchange != "" {
 		if nb.exchange = c.b.exchange(b.Exchange); nb.exchange == nil {
 			return fmt.Errorf("%w: there is no exchange %q", ErrNotFound, b.Exchange)

@@ -99,7 +99,8 @@ type Policy struct {
 // not settled, what is retained.
 type Needs interface {
 	// Of returns a function that says whether the topic's record at an offset
-	// is needed, or nil if none is.
+	// is needed, or nil if none is. It may call the engine's Get and State, so
+	// no lock that these take is held.
 	Of(topic string) func(Offset) bool
 }
 

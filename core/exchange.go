@@ -88,6 +88,7 @@ func (c *Client) DeclareExchange(ctx context.Context, d ExchangeDefinition) erro
 	if err := c.authorize(Manage, ExchangeTopic(d.Name, "")); err != nil {
 		return err
 	}
+	d.Name = strings.Clone(d.Name)
 	b := c.broker
 	b.mu.Lock()
 	if x := b.exchanges[d.Name]; x != nil {

@@ -45,6 +45,14 @@ func (b *bound) filter() Filter {
 	return Filter(ExchangeTopic(b.Exchange, "#"))
 }
 
+// clone returns the binding with strings of its own: those of a caller may only
+// be lent.
+func (b Binding) clone() Binding {
+	b.Filter = Filter(strings.Clone(string(b.Filter)))
+	b.Exchange, b.Key = strings.Clone(b.Exchange), strings.Clone(b.Key)
+	return b
+}
+
 func (b *Binding) same(o *Binding) bool {
 	return b.Filter == o.Filter && b.Exchange == o.Exchange && b.Key == o.Key
 }

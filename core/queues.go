@@ -43,6 +43,7 @@ func (b *Broker) makeQueue(d QueueDefinition, from Offset, done func(error)) (q 
 	if len(b.queues) >= b.limits.Queues {
 		return nil, false, fmt.Errorf("%w: there are %d queues", ErrLimit, len(b.queues))
 	}
+	d.Name = strings.Clone(d.Name) // a publisher's is only lent
 	q = &queue{name: d.Name, settings: d.Settings, idle: time.Now()}
 	q.init(b, q)
 	q.next = from
@@ -51,7 +52,7 @@ func (b *Broker) makeQueue(d QueueDefinition, from Offset, done func(error)) (q 
 		bs = append(bs, &bound{Binding: Binding{Filter: Filter(QueueTopic(d.Name))}, from: min(from, b.dispatcher.end())})
 	}
 	for _, bd := range d.Bindings {
-		nb := &bound{Binding: bd, from: from}
+		nb := &bound{Binding: bd.clone(), from: from}
 		if bd.Exchange != "" {
 			if nb.exchange = b.exchanges[bd.Exchange]; nb.exchange == nil {
 				return nil, false, fmt.Errorf("%w: there is no exchange %q", ErrNotFound, bd.Exchange)

@@ -149,17 +149,21 @@ func (g *Engine) State(prefix, from string) iter.Seq2[string, []byte] {
 // kept, up to the first record that is.
 func (g *Engine) Reclaim(_ context.Context, r core.Retention) (core.Reclaimed, error) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
+	records := slices.Clone(g.records)
+	g.mu.Unlock()
+	// Needs may ask the engine.
+	gone := make(map[core.Offset]bool)
 	var got core.Reclaimed
-	kept := g.records[:0:0]
-	for _, rec := range g.records {
-		if g.keeps(r, rec) {
-			kept = append(kept, rec)
-			continue
+	for _, rec := range records {
+		if !keeps(r, rec) {
+			gone[rec.Offset] = true
+			got.Records++
+			got.Bytes += int64(len(rec.Body))
 		}
-		got.Records++
-		got.Bytes += int64(len(rec.Body))
 	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	kept := slices.DeleteFunc(slices.Clone(g.records), func(rec core.Record) bool { return gone[rec.Offset] })
 	g.records = kept
 	if g.first = g.end; len(kept) > 0 {
 		g.first = kept[0].Offset
@@ -168,7 +172,7 @@ func (g *Engine) Reclaim(_ context.Context, r core.Retention) (core.Reclaimed, e
 	return got, nil
 }
 
-func (g *Engine) keeps(r core.Retention, rec core.Record) bool {
+func keeps(r core.Retention, rec core.Record) bool {
 	for _, p := range r.Policies {
 		if slices.ContainsFunc(p.Filters, func(f core.Filter) bool { return f.Match(rec.Topic) }) {
 			if p.Age > 0 && r.Now.UnixMilli()-rec.Time > p.Age.Milliseconds() {

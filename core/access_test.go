@@ -1,0 +1,280 @@
+package core_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/sluicemq/sluice/core"
+)
+
+// rules allows what is listed as "user action resource".
+type rules struct {
+	mu      sync.Mutex
+	allowed map[string]bool
+	version uint64
+}
+
+func (r *rules) Authenticate(_ context.Context, c core.Credentials) (*core.Principal, error) {
+	if c.User == "" {
+		return nil, core.ErrUnauthenticated
+	}
+	return &core.Principal{Name: c.User}, nil
+}
+
+func (r *rules) Authorize(p *core.Principal, a core.Action, resource string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.allowed[p.Name+" "+a.String()+" "+resource] {
+		return nil
+	}
+	return fmt.Errorf("%w to %s %s", core.ErrNotAuthorized, a, resource)
+}
+
+func (r *rules) Version() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.version
+}
+
+func (r *rules) set(lines ...string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.allowed = make(map[string]bool)
+	for _, l := range lines {
+		r.allowed[l] = true
+	}
+	r.version++
+}
+
+func (w *world) login(user string) *peer {
+	w.t.Helper()
+	p := &peer{t: w.t}
+	c, err := w.broker.Connect(context.Background(), core.Credentials{Protocol: "test", Client: user, User: user}, p)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	p.Client = c
+	return p
+}
+
+func TestOneRuleOnEveryWay(t *testing.T) {
+	r := new(rules)
+	r.set("ann publish a/1", "ann publish a/2", "bob subscribe a/#", "bob deliver a/1")
+	runWith(t, core.Options{Authorizer: r}, func(w *world) {
+		ctx := context.Background()
+		if _, err := w.broker.Connect(ctx, core.Credentials{}, nil); !errors.Is(err, core.ErrUnauthenticated) {
+			t.Fatal(err)
+		}
+		ann, bob := w.login("ann"), w.login("bob")
+		k, err := bob.Subscribe(ctx, core.Subscription{Bindings: []core.Binding{{Filter: "a/#"}}}, bob)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.Grant(plenty)
+		for _, topic := range []string{"a/1", "a/2"} {
+			if err := ann.Publish(ctx, &core.Envelope{Topic: topic, Payload: []byte(topic), Retain: true}, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		bob.want("a/1")
+
+		refused := func(what string, err error) {
+			t.Helper()
+			if !errors.Is(err, core.ErrNotAuthorized) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		refused("publish", bob.Publish(ctx, &core.Envelope{Topic: "a/1"}, 0))
+		refused("publish to a queue", bob.Publish(ctx, &core.Envelope{Topic: "$queue/q"}, 0))
+		refused("publish to the broker's topics", ann.Publish(ctx, &core.Envelope{Topic: "$SYS/x"}, 0))
+		_, err = ann.Subscribe(ctx, core.Subscription{Bindings: []core.Binding{{Filter: "a/#"}}}, ann)
+		refused("subscribe", err)
+		_, err = bob.Consume(ctx, core.Consumption{Queue: "q", Create: true}, bob)
+		refused("consume", err)
+		_, err = bob.Lease(ctx, core.LeaseRequest{Consumption: core.Consumption{Queue: "q", Create: true}, Max: 1})
+		refused("lease", err)
+		_, err = ann.Read(ctx, core.ReadRequest{Filters: []core.Filter{"a/1"}, From: core.Earliest})
+		refused("read", err)
+		refused("declare", bob.DeclareQueue(ctx, core.QueueDefinition{Name: "q"}))
+		refused("declare an exchange", bob.DeclareExchange(ctx, core.ExchangeDefinition{Name: "e", Kind: core.Fanout}))
+		refused("bind", k.Bind(ctx, core.Binding{Filter: "b"}, core.BindOptions{}))
+		s := core.DefaultGroupSettings()
+		_, err = ann.Consume(ctx, core.Consumption{Queue: core.GroupQueue("g", "a/#"), Create: true, Settings: &s, Bindings: []core.Binding{{Filter: "a/#"}}}, ann)
+		refused("group", err)
+
+		// Replay and retained values obey the rule of delivery too.
+		replay := w.login("bob")
+		kr, err := replay.Subscribe(ctx, core.Subscription{Bindings: []core.Binding{{Filter: "a/#"}}, From: core.Earliest, Retained: true}, replay)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kr.Grant(plenty)
+		for _, d := range replay.deliveries() {
+			if d.Topic != "a/1" {
+				t.Errorf("bob was given %s", d.Topic)
+			}
+		}
+		page, err := bob.Read(ctx, core.ReadRequest{Filters: []core.Filter{"a/#"}, From: core.Earliest})
+		if err != nil || len(page.Messages) != 1 {
+			t.Errorf("%d messages read: %v", len(page.Messages), err)
+		}
+		for v, err := range bob.Retained(ctx, "a/#") {
+			if err != nil || v.Topic != "a/1" {
+				t.Errorf("retained %v: %v", v, err)
+			}
+		}
+
+		// A right that is withdrawn is withdrawn from who already listens.
+		r.set("ann publish a/1", "bob subscribe a/#")
+		if err := ann.Publish(ctx, &core.Envelope{Topic: "a/1"}, 0); err != nil {
+			t.Fatal(err)
+		}
+		bob.want()
+	})
+}
+
+func TestSessionsAreNotNamedLikeQueues(t *testing.T) {
+	run(t, func(w *world) {
+		a := w.peer("a")
+		ctx := context.Background()
+		for _, q := range []string{core.SessionQueue("s"), core.GroupQueue("g", "x"), "$other"} {
+			_, err := a.Consume(ctx, core.Consumption{Queue: q, Create: true}, a)
+			if !errors.Is(err, core.ErrInvalidTopic) {
+				t.Errorf("consume %q: %v", q, err)
+			}
+			if err := a.Publish(ctx, &core.Envelope{Topic: core.QueueTopic(q)}, 0); !errors.Is(err, core.ErrInvalidTopic) {
+				t.Errorf("publish to %q: %v", q, err)
+			}
+			if err := a.DeclareQueue(ctx, core.QueueDefinition{Name: q}); !errors.Is(err, core.ErrInvalidTopic) {
+				t.Errorf("declare %q: %v", q, err)
+			}
+		}
+		for _, f := range []string{"$queue/q", "$delayed/#", "$inbox/+", "$SYS/#", "$exchange/e/k"} {
+			_, err := a.Subscribe(ctx, core.Subscription{Bindings: []core.Binding{{Filter: core.Filter(f)}}}, a)
+			if err == nil {
+				t.Errorf("subscribed to %q", f)
+			}
+		}
+	})
+}
+
+func session(t *testing.T, p *peer, settings core.QueueSettings) *core.Consumer {
+	t.Helper()
+	settings.Kind, settings.Lease, settings.MaxAttempts, settings.DeadLetter = core.KindSession, core.Unlimited, core.Unlimited, core.NoDeadLetter
+	k, err := p.Consume(context.Background(), core.Consumption{Queue: core.SessionQueue("s"), Create: true, Settings: &settings, Exclusive: true}, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func TestSessionTakeoverAndOfflineMessages(t *testing.T) {
+	run(t, func(w *world) {
+		ctx := context.Background()
+		a, pub := w.peer("a"), w.peer("pub")
+		k := session(t, a, core.QueueSettings{})
+		bind := func(f string, tag uint64) {
+			t.Helper()
+			if err := k.Bind(ctx, core.Binding{Filter: core.Filter(f), Tag: tag, Settlement: core.SettleGuaranteed}, core.BindOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		bind("x/#", 1)
+		bind("x/1", 2)
+		k.Grant(plenty)
+		pub.publish("x/1", "one")
+		got := a.deliveries()
+		if len(got) != 1 || fmt.Sprint(got[0].Tags) != "[1 2]" || got[0].Settled {
+			t.Fatalf("%+v", got)
+		}
+		b := w.peer("b")
+		kb := session(t, b, core.QueueSettings{})
+		synctest.Wait()
+		if len(a.notices) != 1 || a.notices[0].Kind != core.NoticeRevoked {
+			t.Fatalf("notices %+v", a.notices)
+		}
+		if err := k.Settle(got[0].Offset, core.Accepted, core.SettleOptions{}); !errors.Is(err, core.ErrNotHeld) {
+			t.Fatalf("the revoked one settled: %v", err)
+		}
+		kb.Close()
+		pub.publish("x/2", "two")
+		pub.publish("y", "no")
+		w.restart()
+		pub = w.peer("pub")
+		pub.publish("x/3", "three")
+		c := w.peer("c")
+		kc := session(t, c, core.QueueSettings{})
+		kc.Grant(plenty)
+		got = c.deliveries()
+		var all []string
+		for _, d := range got {
+			all = append(all, fmt.Sprintf("%s/%d", d.Payload, d.Attempt))
+		}
+		if s := strings.Join(all, " "); s != "one/2 two/1 three/1" {
+			t.Fatal(s)
+		}
+
+		// What a filter has led here stays when the filter goes.
+		kc.Close()
+		pub.publish("x/4", "four")
+		d := w.peer("d")
+		kd := session(t, d, core.QueueSettings{})
+		if err := kd.Unbind(ctx, core.Binding{Filter: "x/#"}); err != nil {
+			t.Fatal(err)
+		}
+		pub.publish("x/5", "five")
+		kd.Grant(plenty)
+		if got := d.take(); strings.Join(got, " ") != "one two three four" {
+			t.Fatal(got)
+		}
+	})
+}
+
+func TestDeletedQueueTellsItsConsumers(t *testing.T) {
+	run(t, func(w *world) {
+		a := w.peer("a")
+		a.consume("q").Grant(plenty)
+		a.publish("$queue/q", "1")
+		a.want("1")
+		if err := a.DeleteQueue(context.Background(), "q"); err != nil {
+			t.Fatal(err)
+		}
+		if len(a.notices) != 1 || a.notices[0].Kind != core.NoticeDeleted {
+			t.Fatalf("%+v", a.notices)
+		}
+		w.restart()
+		b := w.peer("b")
+		if _, err := b.Queue("q"); !errors.Is(err, core.ErrNotFound) {
+			t.Fatal(err)
+		}
+		b.consume("q").Grant(plenty)
+		b.want()
+	})
+}
+
+func TestBrowseTakesNothing(t *testing.T) {
+	run(t, func(w *world) {
+		a := w.peer("a")
+		a.publish("$queue/q", "1", "2", "3")
+		k := a.consume("q")
+		k.Grant(core.Credit{Messages: 1, Bytes: 1000})
+		a.want("1")
+		for range 2 {
+			page, err := a.Browse(context.Background(), "q", core.ReadRequest{})
+			if err != nil || len(page.Messages) != 3 || page.Messages[0].Attempt != 1 || page.Messages[1].Attempt != 0 {
+				t.Fatalf("%+v %v", page, err)
+			}
+		}
+		info, err := a.Queue("q")
+		if err != nil || info.Held != 1 || info.Lag != 2 || info.Consumers != 1 {
+			t.Fatalf("%+v %v", info, err)
+		}
+		k.Grant(plenty)
+		a.want("2", "3")
+	})
+}
