@@ -1,0 +1,215 @@
+package clienttest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A broker is one sluice process with its data directory. It can be stopped or
+// killed and started again at the same addresses.
+type broker struct {
+	MQTT, STOMP, HTTP string // host:port
+
+	t      testing.TB
+	dir    string
+	config string // path, or empty
+	cmd    *exec.Cmd
+	ended  chan error
+	log    logBuffer
+}
+
+// A logBuffer is a bounded buffer of what a process wrote.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.buf.Len() < 256<<10 {
+		l.buf.Write(p)
+	}
+	return len(p), nil
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+// startBroker starts a broker on free ports with an empty data directory and
+// stops it when the test ends. A configuration may be given as YAML.
+func startBroker(t testing.TB, config ...string) *broker {
+	t.Helper()
+	b := &broker{t: t, dir: t.TempDir(), MQTT: freeAddress(t), STOMP: freeAddress(t), HTTP: freeAddress(t)}
+	for _, c := range config {
+		b.config = filepath.Join(t.TempDir(), "sluice.yaml")
+		if err := os.WriteFile(b.config, []byte(c), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		if b.cmd != nil {
+			b.kill()
+		}
+		if t.Failed() {
+			t.Logf("the broker wrote:\n%s", b.log.String())
+		}
+	})
+	b.start()
+	return b
+}
+
+// freeAddress is a loopback address that nothing listens on.
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// start starts the process and waits until every door answers.
+func (b *broker) start() {
+	b.t.Helper()
+	path, err := binary()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	args := []string{"serve", "--data", b.dir, "--mqtt", b.MQTT, "--stomp", b.STOMP, "--http", b.HTTP}
+	if b.config != "" {
+		args = append(args, "--config", b.config)
+	}
+	b.cmd = exec.Command(path, args...)
+	b.cmd.Stdout, b.cmd.Stderr = &b.log, &b.log
+	b.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := b.cmd.Start(); err != nil {
+		b.t.Fatal(err)
+	}
+	cmd, ended := b.cmd, make(chan error, 1)
+	b.ended = ended
+	go func() { ended <- cmd.Wait() }()
+
+	deadline := time.Now().Add(20 * time.Second)
+	for _, address := range []string{b.MQTT, b.STOMP, b.HTTP} {
+		for {
+			c, err := net.Dial("tcp", address)
+			if err == nil {
+				c.Close()
+				break
+			}
+			select {
+			case err := <-ended:
+				b.cmd = nil
+				b.t.Fatalf("sluice serve ended: %v\n%s", err, b.log.String())
+			case <-time.After(10 * time.Millisecond):
+			}
+			if time.Now().After(deadline) {
+				b.t.Fatalf("nothing listens on %s\n%s", address, b.log.String())
+			}
+		}
+	}
+}
+
+// stop ends the broker with SIGTERM and wants it to end cleanly.
+func (b *broker) stop() {
+	b.t.Helper()
+	if err := b.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		b.t.Fatal(err)
+	}
+	select {
+	case err := <-b.ended:
+		if err != nil {
+			b.t.Errorf("after SIGTERM the broker ended with: %v\n%s", err, b.log.String())
+		}
+	case <-time.After(30 * time.Second):
+		b.cmd.Process.Signal(syscall.SIGQUIT)
+		<-b.ended
+		b.t.Errorf("the broker did not end within 30s of SIGTERM\n%s", b.log.String())
+	}
+	b.cmd = nil
+}
+
+// kill ends the broker with SIGKILL.
+func (b *broker) kill() {
+	b.cmd.Process.Kill()
+	<-b.ended
+	b.cmd = nil
+}
+
+// restarts are the two ways in which a broker ends before it is started again.
+var restarts = []struct {
+	name string
+	end  func(*broker)
+}{
+	{"SIGTERM", (*broker).stop},
+	{"SIGKILL", (*broker).kill},
+}
+
+// hostPort is an address as the drivers take it.
+func hostPort(address string) (host string, port int) {
+	host, p, err := net.SplitHostPort(address)
+	if err != nil {
+		panic(err)
+	}
+	port, err = strconv.Atoi(p)
+	if err != nil {
+		panic(err)
+	}
+	return host, port
+}
+
+// eventually polls until ok reports nil, for what has no event to wait for.
+func eventually(t testing.TB, within time.Duration, ok func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	for {
+		err := ok()
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("not within %v: %v", within, err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// request is a plain HTTP request, for what a test asks beside its clients.
+func (b *broker) request(method, path string) (status int, body string, err error) {
+	req, err := http.NewRequest(method, "http://"+b.HTTP+path, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, "", err
+	}
+	defer res.Body.Close()
+	var buf bytes.Buffer
+	if _, err := buf.ReadFrom(res.Body); err != nil {
+		return 0, "", err
+	}
+	if res.StatusCode >= 400 {
+		err = errors.New(fmt.Sprint(res.Status, ": ", buf.String()))
+	}
+	return res.StatusCode, buf.String(), err
+}
