@@ -303,9 +303,13 @@ func (c *conn) late() error {
 
 // linger reads on for a moment after an ERROR, so that closing with unread
 // input does not tear the frame away from its reader (STOMP 1.2 "Connection
-// Lingering").
+// Lingering"). A connection that can be closed one way is, and the client gets
+// longer to close the other.
 func (c *conn) linger() {
-	const patience = 500 * time.Millisecond
+	patience := 100 * time.Millisecond
+	if half, ok := c.nc.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		patience = time.Second
+	}
 	c.nc.SetReadDeadline(time.Now().Add(patience))
 	var discard [1 << 10]byte
 	for read := 0; read < 1<<20; {

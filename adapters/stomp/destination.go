@@ -64,7 +64,7 @@ func parseDestination(s, session string) (destination, error) {
 	}
 	if d.kind == toQueue {
 		queue, _ := core.QueueOf(d.topic)
-		return d, core.CheckQueueName(queue)
+		return d, checkQueue(queue)
 	}
 	return d, core.CheckTopic(d.topic)
 }
@@ -79,7 +79,7 @@ func parseSource(s, session string) (destination, error) {
 	switch d.kind {
 	case toQueue:
 		queue, _ := core.QueueOf(d.topic)
-		err = core.CheckQueueName(queue)
+		err = checkQueue(queue)
 	case toExchange:
 		exchange, _, _ := core.ExchangeOf(d.topic)
 		err = core.CheckExchangeName(exchange)
@@ -92,6 +92,14 @@ func parseSource(s, session string) (destination, error) {
 		_, err = core.ParseFilter(d.topic)
 	}
 	return d, err
+}
+
+// checkQueue says what is wrong with the name of a queue.
+func checkQueue(name string) error {
+	if name == "" {
+		return fmt.Errorf("%w: the name of the queue is empty", core.ErrInvalidTopic)
+	}
+	return core.CheckQueueName(name)
 }
 
 func parseAddress(s, session string, filter bool) (destination, error) {

@@ -345,7 +345,7 @@ func (a *queueArguments) read(h *core.Header) error {
 		}
 	case argumentDeadKey:
 		a.settings.DeadLetter = strings.Clone(h.Value)
-		err = core.CheckQueueName(h.Value)
+		err = checkQueue(h.Value)
 	case argumentOverflow:
 		switch h.Value {
 		case "drop-head":

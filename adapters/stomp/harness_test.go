@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -93,7 +92,9 @@ func startIn(t *testing.T, dir string, options ...func(*adapters.Limits, *core.O
 }
 
 // refused is how often something was refused for a reason.
-func (g *gateway) refused(reason string) int { return g.counter("sluice_refused_total", "reason", reason) }
+func (g *gateway) refused(reason string) int {
+	return g.counter("sluice_refused_total", "reason", reason)
+}
 
 func (g *gateway) counter(name, label, value string) int {
 	g.t.Helper()
@@ -246,8 +247,6 @@ func (p *peer) read() reply {
 	return r
 }
 
-var volatile = regexp.MustCompile(`(?m)^(time|session|publisher):.*$`)
-
 // expect reads a frame that must contain every text.
 func (p *peer) expect(texts ...string) reply {
 	p.t.Helper()
@@ -276,12 +275,4 @@ func (p *peer) expectError(texts ...string) reply {
 	r := p.expect(append([]string{"ERROR\n"}, texts...)...)
 	p.expectEnd()
 	return r
-}
-
-// quiet checks that nothing but what was asked for has been sent: a receipt
-// comes next.
-func (p *peer) quiet() {
-	p.t.Helper()
-	p.send("UNSUBSCRIBE", "id:nobody-has-this", "receipt:quiet")
-	p.expectError("unknown subscription")
 }

@@ -80,6 +80,9 @@ func (r *reader) next() (*clientFrame, error) {
 	if err != nil {
 		return nil, err
 	}
+	if r.preAuth && bodyEnd+1 > r.limits.PreAuthBytes {
+		return nil, r.frameTooLarge()
+	}
 	if err := r.decodeHeaders(crlf); err != nil {
 		return nil, err
 	}
@@ -143,8 +146,6 @@ func (r *reader) readHeader() (length int, crlf bool, err error) {
 			r.frame.Command = command
 		case len(text) == 0:
 			return next, crlf, nil
-		case next > r.limits.StompHeadersBytes:
-			return 0, false, r.headersTooLong()
 		default:
 			if len(r.spans) == r.limits.StompHeaders {
 				return 0, false, refuse("headers_too_many", "too many headers",
@@ -161,11 +162,13 @@ func (r *reader) readHeader() (length int, crlf bool, err error) {
 	}
 }
 
-// readLine returns where the line that begins at at ends, both from r.start.
+// readLine returns where the line that begins at at ends, both from r.start. It
+// looks at no more bytes than the line may have, so that what it says does not
+// depend on how many have come.
 func (r *reader) readLine(at, limit, line int) (end int, err error) {
-	from := at
-	for {
-		have := r.buf[r.start+from : r.end]
+	most := max(min(limit, r.limits.StompHeadersBytes-at-1), 0)
+	for from := at; ; {
+		have := r.buf[r.start+from : min(r.end, r.start+at+most+1)]
 		i := bytes.IndexByte(have, '\n')
 		if i >= 0 {
 			have = have[:i]
@@ -173,20 +176,19 @@ func (r *reader) readLine(at, limit, line int) (end int, err error) {
 		if bytes.IndexByte(have, 0) >= 0 {
 			return 0, r.unterminated(line)
 		}
-		switch n := from - at + len(have); {
-		case n <= limit:
-		case line == 0:
-			return 0, unknownCommand(r.buf[r.start+at : r.start+at+limit])
-		default:
-			return 0, refuse("header_too_long", "header too long",
-				fmt.Sprintf("A header may have %d bytes. Put long data in the body.", limit))
-		}
 		if i >= 0 {
 			return from + i, nil
 		}
 		from += len(have)
-		if from > r.limits.StompHeadersBytes {
+		switch {
+		case from <= at+most:
+		case line == 0:
+			return 0, unknownCommand(r.buf[r.start+at : r.start+from])
+		case most < limit:
 			return 0, r.headersTooLong()
+		default:
+			return 0, refuse("header_too_long", "header too long",
+				fmt.Sprintf("A header may have %d bytes. Put long data in the body.", limit))
 		}
 		if err := r.more(1); err != nil {
 			return 0, err
@@ -322,10 +324,14 @@ func (r *reader) decodeHeaders(crlf bool) error {
 // more waits for more of a frame, of which need bytes are known to be missing.
 func (r *reader) more(need int) error {
 	if r.preAuth && r.end-r.start+need > r.limits.PreAuthBytes {
-		return refuse("frame_too_large", "frame too large",
-			fmt.Sprintf("Before CONNECTED a frame may have %d bytes.", r.limits.PreAuthBytes))
+		return r.frameTooLarge()
 	}
 	return midFrame(r.fill())
+}
+
+func (r *reader) frameTooLarge() error {
+	return refuse("frame_too_large", "frame too large",
+		fmt.Sprintf("Before CONNECTED a frame may have %d bytes.", r.limits.PreAuthBytes))
 }
 
 // midFrame is what an end of the stream is within a frame.

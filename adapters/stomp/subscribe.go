@@ -123,7 +123,7 @@ func (w *subscribing) readOptions(f *clientFrame) error {
 			}
 		case "x-queue-name":
 			w.queue = strings.Clone(h.Value)
-			err = core.CheckQueueName(w.queue)
+			err = checkQueue(w.queue)
 		case "activemq.exclusive":
 			if w.arguments.settings.SingleActive, err = parseBool(h); w.arguments.settings.SingleActive {
 				w.arguments.name(h.Name)
