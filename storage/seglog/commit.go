@@ -138,7 +138,7 @@ func (l *Log) publish(s *segment, p *pending, pos int64, base core.Offset) {
 	s.mu.Lock()
 	for buf := p.buf; len(buf) > 0; {
 		h := decodeFrameHeader(buf)
-		s.span.add(&h, pos, h.end())
+		s.span.add(&h, pos)
 		pos += h.size()
 		buf = buf[h.size():]
 	}

@@ -21,7 +21,7 @@ const (
 	// frameTarget is how many bytes of records a frame takes before another
 	// one begins. It is what must be read and unpacked to get at one record,
 	// so it is small; whole segments are read many frames at a time.
-	frameTarget = 8 << 10
+	frameTarget = 4 << 10
 	// packRecords is how many records a batch must have to be packed.
 	packRecords = 16
 	// maxPacked bounds what a frame that is packed may unpack to.
@@ -45,15 +45,17 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 type frameHeader struct {
 	generation uint64
 	commit     uint64
-	synced     uint64 // the newest commit that was durable when this one was written
-	base       core.Offset
-	time       int64
-	count      uint32
-	stored     uint32 // length of the body as it stands in the file
-	raw        uint32 // length of the body unpacked
-	prefix     uint32 // length of what precedes the records in the body
-	bodyCRC    uint32
-	flags      uint32
+	// synced is the newest commit that was durable when this one was written;
+	// in a sparse frame the offset behind its last record.
+	synced  uint64
+	base    core.Offset
+	time    int64
+	count   uint32
+	stored  uint32 // length of the body as it stands in the file
+	raw     uint32 // length of the body unpacked
+	prefix  uint32 // length of what precedes the records in the body
+	bodyCRC uint32
+	flags   uint32
 }
 
 // size is the frame's length in the file.
@@ -61,8 +63,13 @@ func (h *frameHeader) size() int64 {
 	return align(frameHeaderSize + int64(h.stored))
 }
 
-// end is the offset behind the frame's last record, where it is not sparse.
-func (h *frameHeader) end() core.Offset { return h.base + core.Offset(h.count) }
+// end is the offset behind the frame's last record.
+func (h *frameHeader) end() core.Offset {
+	if h.flags&flagSparse != 0 {
+		return core.Offset(h.synced)
+	}
+	return h.base + core.Offset(h.count)
+}
 
 // hasChanges says whether the prefix holds changes to the state.
 func (h *frameHeader) hasChanges() bool {
@@ -101,7 +108,7 @@ func parseFrameHeader(src []byte, generation uint64) (h frameHeader, ok bool) {
 	}
 	h = decodeFrameHeader(src)
 	records := uint64(h.raw) - uint64(h.prefix)
-	if h.flags&^flagsKnown != 0 || h.prefix > h.raw || uint64(h.count)*core.RecordHeaderSize > records ||
+	if h.flags&^flagsKnown != 0 || h.prefix > h.raw || h.end() < h.base+core.Offset(h.count) || uint64(h.count)*core.RecordHeaderSize > records ||
 		h.flags&flagPacked == 0 && h.stored != h.raw || h.flags&flagPacked != 0 && (h.stored > h.raw || h.raw > maxPacked) {
 		return frameHeader{}, false
 	}

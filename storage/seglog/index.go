@@ -18,14 +18,14 @@ import (
 
 // The index of a sealed segment is a file of its own: what the segment holds in
 // sum, its block table and gaps, its topics in order, and for each topic its
-// postings: the ordinals of its records, delta-coded. docs/disk-format.md
+// postings: the offsets of its records, delta-coded. docs/disk-format.md
 // describes the bytes. It says nothing that the segment's frames do not, and
 // where it is missing or bad it is built again.
 const (
 	indexMagic      = "SluiceIx"
 	indexVersion    = 1
 	indexHeaderSize = 136
-	indexBlockSize  = 32
+	indexBlockSize  = 24
 	indexGapSize    = 24
 	indexTopicSize  = 32
 )
@@ -38,6 +38,8 @@ type index struct {
 
 	blocks, topics, names, posts []byte // sections of data
 	gaps                         []gap
+	first                        core.Offset // what postings count from
+	records                      uint32
 	bodyCRC                      uint32
 
 	check   sync.Once
@@ -99,6 +101,7 @@ func (x *index) parse(generation uint64) (sum span, err error) {
 		lastTime:   int64(le.Uint64(b[88:])),
 		records:    le.Uint32(b[96:]),
 	}
+	x.first, x.records = sum.first, sum.records
 	rest := b[indexHeaderSize:]
 	ok := true
 	section := func(n uint64) []byte {
@@ -148,16 +151,10 @@ func (x *index) block(i int) block {
 	b := x.blocks[i*indexBlockSize : (i+1)*indexBlockSize]
 	le := binary.LittleEndian
 	return block{
-		base:    core.Offset(le.Uint64(b)),
-		time:    int64(le.Uint64(b[8:])),
-		pos:     int64(le.Uint64(b[16:])),
-		ordinal: le.Uint32(b[24:]),
+		base: core.Offset(le.Uint64(b)),
+		time: int64(le.Uint64(b[8:])),
+		pos:  int64(le.Uint64(b[16:])),
 	}
-}
-
-// blockOf is the block that holds a record, counted from the segment's first.
-func (x *index) blockOf(ordinal uint32) int {
-	return max(sort.Search(x.numBlocks(), func(i int) bool { return x.block(i).ordinal > ordinal })-1, 0)
 }
 
 func (x *index) numTopics() int { return len(x.topics) / indexTopicSize }
@@ -182,14 +179,14 @@ func (x *index) topic(i int) topicEntry {
 	}
 }
 
-// ordinals appends the ordinals of a topic's records to dst.
-func (x *index) ordinals(dst []uint32, t topicEntry) []uint32 {
+// offsets appends the offsets of a topic's records to dst.
+func (x *index) offsets(dst []core.Offset, t topicEntry) []core.Offset {
 	posts := x.posts[t.posts:]
-	var last uint32
+	last := x.first
 	for range t.count {
 		d, n := binary.Uvarint(posts)
 		posts = posts[n:]
-		last += uint32(d)
+		last += core.Offset(d)
 		dst = append(dst, last)
 	}
 	return dst

@@ -111,6 +111,7 @@ type indexBuilder struct {
 	others map[string]uint32 // topics whose hash another one had first
 	topics []topicSum
 	of     []uint32 // the topic of each record
+	at     []core.Offset
 }
 
 type topicSum struct {
@@ -146,8 +147,8 @@ func (b *indexBuilder) scan() error {
 			break
 		}
 		h := &f.header
-		if h.base < b.span.next && h.flags&flagSparse == 0 {
-			continue
+		if h.base < b.span.next {
+			continue // the rest of a write that failed and was done again
 		}
 		body, err := h.unpack(f.stored, func(n int) []byte {
 			room = slices.Grow(room[:0], n)[:n]
@@ -162,7 +163,8 @@ func (b *indexBuilder) scan() error {
 		if h.flags&flagOpened == 0 {
 			b.hole(h.base)
 		}
-		b.span.add(h, f.pos, b.records(h, body))
+		b.records(h, body)
+		b.span.add(h, f.pos)
 	}
 	b.hole(was.next)
 	b.span.size, b.span.next = was.size, was.next
@@ -184,27 +186,25 @@ func (b *indexBuilder) hole(to core.Offset) {
 	b.span.gaps = slices.Insert(b.span.gaps, i, gap{From: from, To: to, Lost: !b.segment.rewritten})
 }
 
-// records takes the records of a frame and returns the offset behind them.
-func (b *indexBuilder) records(h *frameHeader, body []byte) core.Offset {
+// records takes the records of a frame.
+func (b *indexBuilder) records(h *frameHeader, body []byte) {
 	at := newPlaces(h, body)
 	rest := body[h.prefix:]
-	next := h.base
 	for range h.count {
 		offset, _ := at.next()
 		if h.flags&flagSparse != 0 {
 			b.hole(offset)
 			b.span.next = offset + 1
 		}
-		next = offset + 1
 		size := recordSize(rest)
 		name := rest[core.RecordHeaderSize:][:binary.LittleEndian.Uint16(rest[12:])]
 		id := b.topic(binary.LittleEndian.Uint64(rest[4:]), name)
 		b.topics[id].bytes += uint64(size)
 		b.topics[id].count++
 		b.of = append(b.of, id)
+		b.at = append(b.at, offset)
 		rest = rest[size:]
 	}
-	return next
 }
 
 // topic is the number of a topic.
@@ -243,9 +243,9 @@ func (b *indexBuilder) encode() []byte {
 		starts[id] = n
 		n += b.topics[id].count
 	}
-	ordinals := make([]uint32, len(b.of))
-	for ordinal, id := range b.of {
-		ordinals[starts[id]] = uint32(ordinal)
+	offsets := make([]core.Offset, len(b.of))
+	for i, id := range b.of {
+		offsets[starts[id]] = b.at[i]
 		starts[id]++
 	}
 
@@ -257,7 +257,6 @@ func (b *indexBuilder) encode() []byte {
 		out = le.AppendUint64(out, uint64(k.base))
 		out = le.AppendUint64(out, uint64(k.time))
 		out = le.AppendUint64(out, uint64(k.pos))
-		out = le.AppendUint64(out, uint64(k.ordinal))
 	}
 	for _, g := range b.span.gaps {
 		out = le.AppendUint64(out, uint64(g.From))
@@ -268,7 +267,7 @@ func (b *indexBuilder) encode() []byte {
 		}
 		out = le.AppendUint64(out, lost)
 	}
-	rest := ordinals
+	rest := offsets
 	for _, id := range order {
 		t := &b.topics[id]
 		out = le.AppendUint64(out, uint64(names.Len()))
@@ -277,7 +276,7 @@ func (b *indexBuilder) encode() []byte {
 		out = le.AppendUint32(out, t.count)
 		out = le.AppendUint32(out, uint32(len(t.name)))
 		names.WriteString(t.name)
-		last := uint32(0)
+		last := b.span.first
 		for _, o := range rest[:t.count] {
 			posts.Write(number[:binary.PutUvarint(number[:], uint64(o-last))])
 			last = o

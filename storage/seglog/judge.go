@@ -143,7 +143,7 @@ func (j *judge) accept(c candidate) {
 			c.segment.span.opened, c.segment.span.after = c.opening.end, h.synced
 		}
 	}
-	c.segment.span.add(h, c.pos, h.end())
+	c.segment.span.add(h, c.pos)
 }
 
 // finish ends the log: of what is still waiting it takes the commits that are

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sort"
 
 	"github.com/sluicemq/sluice/core"
 )
@@ -17,11 +16,11 @@ const denseShare = 8
 // A selection is what filters match in one segment, kept by a scratch from one
 // read to the next.
 type selection struct {
-	filters  *core.FilterSet
-	index    *index
-	dense    bool
-	topics   []int32
-	ordinals []uint32
+	filters *core.FilterSet
+	index   *index
+	dense   bool
+	topics  []int32
+	offsets []core.Offset
 
 	// The block looked at last.
 	segment  *segment
@@ -38,22 +37,19 @@ func (c *selection) choose(x *index, filters *core.FilterSet) bool {
 	}
 	c.index, c.filters = x, filters
 	c.topics = x.matching(c.topics[:0], filters)
-	total, records := uint64(0), uint64(0)
+	total := uint64(0)
 	for _, i := range c.topics {
 		total += uint64(x.topic(int(i)).count)
 	}
-	if n := x.numBlocks(); n > 0 {
-		records = uint64(x.block(n-1).ordinal) + 1
-	}
-	c.ordinals = c.ordinals[:0]
-	if c.dense = total*denseShare > records && total > 64; c.dense {
+	c.offsets = c.offsets[:0]
+	if c.dense = total*denseShare > uint64(x.records); c.dense {
 		return false
 	}
 	for _, i := range c.topics {
-		c.ordinals = x.ordinals(c.ordinals, x.topic(int(i)))
+		c.offsets = x.offsets(c.offsets, x.topic(int(i)))
 	}
 	if len(c.topics) > 1 {
-		slices.Sort(c.ordinals)
+		slices.Sort(c.offsets)
 	}
 	return true
 }
@@ -66,26 +62,24 @@ func (l *Log) pick(ctx context.Context, r *reader, s *segment, v view, from, end
 	defer func() { r.filters = filters }()
 
 	start := from
-	least := v.block(v.blockAt(from)).ordinal
-	i := sort.Search(len(c.ordinals), func(i int) bool { return c.ordinals[i] >= least })
+	i, _ := slices.BinarySearch(c.offsets, from)
 	var f pickedFrame
-	for ; i < len(c.ordinals) && from < end && !r.full; i++ {
-		ordinal := c.ordinals[i]
-		if ordinal >= f.end {
+	for ; i < len(c.offsets) && c.offsets[i] < end; i++ {
+		at := c.offsets[i]
+		if at >= f.end {
 			if err := ctx.Err(); err != nil {
 				return from, err
 			}
-			err := l.findPicked(c, &f, s, &v, ordinal)
+			err := l.findPicked(c, &f, s, &v, at)
 			if errors.Is(err, core.ErrCorrupt) {
-				// Everything that the damage may have taken is gone, whether
-				// the filters match it or not.
-				to := min(max(f.to, from), end)
-				if to > from && !covered(v.gapsIn(from, to), from, to) {
-					lost := max(f.base, from)
+				// All that the damage may have taken is gone, whether the
+				// filters match it or not.
+				lost, to := max(f.next, start), min(f.end, end)
+				if !covered(v.gapsIn(lost, to), lost, to) {
 					r.buf.Gaps = append(r.buf.Gaps, core.Gap{From: lost, To: to, Lost: true})
 					l.reportDamage(s, f.pos, lost, to, err)
 				}
-				for i+1 < len(c.ordinals) && c.ordinals[i+1] < f.end {
+				for i+1 < len(c.offsets) && c.offsets[i+1] < f.end {
 					i++
 				}
 				continue
@@ -94,24 +88,20 @@ func (l *Log) pick(ctx context.Context, r *reader, s *segment, v view, from, end
 				return from, fmt.Errorf("%w: reading %s: %w", core.ErrStorage, s.name, err)
 			}
 		}
-		offset, time, rec := f.seek(ordinal)
-		if offset < from {
-			continue
-		}
-		if offset >= end {
-			break
-		}
+		time, rec := f.seek(at)
 		size := len(rec)
 		if n := len(r.buf.Records); n > 0 && (n >= r.maxRecords || size > r.bytes) {
 			r.full = true
-			from = offset
+			from = at
 			break
 		}
 		own := r.scratch.room(size)
 		copy(own, rec)
-		r.take(own, size, offset, time)
-		from = offset + 1
-		r.settle()
+		r.take(own, size, at, time)
+		if r.settle(); r.full {
+			from = at + 1
+			break
+		}
 	}
 	if !r.full {
 		from = end
@@ -120,40 +110,37 @@ func (l *Log) pick(ctx context.Context, r *reader, s *segment, v view, from, end
 	return from, nil
 }
 
-// A pickedFrame is the frame that a chosen record stands in.
+// A pickedFrame is the frame that a chosen record stands in; where it cannot be
+// read, what is lost with it.
 type pickedFrame struct {
-	next, end uint32 // the ordinals of the record that rest begins with, and behind its last
+	pos       int64
+	next, end core.Offset // where rest begins, and where the frame ends
 	places    places
 	rest      []byte
-
-	// Where it cannot be read: the range that is lost with it.
-	pos      int64
-	base, to core.Offset
 }
 
-// seek returns the record with an ordinal at or behind the last one.
-func (f *pickedFrame) seek(ordinal uint32) (core.Offset, int64, []byte) {
+// seek returns the time and the bytes of the record at an offset, which is
+// there, at or behind the last one.
+func (f *pickedFrame) seek(at core.Offset) (int64, []byte) {
 	for {
 		offset, time := f.places.next()
 		size := recordSize(f.rest)
 		rec := f.rest[:size]
 		f.rest = f.rest[size:]
-		f.next++
-		if f.next > ordinal {
-			return offset, time, rec
+		if offset >= at {
+			return time, rec
 		}
 	}
 }
 
-// findPicked finds the frame that holds the record with an ordinal. Where the
-// error wraps core.ErrCorrupt, f says what is lost.
-func (l *Log) findPicked(c *selection, f *pickedFrame, s *segment, v *view, ordinal uint32) error {
-	i := v.index.blockOf(ordinal)
-	k := v.block(i)
-	end := v.blockEnd(i)
-	f.pos, f.base, f.to, f.next, f.end = k.pos, k.base, v.next, k.ordinal, v.records
+// findPicked finds the frame that holds the record at an offset. Where the error
+// wraps core.ErrCorrupt, f says what is lost.
+func (l *Log) findPicked(c *selection, f *pickedFrame, s *segment, v *view, at core.Offset) error {
+	i := v.blockAt(at)
+	k, end := v.block(i), v.blockEnd(i)
+	f.pos, f.next, f.end = k.pos, k.base, v.next
 	if i+1 < v.numBlocks() {
-		f.to, f.end = v.block(i+1).base, v.block(i+1).ordinal
+		f.end = v.block(i + 1).base
 	}
 	if c.segment != s || c.block != i || int64(len(c.data)) != end-k.pos {
 		c.segment = nil
@@ -170,20 +157,14 @@ func (l *Log) findPicked(c *selection, f *pickedFrame, s *segment, v *view, ordi
 		if !ok || h.size() > int64(len(data)) {
 			return fmt.Errorf("%w: no frame at byte %d", core.ErrCorrupt, f.pos)
 		}
-		if f.next+h.count <= ordinal {
-			f.pos += h.size()
-			f.next += h.count
-			f.base = max(f.base, h.end())
+		if h.end() <= at {
+			f.pos, f.next = f.pos+h.size(), h.end()
 			data = data[h.size():]
 			continue
 		}
-		f.base = h.base
+		f.next, f.end = h.base, h.end()
 		stored := data[frameHeaderSize:][:h.stored]
 		if !h.checkBody(stored) {
-			f.end = f.next + h.count
-			if h.flags&flagSparse == 0 {
-				f.to = h.end()
-			}
 			return fmt.Errorf("%w: the frame at byte %d fails its checksum", core.ErrCorrupt, f.pos)
 		}
 		body, err := h.unpack(stored, func(n int) []byte {
@@ -193,7 +174,6 @@ func (l *Log) findPicked(c *selection, f *pickedFrame, s *segment, v *view, ordi
 		if err == nil && !checkRecords(body[h.prefix:], h.count) {
 			err = fmt.Errorf("%w: the frame at byte %d does not hold %d records", core.ErrCorrupt, f.pos, h.count)
 		}
-		f.end = f.next + h.count
 		if err != nil {
 			return err
 		}

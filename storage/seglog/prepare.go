@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -34,7 +35,7 @@ func (l *Log) createSegment(h segmentHeader) (*segment, error) {
 		return nil, err
 	}
 	if f == nil {
-		name = fmt.Sprintf("%s%016x", sparePrefix, h.generation)
+		name = spareName(h.generation)
 		if f, err = l.fs.Create(path.Join(l.dir, name)); err != nil {
 			return nil, err
 		}
@@ -58,18 +59,21 @@ func (l *Log) createSegment(h segmentHeader) (*segment, error) {
 
 // takeSpare opens a spare file; nil if there is none.
 func (l *Log) takeSpare() (vfs.File, string, error) {
-	names, err := l.fs.List(l.dir)
-	if err != nil {
+	names, err := l.spares()
+	if err != nil || len(names) == 0 {
 		return nil, "", err
 	}
-	for _, name := range names {
-		if strings.HasPrefix(name, sparePrefix) {
-			f, err := l.fs.Open(path.Join(l.dir, name))
-			return f, name, err
-		}
-	}
-	return nil, "", nil
+	f, err := l.fs.Open(path.Join(l.dir, names[0]))
+	return f, names[0], err
 }
+
+// spares are the names of the spare files.
+func (l *Log) spares() ([]string, error) {
+	names, err := l.fs.List(l.dir)
+	return slices.DeleteFunc(names, func(n string) bool { return !strings.HasPrefix(n, sparePrefix) }), err
+}
+
+func spareName(generation uint64) string { return fmt.Sprintf("%s%016x", sparePrefix, generation) }
 
 // A prepared segment is the next one, made ready in the background.
 type prepared struct {

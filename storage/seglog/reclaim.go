@@ -2,15 +2,290 @@ package seglog
 
 import (
 	"context"
+	"errors"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/sluicemq/sluice/core"
 )
 
-func (r *recovery) scanRewritten(s *segment, size int64) error { return nil }
-func (l *Log) reportDamage(s *segment, pos int64, from, to core.Offset, err error) {
-	l.log.Error("log is damaged", "file", s.name, "byte", pos, "from", from, "to", to, "err", err)
+const (
+	// rewriteShare is the share of a segment's bytes, one in that many, that
+	// must be dead before the rest is copied.
+	rewriteShare = 2
+	// smallShare of a segment's full size is small, and so many small
+	// neighbours are put together.
+	smallShare = 8
+	smallRun   = 4
+)
+
+// Reclaim implements core.Engine. A segment that nothing is kept of is freed
+// whole; of one that little is kept of, that is copied and the rest freed. What
+// is decided per topic comes from the segments' indexes: only what must be asked
+// of needs is looked at one by one. The active segment is left alone, and so is
+// any that has no index yet.
+func (l *Log) Reclaim(ctx context.Context, r core.Retention) (done core.Reclaimed, err error) {
+	l.reclaim.Lock()
+	defer l.reclaim.Unlock()
+	defer faults(faults(true))
+	defer guard(&err)
+	plans, err := l.plan(ctx, &r)
+	if err != nil || len(plans) == 0 {
+		done.First, _ = l.Bounds()
+		return done, err
+	}
+	// The state must not need what goes, and where the log goes on must not
+	// be told by it alone.
+	if err := l.Sync(ctx); err != nil {
+		return done, err
+	}
+	if err := l.state.sync(); err != nil {
+		return done, err
+	}
+	for _, p := range plans {
+		if err := ctx.Err(); err != nil {
+			return done, err
+		}
+		var replacement *segment
+		if p.kept > 0 {
+			if replacement, err = l.rewrite(ctx, p); err != nil {
+				return done, err
+			}
+		}
+		for _, s := range p.segments {
+			v := s.view()
+			done.Records += int64(v.records)
+			done.Bytes += v.size
+		}
+		if replacement != nil {
+			v := replacement.view()
+			done.Records -= int64(v.records)
+			done.Bytes -= v.size
+		}
+		if err := l.replace(p.segments, replacement); err != nil {
+			return done, err
+		}
+	}
+	l.setFirst()
+	done.First, _ = l.Bounds()
+	return done, nil
 }
-func (l *Log) Reclaim(ctx context.Context, r core.Retention) (core.Reclaimed, error) {
-	first, _ := l.Bounds()
-	return core.Reclaimed{First: first}, nil
+
+// A plan is what is to become of one segment, or of several that stand side by
+// side: they are freed, what is kept being copied to one segment in their place.
+type plan struct {
+	segments []*segment
+	keeps    []keeper
+	kept     uint64 // bytes
+}
+
+// A keeper says which of a segment's records are kept.
+type keeper struct {
+	all bool
+	// topics has those that are not kept whole: which of their records are,
+	// nil for none.
+	topics map[string]func(core.Offset) bool
+}
+
+// keeps says whether a record is kept.
+func (k *keeper) keeps(topic string, at core.Offset) bool {
+	if k.all {
+		return true
+	}
+	needed, some := k.topics[topic]
+	return !some || needed != nil && needed(at)
+}
+
+// plan decides what is to become of the segments.
+func (l *Log) plan(ctx context.Context, r *core.Retention) ([]plan, error) {
+	segments := l.segmentsNow()
+	sealed := segments[:len(segments)-1]
+	if active := segments[len(segments)-1]; active.view().size == segmentHeaderSize && len(sealed) > 0 {
+		// Nothing in the active one says yet where the log goes on.
+		sealed = sealed[:len(sealed)-1]
+	}
+	// What a segment opened with tells how the one before is to be read,
+	// unless that has its index.
+	for i, s := range sealed {
+		if x := s.view().index; x == nil || x.verify() != nil {
+			sealed = sealed[:i]
+			break
+		}
+	}
+	sets := make([]*core.FilterSet, len(r.Policies))
+	for i, p := range r.Policies {
+		sets[i] = core.NewFilterSet(p.Filters...)
+	}
+	newer := make([]int64, len(r.Policies)) // bytes that each policy keeps in newer segments
+	each := make([]plan, len(sealed))
+	for i := len(sealed) - 1; i >= 0; i-- {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		each[i] = l.judgeSegment(sealed[i], r, sets, newer)
+	}
+	return l.group(each), nil
+}
+
+// judgeSegment decides what is kept of one segment.
+func (l *Log) judgeSegment(s *segment, r *core.Retention, sets []*core.FilterSet, newer []int64) plan {
+	v := s.view()
+	x := v.index
+	p := plan{segments: []*segment{s}}
+	n := x.numTopics()
+	policies := make([]int, n)
+	sums := make([]int64, len(sets))
+	for i := range n {
+		t := x.topic(i)
+		policies[i] = slices.IndexFunc(sets, func(f *core.FilterSet) bool { return f.Match(t.name) })
+		if policies[i] >= 0 {
+			sums[policies[i]] += int64(t.bytes)
+		}
+	}
+	over := make([]bool, len(sets))
+	for i, policy := range r.Policies {
+		over[i] = policy.Bytes > 0 && newer[i] >= policy.Bytes ||
+			policy.Age > 0 && time.UnixMilli(v.lastTime).Add(policy.Age).Before(r.Now)
+		newer[i] += sums[i]
+	}
+	keep := keeper{topics: make(map[string]func(core.Offset) bool)}
+	var offsets []core.Offset
+	for i := range n {
+		t := x.topic(i)
+		if policies[i] < 0 || !over[policies[i]] {
+			p.kept += t.bytes
+			continue
+		}
+		var needed func(core.Offset) bool
+		if r.Needs != nil {
+			needed = r.Needs.Of(t.name)
+		}
+		if needed != nil {
+			offsets = x.offsets(offsets[:0], t)
+			count := uint64(0)
+			for _, at := range offsets {
+				if needed(at) {
+					count++
+				}
+			}
+			p.kept += t.bytes * count / uint64(t.count)
+			if count == 0 {
+				needed = nil
+			}
+		}
+		keep.topics[strings.Clone(t.name)] = needed
+	}
+	keep.all = len(keep.topics) == 0
+	p.keeps = []keeper{keep}
+	return p
+}
+
+// group puts the plans of neighbours together and leaves out those that are not
+// worth it.
+func (l *Log) group(each []plan) []plan {
+	var plans []plan
+	for i := 0; i < len(each); {
+		p := each[i]
+		if p.kept == 0 {
+			plans = append(plans, p)
+			i++
+			continue
+		}
+		worth := l.worth(&p)
+		j := i + 1
+		if worth || l.small(&p) {
+			for ; j < len(each) && each[j].kept > 0 && (l.worth(&each[j]) || l.small(&each[j])) && int64(p.kept+each[j].kept) <= l.o.SegmentBytes/2; j++ {
+				worth = worth || l.worth(&each[j])
+				p.segments = append(p.segments, each[j].segments...)
+				p.keeps = append(p.keeps, each[j].keeps...)
+				p.kept += each[j].kept
+			}
+		}
+		if worth || j-i >= smallRun {
+			plans = append(plans, p)
+		}
+		i = j
+	}
+	return plans
+}
+
+// worth says whether enough of a segment is dead to copy the rest.
+func (l *Log) worth(p *plan) bool {
+	total := uint64(0)
+	x := p.segments[0].view().index
+	for i := range x.numTopics() {
+		total += x.topic(i).bytes
+	}
+	return p.kept <= total/rewriteShare
+}
+
+// small says whether little is kept of a segment.
+func (l *Log) small(p *plan) bool { return int64(p.kept) < l.o.SegmentBytes/smallShare }
+
+// replace takes segments out of the log, in favour of another one that already
+// has the first one's name if there is any, and frees their files once nobody
+// reads them.
+func (l *Log) replace(old []*segment, replacement *segment) error {
+	l.mu.Lock()
+	i := slices.Index(l.segments, old[0])
+	segments := slices.Clone(l.segments[:i])
+	if replacement != nil {
+		segments = append(segments, replacement)
+	}
+	l.segments = append(segments, l.segments[i+len(old):]...)
+	l.mu.Unlock()
+	// What is read from here on sees the new bounds.
+	l.setFirst()
+	for _, s := range old {
+		s.building.Lock()
+		s.mu.Lock()
+		s.removed = true
+		s.mu.Unlock()
+		s.building.Unlock()
+		s.leave()
+	}
+	var err error
+	for i, s := range old {
+		<-s.idle
+		err = errors.Join(err, s.close())
+		if replacement != nil && i == 0 {
+			continue // its name is the replacement's
+		}
+		err = errors.Join(err, l.freeFile(s))
+	}
+	if err == nil {
+		err = l.fs.SyncDir(l.dir)
+	}
+	if replacement != nil && err == nil {
+		err = l.ensureIndex(replacement)
+	}
+	return err
+}
+
+// freeFile keeps a segment's file as a spare one, or removes it.
+func (l *Log) freeFile(s *segment) error {
+	name := path.Join(l.dir, s.name)
+	spares, err := l.spares()
+	if err != nil {
+		return err
+	}
+	info, err := l.fs.Stat(name)
+	if err != nil {
+		return err
+	}
+	if len(spares) < maxSpares && info.Size >= l.o.SegmentBytes/2 && info.Size <= 2*l.o.SegmentBytes {
+		err = l.fs.Rename(name, path.Join(l.dir, spareName(s.generation)))
+	} else {
+		err = l.fs.Remove(name)
+	}
+	if err != nil {
+		return err
+	}
+	if err := l.fs.Remove(path.Join(l.dir, indexName(s.name))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }

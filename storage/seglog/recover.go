@@ -233,7 +233,7 @@ func (l *Log) writeMark(h *frameHeader, prefix []byte) error {
 		return err
 	}
 	s.mu.Lock()
-	s.span.add(h, pos, h.base)
+	s.span.add(h, pos)
 	s.mu.Unlock()
 	return nil
 }

@@ -93,10 +93,9 @@ func (e errVersion) Error() string {
 // A block is an entry of a segment's block table: one or more frames that stand
 // one behind the other.
 type block struct {
-	base    core.Offset // of its first record, or of the next one if it has none
-	time    int64       // of its first frame
-	pos     int64       // of its first frame in the file
-	ordinal uint32      // how many records the segment has before it
+	base core.Offset // of its first record, or of the next one if it has none
+	time int64       // of its first frame
+	pos  int64       // of its first frame in the file
 }
 
 // A gap is a range of offsets within a segment that cannot be read.
@@ -122,9 +121,9 @@ type span struct {
 }
 
 // add takes the frame at pos into the span.
-func (s *span) add(h *frameHeader, pos int64, next core.Offset) {
+func (s *span) add(h *frameHeader, pos int64) {
 	if n := len(s.blocks); n == 0 || pos-s.blocks[n-1].pos >= blockTarget {
-		s.blocks = append(s.blocks, block{base: h.base, time: h.time, pos: pos, ordinal: s.records})
+		s.blocks = append(s.blocks, block{base: h.base, time: h.time, pos: pos})
 	}
 	if s.opened == 0 {
 		s.opened, s.after = h.base, h.commit-1
@@ -134,7 +133,7 @@ func (s *span) add(h *frameHeader, pos int64, next core.Offset) {
 	}
 	s.lastTime = max(s.lastTime, h.time)
 	s.records += h.count
-	s.next = next
+	s.next = h.end()
 	s.size = pos + h.size()
 	s.lastCommit = h.commit
 	if h.hasChanges() {
@@ -156,6 +155,7 @@ type segment struct {
 	removed bool
 
 	building sync.Mutex // held by the one who builds the index
+	damage   sync.Map   // the places, in bytes, that were reported as damaged
 
 	// users counts the readers that are in the segment, and the log itself as
 	// one. At 0 idle is closed.

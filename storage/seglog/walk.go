@@ -89,6 +89,13 @@ func (l *Log) walk(ctx context.Context, r *reader, s *segment, v view, from, end
 	return from, nil
 }
 
+// reportDamage tells the operator once of each place that is damaged.
+func (l *Log) reportDamage(s *segment, pos int64, from, to core.Offset, err error) {
+	if _, told := s.damage.LoadOrStore(pos, true); !told {
+		l.log.Error("log is damaged, records were lost", "file", s.name, "from", from, "to", to, "err", err)
+	}
+}
+
 // covered says whether gaps that are known hold all of a range.
 func covered(gaps []gap, from, to core.Offset) bool {
 	for _, g := range gaps {
@@ -114,7 +121,7 @@ func (s *scratch) frame(seg *segment, pos, size int64, ahead int, from core.Offs
 	if !ok || h.size() > size-pos {
 		return frameHeader{}, nil, fmt.Errorf("%w: no frame at byte %d", core.ErrCorrupt, pos)
 	}
-	if h.flags&flagSparse == 0 && h.end() <= from {
+	if h.end() <= from {
 		return h, nil, nil
 	}
 	stored, err := s.load(seg, pos+frameHeaderSize, int(h.stored), ahead)
@@ -194,19 +201,9 @@ func (p *places) next() (core.Offset, int64) {
 // offset of what stands there.
 func (l *Log) skipDamage(s *segment, v view, h frameHeader, pos int64) (next int64, to core.Offset) {
 	if h.generation != 0 {
-		next := pos + h.size()
-		if h.flags&flagSparse == 0 {
-			return next, h.end()
-		}
-		pos = next
-	} else {
-		pos += frameAlign
+		return pos + h.size(), h.end()
 	}
-	for pos < v.size {
-		at, found, ok := findFrame(s.file, s.generation, pos, v.size)
-		if !ok {
-			break
-		}
+	if at, found, ok := findFrame(s.file, s.generation, pos+frameAlign, v.size); ok {
 		return at, found.base
 	}
 	return v.size, v.next

@@ -1,0 +1,240 @@
+package seglog
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+
+	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/storage/vfs"
+)
+
+// rewriteChunk is how much of a copy is written at once.
+const rewriteChunk = 1 << 20
+
+// rewrite copies what a plan keeps to a new file that takes the name of the
+// plan's first segment. The others' files are superseded by it from then on, as
+// its header says, but still there.
+func (l *Log) rewrite(ctx context.Context, p plan) (s *segment, err error) {
+	first, last := p.segments[0], p.segments[len(p.segments)-1]
+	name := path.Join(l.dir, first.name)
+	f, err := l.fs.Create(name + temporarySuffix)
+	if err != nil {
+		return nil, err
+	}
+	s = newSegment(segmentHeader{generation: newGeneration(), sequence: first.sequence, through: last.through, rewritten: true}, first.name, f)
+	w := rewriter{file: f, segment: s, buf: s.encode()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close(), l.fs.Remove(name+temporarySuffix))
+			s = nil
+		}
+	}()
+	for i, source := range p.segments {
+		if err := w.copy(ctx, l, source, &p.keeps[i]); err != nil {
+			return nil, fmt.Errorf("copying %s: %w", source.name, err)
+		}
+	}
+	if err := w.finish(last.view()); err != nil {
+		return nil, err
+	}
+	if err := f.Sync(); err != nil {
+		return nil, err
+	}
+	if err := l.fs.Rename(name+temporarySuffix, name); err != nil {
+		return nil, err
+	}
+	return s, l.fs.SyncDir(l.dir)
+}
+
+// A rewriter writes a segment of records that do not follow each other.
+type rewriter struct {
+	file    vfs.File
+	segment *segment
+	packer  packer
+
+	buf []byte // to be written at pos
+	pos int64
+
+	// The frame that is being gathered.
+	header   frameHeader
+	prefix   []byte
+	records  []byte
+	lastTime int64
+}
+
+// copy copies what is kept of a segment.
+func (w *rewriter) copy(ctx context.Context, l *Log, source *segment, keep *keeper) error {
+	v := source.view()
+	for _, g := range v.index.gaps {
+		if g.Lost {
+			w.segment.span.gaps = append(w.segment.span.gaps, g)
+		}
+	}
+	sc := newScanner(source.file, source.generation, segmentHeaderSize, v.size)
+	next := v.opened
+	var room []byte
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		f, ok, err := sc.next()
+		if err != nil {
+			return fmt.Errorf("%w: %w", core.ErrStorage, err)
+		}
+		if !ok {
+			return nil
+		}
+		h := &f.header
+		if h.base < next {
+			continue
+		}
+		next = h.end()
+		body, err := h.unpack(f.stored, func(n int) []byte {
+			room = slices.Grow(room[:0], n)[:n]
+			return room
+		})
+		if err != nil || !checkRecords(body[h.prefix:], h.count) {
+			continue // the index has it as a gap
+		}
+		at := newPlaces(h, body)
+		rest := body[h.prefix:]
+		for range h.count {
+			offset, time := at.next()
+			size := recordSize(rest)
+			r, _, err := core.ParseRecord(rest)
+			if err != nil {
+				return err
+			}
+			if keep.keeps(r.Topic, offset) {
+				if err := w.add(h.commit, offset, time, rest[:size]); err != nil {
+					return err
+				}
+			}
+			rest = rest[size:]
+		}
+	}
+}
+
+// add takes a record that is kept.
+func (w *rewriter) add(commit uint64, offset core.Offset, time int64, record []byte) error {
+	h := &w.header
+	if h.count > 0 && len(w.records)+len(record) > frameTarget {
+		if err := w.flushFrame(); err != nil {
+			return err
+		}
+	}
+	if h.count == 0 {
+		h.base, h.time, w.lastTime = offset, time, time
+		h.synced = uint64(offset)
+	}
+	w.prefix = binary.AppendUvarint(w.prefix, uint64(offset)-h.synced)
+	w.prefix = binary.AppendUvarint(w.prefix, uint64(time-w.lastTime))
+	w.records = append(w.records, record...)
+	w.lastTime = time
+	h.synced, h.commit = uint64(offset), commit
+	h.count++
+	return nil
+}
+
+// flushFrame ends the frame that is being gathered.
+func (w *rewriter) flushFrame() error {
+	h := w.header
+	w.header = frameHeader{}
+	h.synced++ // behind the last record
+	h.flags = flagSparse
+	return w.frame(&h)
+}
+
+// frame writes a frame with the prefix and records gathered.
+func (w *rewriter) frame(h *frameHeader) error {
+	h.generation = w.segment.generation
+	h.prefix = uint32(len(w.prefix))
+	body := append(w.prefix, w.records...)
+	h.raw = uint32(len(body))
+	at := len(w.buf)
+	w.buf = w.packer.appendFrame(w.buf, h, body, h.count >= packRecords)
+	w.prefix, w.records = body[:0], w.records[:0]
+
+	span := &w.segment.span
+	if h.count > 0 {
+		if len(span.blocks) == 0 {
+			span.opened, span.next = h.base, h.base
+		}
+		w.hole(h.base)
+		places := newPlaces(h, body)
+		for range h.count {
+			offset, _ := places.next()
+			w.hole(offset)
+			span.next = offset + 1
+		}
+	}
+	span.add(h, w.pos+int64(at))
+	if len(w.buf) < rewriteChunk {
+		return nil
+	}
+	return w.flush()
+}
+
+// hole notes that the records up to an offset are not kept.
+func (w *rewriter) hole(to core.Offset) {
+	s := &w.segment.span
+	if s.next < to && !covered(s.gaps, s.next, to) {
+		s.gaps = append(s.gaps, gap{From: s.next, To: to})
+	}
+}
+
+// finish ends the segment where the last one that was copied ended.
+func (w *rewriter) finish(last view) error {
+	if w.header.count > 0 {
+		if err := w.flushFrame(); err != nil {
+			return err
+		}
+	}
+	span := &w.segment.span
+	w.hole(last.next)
+	end := frameHeader{commit: last.lastCommit, base: last.next, time: last.lastTime, flags: flagClosed}
+	if err := w.frame(&end); err != nil {
+		return err
+	}
+	span.lastCommit = last.lastCommit
+	slices.SortFunc(span.gaps, func(a, b gap) int { return int(int64(a.From) - int64(b.From)) })
+	return w.flush()
+}
+
+func (w *rewriter) flush() error {
+	if _, err := w.file.WriteAt(w.buf, w.pos); err != nil {
+		return err
+	}
+	w.pos += int64(len(w.buf))
+	w.buf = w.buf[:0]
+	return nil
+}
+
+// scanRewritten reads a copied segment that has no index: all its frames are
+// its own, and what is missing between them is missing on purpose.
+func (r *recovery) scanRewritten(s *segment, size int64) error {
+	sc := newScanner(s.file, s.generation, segmentHeaderSize, size)
+	for {
+		f, ok, err := sc.next()
+		if err != nil {
+			return err
+		}
+		if !ok {
+			break
+		}
+		h := &f.header
+		if h.base < s.span.next {
+			continue
+		}
+		if n := s.span.next; n > 0 && h.base > n {
+			s.span.gaps = append(s.span.gaps, gap{From: n, To: h.base})
+		}
+		s.span.add(h, f.pos)
+	}
+	r.known(s)
+	return nil
+}
