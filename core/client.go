@@ -288,17 +288,18 @@ func (c *Client) Close() {
 	c.closed = true
 }
 
-// confirm hands the gathered confirmations over. The dispatcher calls it.
-func (c *Client) confirm() {
+// confirm hands the gathered confirmations over and returns their slice to be
+// used again. The dispatcher calls it.
+func (c *Client) confirm() (spare []Confirmation) {
 	c.confirming.Lock()
 	defer c.confirming.Unlock()
 	if !c.closed && c.confirmer != nil {
 		c.confirmer.Confirm(c.confirmations)
 	}
-	clear(c.confirmations)
-	if c.confirmations = c.confirmations[:0]; cap(c.confirmations) > keepBatch {
-		c.confirmations = nil
-	}
+	spare = c.confirmations
+	c.confirmations = nil
+	clear(spare)
+	return spare[:0]
 }
 
 func (c *Client) remember(k *Consumer) error {

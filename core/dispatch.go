@@ -30,6 +30,7 @@ type dispatcher struct {
 	deliveries []Delivery
 	spareHits  [][]hit
 	confirmed  []*Client
+	spareConfs [][]Confirmation
 
 	stopped sync.WaitGroup
 }
@@ -163,11 +164,14 @@ func (d *dispatcher) confirm(c *commit) {
 		}
 		if len(e.client.confirmations) == 0 {
 			d.confirmed = append(d.confirmed, e.client)
+			if n := len(d.spareConfs); n > 0 {
+				e.client.confirmations, d.spareConfs = d.spareConfs[n-1], d.spareConfs[:n-1]
+			}
 		}
 		e.client.confirmations = append(e.client.confirmations, conf)
 	}
 	for i, client := range d.confirmed {
-		client.confirm()
+		d.spareConfs = append(d.spareConfs, client.confirm())
 		d.confirmed[i] = nil
 	}
 	d.confirmed = d.confirmed[:0]

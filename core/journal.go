@@ -25,6 +25,7 @@ type journal struct {
 	closed  bool
 	failed  error // why nothing more is durable
 	time    int64 // of the last batch
+	size    int   // what batches lately came to
 
 	wake    chan struct{} // there is something pending
 	written chan error    // the outstanding batch is done
@@ -180,9 +181,9 @@ func (j *journal) take() (c *commit, closed bool) {
 	} else {
 		j.pending = new(commit)
 	}
-	// The next batch will be about as large as this one.
-	if n := len(c.Buf); n > firstBuf {
-		j.pending.Buf = make([]byte, 0, min(n+n/8, j.maxBytes+j.maxBytes/8))
+	// The next batch will be about as large as the last ones were.
+	if j.size = max(len(c.Buf), j.size-j.size/4); j.size > firstBuf {
+		j.pending.Buf = make([]byte, 0, min(j.size+j.size/8, j.maxBytes+j.maxBytes/8))
 	}
 	j.room.Broadcast()
 	j.time = max(j.time, time.Now().UnixMilli())
