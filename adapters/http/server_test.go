@@ -24,7 +24,7 @@ import (
 
 // A door is a server on a broker with a real log, and a client of it.
 type door struct {
-	*testing.T
+	testing.TB
 	server   *http.Server
 	broker   *core.Broker
 	registry *prometheus.Registry
@@ -33,7 +33,7 @@ type door struct {
 }
 
 // open starts a server; change may change its options.
-func open(t *testing.T, change ...func(*http.Options, *core.Options)) *door {
+func open(t testing.TB, change ...func(*http.Options, *core.Options)) *door {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	engine, err := seglog.Open(t.Context(), seglog.Options{Dir: t.TempDir(), Logger: log})
@@ -41,7 +41,7 @@ func open(t *testing.T, change ...func(*http.Options, *core.Options)) *door {
 		t.Fatal(err)
 	}
 	limits := adapters.DefaultLimits()
-	d := &door{T: t, registry: prometheus.NewRegistry()}
+	d := &door{TB: t, registry: prometheus.NewRegistry()}
 	o := http.Options{
 		Limits: limits, Metrics: adapters.NewMetrics(d.registry), Logger: log,
 		Endpoints: []adapters.Endpoint{{Address: "127.0.0.1:0"}},
