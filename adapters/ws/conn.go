@@ -146,10 +146,11 @@ func (c *conn) serve() {
 		c.sendClose(code, "")
 		return nil
 	})
-	c.ws.SetReadLimit(int64(s.Limits.PreAuthBytes))
 	if c.client != nil {
+		c.ws.SetReadLimit(s.messageBytes())
 		c.welcome(nil)
 	} else {
+		c.ws.SetReadLimit(int64(s.Limits.PreAuthBytes))
 		c.SetReadDeadline(time.Now().Add(s.Limits.Handshake))
 	}
 	c.keepAlive(s.Ping, func() { c.sendControl(framePing, "") })

@@ -100,6 +100,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, http.StatusForbidden, "origin", fmt.Sprintf("pages of %.200q may not connect: add it to the allowed origins", r.Header.Get("Origin")))
 		return
 	}
+	s.mu.Lock()
+	closing := s.closing
+	s.mu.Unlock()
+	if closing {
+		w.Header().Set("Retry-After", "1")
+		s.refuse(w, http.StatusServiceUnavailable, codeClosing, "the broker stops")
+		return
+	}
 	sub, err := s.negotiate(r)
 	if err != nil {
 		s.refuse(w, http.StatusBadRequest, "subprotocol", err.Error())

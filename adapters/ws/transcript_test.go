@@ -27,6 +27,9 @@ var update = flag.Bool("update", false, "write what the transcripts' servers say
 //	a< 401 Unauthorized            or the handshake's refusal
 //	a$                             nothing comes to a but the answer to a ping
 //
+// Everything is held against the schema in docs/, and a command that the broker
+// finds malformed must be refused by the schema too.
+//
 // $REPLY in what is sent is the last reply-to that any client received. A file
 // whose name begins with auth has the authorizer below.
 func TestTranscripts(t *testing.T) {
@@ -62,6 +65,8 @@ func playFile(t *testing.T, file string) {
 			o.authorizer = guard{}
 		}
 	})
+	rules := loadSchema(t)
+	sent := make(map[string]string) // the last command of each client
 	clients := make(map[string]*client)
 	refusals := make(map[string]string)
 	reply := ""
@@ -89,7 +94,13 @@ func playFile(t *testing.T, file string) {
 				t.Fatalf("%s:%d: subprotocol %q", file, n+1, got)
 			}
 		case '>':
-			clients[name].send(strings.ReplaceAll(rest, "$REPLY", reply))
+			sent[name] = strings.ReplaceAll(rest, "$REPLY", reply)
+			clients[name].send(sent[name])
+			if n+1 == len(lines) || !strings.Contains(lines[n+1], `"code":"malformed"`) && !strings.Contains(lines[n+1], `"code":"invalid`) {
+				if err := rules.check("command", sent[name]); err != nil {
+					t.Errorf("%s:%d: the schema refuses a good command: %v", file, n+1, err)
+				}
+			}
 		case '<':
 			first := n
 			var want, got []string
@@ -98,6 +109,14 @@ func playFile(t *testing.T, file string) {
 				g := refusals[name]
 				if g == "" {
 					g = clients[name].next()
+				}
+				if strings.HasPrefix(g, "{") {
+					if err := rules.check("answer", g); err != nil {
+						t.Errorf("%s:%d: %s breaks the schema: %v", file, n+1, g, err)
+					}
+				}
+				if strings.Contains(g, `"code":"malformed"`) && rules.check("command", sent[name]) == nil && !strings.Contains(g, " comes twice") {
+					t.Errorf("%s:%d: malformed, but the schema accepts it", file, n+1)
 				}
 				if m := replyTo.FindStringSubmatch(g); m != nil {
 					reply = m[1]
