@@ -155,7 +155,7 @@ func runCommand() *cobra.Command {
 					return fmt.Errorf("%s starts and kills its server: use bench suite %s", sc.name, sc.name)
 				}
 				r := &rig{server: &server{kind: kind{name: sluiceName}, addresses: f.at, external: f.pid}, dialer: &dialer{},
-					span: s, scale: o.Scale, size: f.size, pause: f.pause}
+					span: s, scale: o.Scale, size: f.size, pause: f.pause, settle: 500 * time.Millisecond}
 				measured, err := sc.run(c.Context(), r)
 				if err != nil {
 					return fmt.Errorf("%s: %w", sc.name, err)

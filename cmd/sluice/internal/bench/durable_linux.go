@@ -16,7 +16,7 @@ func idleScenario() scenario {
 		if err := raiseFiles(uint64(n) + 200); err != nil {
 			return out, err
 		}
-		before, err := settledResident(r.pid(), 5*time.Second)
+		before, err := settledResident(r.pid(), r.settle)
 		if err != nil {
 			return out, err
 		}
@@ -46,7 +46,7 @@ func idleScenario() scenario {
 		if err != nil {
 			return out, err
 		}
-		after, err := settledResident(r.pid(), 10*time.Second)
+		after, err := settledResident(r.pid(), r.settle)
 		if err != nil {
 			return out, err
 		}
@@ -77,7 +77,7 @@ func backlogScenario() scenario {
 		if err != nil {
 			return out, err
 		}
-		before, err := settledResident(r.pid(), 5*time.Second)
+		before, err := settledResident(r.pid(), r.settle)
 		if err != nil {
 			return out, err
 		}
@@ -85,7 +85,7 @@ func backlogScenario() scenario {
 		if err != nil {
 			return out, err
 		}
-		after, err := settledResident(r.pid(), 10*time.Second)
+		after, err := settledResident(r.pid(), r.settle)
 		if err != nil {
 			return out, err
 		}

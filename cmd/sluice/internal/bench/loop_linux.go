@@ -49,9 +49,6 @@ type protocol interface {
 	received(p *peer, b []byte) (taken int, err error)
 }
 
-// readBytes is how much the loop takes from a socket at once.
-const readBytes = 256 << 10
-
 func newLoop() (*loop, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {

@@ -6,6 +6,10 @@ import (
 	"errors"
 )
 
+// readBytes is how much the generator takes from a socket at once, and the
+// longest packet, frame or chunk that it reads.
+const readBytes = 256 << 10
+
 // headerBytes is how much of each payload is the generator's header: who sent
 // the message, which one of the publisher's it is, and when.
 const headerBytes = 4 + 8 + 8

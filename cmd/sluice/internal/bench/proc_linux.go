@@ -81,12 +81,12 @@ func residentOf(pid int) (int64, error) {
 }
 
 // settledResident waits until the resident memory stays the same, within a
-// hundredth, for three readings half a second apart, at the most for limit.
-func settledResident(pid int, limit time.Duration) (int64, error) {
+// hundredth, for three readings so far apart, at the most for twenty.
+func settledResident(pid int, apart time.Duration) (int64, error) {
 	last, err := residentOf(pid)
 	calm := 0
-	for end := time.Now().Add(limit); err == nil && calm < 3 && time.Now().Before(end); {
-		time.Sleep(500 * time.Millisecond)
+	for i := 0; err == nil && calm < 3 && i < 20; i++ {
+		time.Sleep(apart)
 		var r int64
 		r, err = residentOf(pid)
 		if d := r - last; d > last/100 || -d > last/100 {

@@ -40,6 +40,8 @@ type rig struct {
 	scale float64
 	size  int // of a payload
 	pause time.Duration
+	// settle is how far apart readings of memory are that must be the same.
+	settle time.Duration
 }
 
 // scaled is n, shortened, at least 100.
@@ -96,48 +98,69 @@ func scenarios() []scenario {
 		pubsubScenario("mqtt-latency", "QoS 1, 1 publisher at 5,000/s, 1 subscriber",
 			[]goal{{reading: "delivered p99", times: 0.5, bound: 2}},
 			mqttShape{publishers: 1, subscribers: 1, qos: 1, level: 5, window: 1 << 30, flight: 1024, rate: 5000}),
+		pubsubScenario("mqtt-fan-out-1000", "QoS 0, 1 publisher, 1,000 subscribers", ahead,
+			mqttShape{publishers: 1, subscribers: 1000, level: 4, window: 64}),
 		idleScenario(),
 		backlogScenario(),
 		restartScenario(),
+		httpScenario("http-publish", "64 kept connections, one request at a time each, one message a request", 64, 0,
+			goal{reading: "messages", bound: 40_000}),
+		httpScenario("http-batch", "8 kept connections, requests of 1,000 lines of JSON", 8, 1000,
+			goal{reading: "messages", bound: 300_000}),
+		streamScenario("sse-fan-out", "1 MQTT publisher, QoS 0, to 1,000 server-sent event streams", 1000, 64, oneSSE),
+		streamScenario("ws-fan-out", "1 MQTT publisher, QoS 0, to 1,000 WebSockets", 1000, 64, oneWS),
+		stompQueueScenario("stomp-queue", "8 senders with 64 receipts in flight, 8 consumers, each message acknowledged", 8, 64, 8, 256, 8192),
 	}
 }
 
 // pubsubScenario measures a shape of MQTT publishers and subscribers.
 func pubsubScenario(name, about string, goals []goal, shape mqttShape) scenario {
 	return scenario{name: name, about: about, goals: goals, mosquitto: true, run: func(ctx context.Context, r *rig) (result, error) {
-		l, err := newLoop()
-		if err != nil {
-			return result{}, err
-		}
-		defer l.close()
 		shape := shape
 		shape.size = r.size
-		if shape.rate == 0 {
-			l.longest = r.pause
-		} else if err := l.tick(time.Second / time.Duration(shape.rate)); err != nil {
-			return result{}, err
-		}
-		t, err := shape.connect(l, r.dialer, r.mqtt)
-		if err != nil {
-			return result{}, err
-		}
-		m, err := drive(ctx, l, t, r.span, r.pid())
-		if err != nil {
-			return result{}, fmt.Errorf("%s, %s: %w", name, r.name, err)
-		}
-		var out result
-		n := m.delivered
-		if shape.subscribers == 0 {
-			n = m.confirmed
-		}
-		out.throughput(m, n)
-		if shape.rate > 0 {
-			out.latency("delivered", t.deliver)
-			out.latency("confirmed", t.confirm)
-		}
-		out.Faults = t.verdict().faults(m.stalls)
-		return out, nil
+		return r.traffic(ctx, name, func(l *loop) (*traffic, error) {
+			if err := raiseFiles(uint64(shape.publishers+shape.subscribers) + 200); err != nil {
+				return nil, err
+			}
+			if shape.rate > 0 {
+				l.longest = 0
+				if err := l.tick(time.Second / time.Duration(shape.rate)); err != nil {
+					return nil, err
+				}
+			}
+			return shape.connect(l, r.dialer, r.mqtt)
+		})
 	}}
+}
+
+// traffic connects a load, drives it, and reads what came of it.
+func (r *rig) traffic(ctx context.Context, name string, connect func(*loop) (*traffic, error)) (result, error) {
+	var out result
+	l, err := newLoop()
+	if err != nil {
+		return out, err
+	}
+	defer l.close()
+	l.longest = r.pause
+	t, err := connect(l)
+	if err != nil {
+		return out, err
+	}
+	m, err := drive(ctx, l, t, r.span, r.pid())
+	if err != nil {
+		return out, err
+	}
+	n := m.delivered
+	if !t.delivers() {
+		n = m.confirmed
+	}
+	out.throughput(m, n)
+	if t.exact {
+		out.latency("delivered", t.deliver)
+		out.latency("confirmed", t.confirm)
+	}
+	out.Faults = t.verdict().faults(m.stalls)
+	return out, nil
 }
 
 // throughput adds how many messages went through, and what each cost.

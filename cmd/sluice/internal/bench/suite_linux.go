@@ -106,7 +106,7 @@ func (s *suite) once(ctx context.Context, sc scenario, k kind) (result, error) {
 		os.RemoveAll(dir)
 		os.Remove(dir + ".log")
 	}()
-	r := &rig{server: srv, dialer: d, span: s.span, scale: s.scale, size: s.size, pause: s.pause}
+	r := &rig{server: srv, dialer: d, span: s.span, scale: s.scale, size: s.size, pause: s.pause, settle: s.settle()}
 	if s.profiles != "" && k.name == sluiceName {
 		done := make(chan error, 1)
 		go func() { done <- s.profile(ctx, sc.name, srv.pprof) }()
@@ -123,6 +123,15 @@ func (s *suite) once(ctx context.Context, sc scenario, k kind) (result, error) {
 		}
 	}
 	return out, err
+}
+
+// settle is how far apart readings of memory are; a run in small needs no
+// exact ones.
+func (s *suite) settle() time.Duration {
+	if s.scale < 1 {
+		return 50 * time.Millisecond
+	}
+	return 500 * time.Millisecond
 }
 
 // profile takes a CPU profile for as long as the measuring lasts, and then one

@@ -86,6 +86,16 @@ func (t *traffic) counts() (delivered, confirmed uint64) {
 	return delivered, confirmed
 }
 
+// delivers says that there are receivers.
+func (t *traffic) delivers() bool {
+	for _, g := range t.groups {
+		if g.one != nil || len(g.receivers) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 func (t *traffic) settled() bool {
 	for i := range t.groups {
 		g := &t.groups[i]
