@@ -163,6 +163,27 @@ func TestSessionsAreNotNamedLikeQueues(t *testing.T) {
 	})
 }
 
+func TestASessionIsItsOwners(t *testing.T) {
+	r := new(rules)
+	runWith(t, core.Options{Authorizer: r}, func(w *world) {
+		ctx := context.Background()
+		ann, bob := w.login("ann"), w.login("bob")
+		session(t, ann, core.QueueSettings{}).Close()
+		s := core.QueueSettings{Kind: core.KindSession}
+		_, err := bob.Consume(ctx, core.Consumption{Queue: core.SessionQueue("s"), Create: true, Settings: &s}, bob)
+		if !errors.Is(err, core.ErrNotAuthorized) {
+			t.Fatalf("bob took ann's session: %v", err)
+		}
+		if err := bob.EndSession(ctx, "s"); !errors.Is(err, core.ErrNotAuthorized) {
+			t.Fatalf("bob ended ann's session: %v", err)
+		}
+		w.restart()
+		if err := w.login("ann").EndSession(ctx, "s"); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 func session(t *testing.T, p *peer, settings core.QueueSettings) *core.Consumer {
 	t.Helper()
 	settings.Kind, settings.Lease, settings.MaxAttempts, settings.DeadLetter = core.KindSession, core.Unlimited, core.Unlimited, core.NoDeadLetter

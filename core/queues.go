@@ -105,6 +105,11 @@ func (c *Client) Consume(ctx context.Context, cn Consumption, recv Receiver) (*C
 	if err := c.mayConsume(cn.Queue, bindings); err != nil {
 		return nil, err
 	}
+	if q != nil {
+		if err := c.mayOwn(q); err != nil {
+			return nil, err
+		}
+	}
 	if q == nil {
 		if !cn.Create {
 			return nil, fmt.Errorf("%w: there is no queue %q", ErrNotFound, cn.Queue)
@@ -112,6 +117,9 @@ func (c *Client) Consume(ctx context.Context, cn Consumption, recv Receiver) (*C
 		d := QueueDefinition{Name: cn.Queue, Bindings: cn.Bindings, From: cn.From}
 		if cn.Settings != nil {
 			d.Settings = *cn.Settings
+		}
+		if kind == KindSession {
+			d.Settings.Owner = c.principal.Name
 		}
 		var err error
 		if q, _, err = c.declare(ctx, d); err != nil {
@@ -213,17 +221,35 @@ func (k *Consumer) UpdateSession(ctx context.Context, s QueueSettings) error {
 		return fmt.Errorf("%w: only a session's settings change", ErrInvalid)
 	}
 	k.queue.mu.Lock()
+	s.Owner = k.queue.settings.Owner
 	k.queue.settings = s
 	k.queue.mu.Unlock()
 	return k.queue.save(ctx)
 }
 
+// mayOwn says why a session is not the client's: whoever knows a client id does
+// not yet have its messages.
+func (c *Client) mayOwn(q *queue) error {
+	if c.broker.open || kindOf(q.name) != KindSession {
+		return nil
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.settings.Owner != c.principal.Name {
+		return fmt.Errorf("%w: the session belongs to another user", ErrNotAuthorized)
+	}
+	return nil
+}
+
 // EndSession deletes the queue of a session, as SessionQueue names it. One that
-// is not there is fine.
+// is not there is fine; another principal's is ErrNotAuthorized.
 func (c *Client) EndSession(ctx context.Context, session string) error {
 	q := c.broker.queue(SessionQueue(session))
 	if q == nil {
 		return nil
+	}
+	if err := c.mayOwn(q); err != nil {
+		return err
 	}
 	return c.broker.deleteQueue(ctx, q)
 }

@@ -44,6 +44,8 @@ type QueueSettings struct {
 	Unpinned bool `json:"unpinned,omitempty"`
 	// Kind says what the queue is to its users.
 	Kind QueueKind `json:"kind,omitempty"`
+	// Owner is the principal that a session belongs to; the core sets it.
+	Owner string `json:"owner,omitempty"`
 	// Meta is the adapter's own, kept with the queue.
 	Meta []byte `json:"meta,omitempty"`
 }
