@@ -30,6 +30,7 @@ func (only) Authorize(_ *core.Principal, a core.Action, resource string) error {
 func (only) Version() uint64 { return 1 }
 
 func TestAccessIsRefused(t *testing.T) {
+	t.Parallel()
 	g := start(t, func(_ *adapters.Limits, o *core.Options) { o.Authorizer = only{user: "ann", password: "x"} })
 	for name, frame := range map[string][]string{
 		"publish":               {"SEND", "destination:/topic/secret"},

@@ -21,6 +21,7 @@ func eachVersion(t *testing.T, test func(t *testing.T, g *gateway, version strin
 
 // STOMP 1.2 "Protocol Negotiation".
 func TestNegotiatesTheHighestCommonVersion(t *testing.T) {
+	t.Parallel()
 	g := start(t)
 	for accept, want := range map[string]string{
 		"accept-version:1.0,1.1,1.2": "1.2", "accept-version:1.1,1.0": "1.1", "accept-version:1.0": "1.0",
@@ -38,6 +39,7 @@ func TestNegotiatesTheHighestCommonVersion(t *testing.T) {
 }
 
 func TestRefusesUnknownVersions(t *testing.T) {
+	t.Parallel()
 	g := start(t)
 	for _, accept := range []string{"2.0", "", "1.3,0.9"} {
 		p := g.dial()
@@ -51,6 +53,7 @@ func TestRefusesUnknownVersions(t *testing.T) {
 
 // The server session must be unique (STOMP 1.2 "CONNECTED").
 func TestSessionsDiffer(t *testing.T) {
+	t.Parallel()
 	g := start(t)
 	seen := make(map[string]bool)
 	for range 5 {
@@ -64,6 +67,7 @@ func TestSessionsDiffer(t *testing.T) {
 }
 
 func TestFramesBeforeConnectAreRefused(t *testing.T) {
+	t.Parallel()
 	g := start(t)
 	for _, command := range []string{"SEND", "SUBSCRIBE", "DISCONNECT", "BEGIN", "ACK"} {
 		p := g.dial()
@@ -73,6 +77,7 @@ func TestFramesBeforeConnectAreRefused(t *testing.T) {
 }
 
 func TestASecondConnectIsRefused(t *testing.T) {
+	t.Parallel()
 	p := start(t).connect("1.2")
 	p.send("CONNECT", "accept-version:1.2", "host:h")
 	p.expectError("already connected")
@@ -80,6 +85,7 @@ func TestASecondConnectIsRefused(t *testing.T) {
 
 // A client may send before CONNECTED has come.
 func TestPipelinedFramesAreObeyed(t *testing.T) {
+	t.Parallel()
 	p := start(t).dial()
 	p.write("CONNECT\naccept-version:1.2\nhost:h\n\n^@\nSUBSCRIBE\nid:0\ndestination:/topic/a\n\n^@SEND\ndestination:/topic/a\nreceipt:1\n\nx^@")
 	p.expect("CONNECTED\n")
@@ -91,6 +97,7 @@ func TestPipelinedFramesAreObeyed(t *testing.T) {
 
 // STOMP 1.2 "Value Encoding": CONNECT and CONNECTED are not escaped.
 func TestLoginIsNotUnescaped(t *testing.T) {
+	t.Parallel()
 	g := start(t, func(_ *adapters.Limits, o *core.Options) { o.Authorizer = only{user: `a\cb`, password: `p\t:x`} })
 	for _, v := range versions {
 		p := g.dial()
@@ -100,6 +107,7 @@ func TestLoginIsNotUnescaped(t *testing.T) {
 }
 
 func TestWrongLoginIsRefused(t *testing.T) {
+	t.Parallel()
 	g := start(t, func(_ *adapters.Limits, o *core.Options) { o.Authorizer = only{user: "ann", password: "secret"} })
 	for _, passcode := range []string{"wrong", "", "secret "} {
 		p := g.dial()
@@ -112,6 +120,7 @@ func TestWrongLoginIsRefused(t *testing.T) {
 }
 
 func TestLoginFailuresAreLimited(t *testing.T) {
+	t.Parallel()
 	g := start(t, func(l *adapters.Limits, o *core.Options) {
 		l.LoginFailuresPerAddress = 3
 		o.Authorizer = only{user: "ann", password: "secret"}
@@ -131,6 +140,7 @@ func TestLoginFailuresAreLimited(t *testing.T) {
 
 // STOMP 1.2 "SEND".
 func TestSendNeedsADestination(t *testing.T) {
+	t.Parallel()
 	eachVersion(t, func(t *testing.T, g *gateway, version string) {
 		p := g.connect(version)
 		p.send("SEND", "receipt:r", " x")
@@ -141,6 +151,7 @@ func TestSendNeedsADestination(t *testing.T) {
 // All headers of SEND arrive in MESSAGE, repeats in order, but for those that
 // the protocol uses (STOMP 1.2 "SEND", "Repeated Header Entries").
 func TestHeadersArriveInOrder(t *testing.T) {
+	t.Parallel()
 	eachVersion(t, func(t *testing.T, g *gateway, version string) {
 		p := g.connect(version)
 		p.send("SUBSCRIBE", "id:0", "destination:/topic/a")
@@ -174,6 +185,7 @@ func TestHeadersArriveInOrder(t *testing.T) {
 
 // STOMP 1.2 "Value Encoding", both ways and between versions.
 func TestEscapesBetweenVersions(t *testing.T) {
+	t.Parallel()
 	g := start(t)
 	to := make(map[string]*peer)
 	for _, v := range versions {
@@ -194,6 +206,7 @@ func TestEscapesBetweenVersions(t *testing.T) {
 
 // STOMP 1.2 "Header content-length": bodies with NUL bytes.
 func TestBinaryBodies(t *testing.T) {
+	t.Parallel()
 	eachVersion(t, func(t *testing.T, g *gateway, version string) {
 		p := g.connect(version)
 		p.send("SUBSCRIBE", "id:0", "destination:/topic/a")
@@ -207,6 +220,7 @@ func TestBinaryBodies(t *testing.T) {
 
 // STOMP 1.2 "SUBSCRIBE id Header": required since 1.1, unique in a connection.
 func TestSubscriptionIDs(t *testing.T) {
+	t.Parallel()
 	eachVersion(t, func(t *testing.T, g *gateway, version string) {
 		p := g.connect(version)
 		p.send("SUBSCRIBE", "destination:/topic/a", "receipt:r")
@@ -232,6 +246,7 @@ func TestSubscriptionIDs(t *testing.T) {
 
 // One MESSAGE for each subscription that matches, with its id.
 func TestSubscriptionsAreTheirOwn(t *testing.T) {
+	t.Parallel()
 	p := start(t).connect("1.2")
 	p.send("SUBSCRIBE", "id:one", "destination:/topic/a")
 	p.send("SUBSCRIBE", "id:two", "destination:/topic/*")
@@ -250,6 +265,7 @@ func TestSubscriptionsAreTheirOwn(t *testing.T) {
 
 // STOMP 1.2 "SUBSCRIBE ack Header": auto is the default.
 func TestAckModes(t *testing.T) {
+	t.Parallel()
 	g := start(t)
 	for _, ack := range []string{"", "auto", "client", "client-individual"} {
 		p := g.connect("1.2")
@@ -334,6 +350,7 @@ func (p *peer) bye() {
 
 // STOMP 1.2 "ACK": client-individual acknowledges one message.
 func TestAckIndividual(t *testing.T) {
+	t.Parallel()
 	for _, v := range []string{"1.1", "1.2"} {
 		t.Run(v, func(t *testing.T) {
 			g := start(t)
@@ -350,6 +367,7 @@ func TestAckIndividual(t *testing.T) {
 
 // STOMP 1.2 "ACK": client is cumulative, in the order of sending.
 func TestAckClientIsCumulative(t *testing.T) {
+	t.Parallel()
 	eachVersion(t, func(t *testing.T, g *gateway, v string) {
 		p, rs := receiveMessages(t, g, v, "/queue/q", "client", 4)
 		p.acks("ACK", v, rs[2])
@@ -362,6 +380,7 @@ func TestAckClientIsCumulative(t *testing.T) {
 
 // STOMP 1.2 "NACK": a message comes again, marked; requeue:false rejects it.
 func TestNack(t *testing.T) {
+	t.Parallel()
 	for _, v := range []string{"1.1", "1.2"} {
 		t.Run(v, func(t *testing.T) {
 			g := start(t)
@@ -384,6 +403,7 @@ func TestNack(t *testing.T) {
 
 // "a second ACK of the same message is told so".
 func TestWrongAcksAreRefused(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		destination, ack string
 		do               func(p *peer, rs []reply)
@@ -413,6 +433,7 @@ func TestWrongAcksAreRefused(t *testing.T) {
 
 // STOMP 1.2 "BEGIN", "COMMIT", "ABORT".
 func TestTransactions(t *testing.T) {
+	t.Parallel()
 	eachVersion(t, func(t *testing.T, g *gateway, v string) {
 		p, rs := receiveMessages(t, g, v, "/queue/in", "client", 3)
 		p.send("BEGIN", "transaction:t")
@@ -439,6 +460,7 @@ func TestTransactions(t *testing.T) {
 
 // What a lost connection's transaction did is not done.
 func TestTransactionEndsWithItsConnection(t *testing.T) {
+	t.Parallel()
 	g := start(t)
 	p := g.connect("1.2")
 	p.send("BEGIN", "transaction:t")
@@ -452,6 +474,7 @@ func TestTransactionEndsWithItsConnection(t *testing.T) {
 
 // After ABORT a message may be acknowledged again.
 func TestAckAfterAbort(t *testing.T) {
+	t.Parallel()
 	g := start(t)
 	p, rs := receiveMessages(t, g, "1.2", "/queue/q", "client", 2)
 	p.send("BEGIN", "transaction:t")
@@ -466,6 +489,7 @@ func TestAckAfterAbort(t *testing.T) {
 }
 
 func TestWrongTransactionsAreRefused(t *testing.T) {
+	t.Parallel()
 	g := start(t)
 	for name, test := range map[string]struct {
 		do   func(p *peer)
@@ -492,6 +516,7 @@ func TestWrongTransactionsAreRefused(t *testing.T) {
 
 // STOMP 1.2 "Header receipt": every client frame but CONNECT may have one.
 func TestEveryFrameHasAReceipt(t *testing.T) {
+	t.Parallel()
 	p, rs := receiveMessages(t, start(t), "1.2", "/queue/q", "client-individual", 2)
 	for i, f := range [][]string{
 		{"SEND", "destination:/topic/x"}, {"SUBSCRIBE", "id:2", "destination:/topic/y"}, {"UNSUBSCRIBE", "id:2"},
@@ -510,6 +535,7 @@ func TestEveryFrameHasAReceipt(t *testing.T) {
 
 // Receipts come in the order of their frames and are not waited for.
 func TestReceiptsArePipelined(t *testing.T) {
+	t.Parallel()
 	p := start(t).connect("1.2")
 	const n = 3000
 	go func() {
@@ -529,6 +555,7 @@ func TestReceiptsArePipelined(t *testing.T) {
 // STOMP 1.2 "ERROR": a frame that is refused names its receipt, after those of
 // the frames before it; then the connection is closed.
 func TestErrorsCloseTheConnection(t *testing.T) {
+	t.Parallel()
 	p := start(t).connect("1.2")
 	p.write("SEND\ndestination:/topic/a\nreceipt:1\n\n^@SEND\nreceipt:2\n\n^@SEND\ndestination:/topic/a\nreceipt:3\n\n^@")
 	p.expect("RECEIPT\nreceipt-id:1\n")
@@ -539,6 +566,7 @@ func TestErrorsCloseTheConnection(t *testing.T) {
 }
 
 func TestMalformedFramesAreRefused(t *testing.T) {
+	t.Parallel()
 	g := start(t)
 	for _, test := range [][2]string{
 		{"SELL\n\n^@", "unknown command"},
@@ -562,6 +590,7 @@ func TestMalformedFramesAreRefused(t *testing.T) {
 
 // DISCONNECT: its receipt is the last frame, after all receipts before it.
 func TestDisconnect(t *testing.T) {
+	t.Parallel()
 	p := start(t).connect("1.2")
 	p.send("SUBSCRIBE", "id:0", "destination:/topic/a")
 	p.write("SEND\ndestination:/queue/q\nreceipt:1\n\nx^@DISCONNECT\nreceipt:2\n\n^@")
@@ -572,6 +601,7 @@ func TestDisconnect(t *testing.T) {
 
 // A client that closes its side still gets the receipts that it waits for.
 func TestHalfClosedConnectionsGetTheirReceipts(t *testing.T) {
+	t.Parallel()
 	p := start(t).connect("1.2")
 	p.write("SEND\ndestination:/queue/q\nreceipt:1\n\nx^@")
 	p.conn.(interface{ CloseWrite() error }).CloseWrite()
@@ -581,6 +611,7 @@ func TestHalfClosedConnectionsGetTheirReceipts(t *testing.T) {
 
 // STOMP 1.2 "Heart-beating".
 func TestHeartBeats(t *testing.T) {
+	t.Parallel()
 	g := start(t)
 	for offer, want := range map[string]string{
 		"heart-beat:0,0": "0,0", "heart-beat:5000,7000": "7000,5000", "heart-beat:0,10": "1000,0", "heart-beat:10,0": "0,1000",
@@ -610,6 +641,7 @@ func TestHeartBeats(t *testing.T) {
 }
 
 func TestMissingHeartBeatsEndTheConnection(t *testing.T) {
+	t.Parallel()
 	g := start(t)
 	silent := g.connect("1.2", "heart-beat:1000,0")
 	alive := g.connect("1.2", "heart-beat:1000,0")
@@ -641,6 +673,7 @@ func TestMissingHeartBeatsEndTheConnection(t *testing.T) {
 
 // The broker says goodbye when it stops.
 func TestShutdown(t *testing.T) {
+	t.Parallel()
 	g := start(t)
 	p := g.connect("1.2")
 	p.send("SEND", "destination:/queue/q", "receipt:1", " x")
