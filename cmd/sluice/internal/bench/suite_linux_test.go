@@ -19,14 +19,13 @@ func TestEveryScenario(t *testing.T) {
 		t.Fatal(err)
 	}
 	program := filepath.Join(t.TempDir(), "sluice")
-	if out, err := exec.Command("go", "build", "-o", program, "github.com/sluicemq/sluice/cmd/sluice").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-buildvcs=false", "-o", program, "github.com/sluicemq/sluice/cmd/sluice").CombinedOutput(); err != nil {
 		t.Fatalf("building sluice: %v\n%s", err, out)
 	}
-	var progress bytes.Buffer
 	s := &suite{
 		kinds: []kind{sluice(program), them}, scenarios: scenarios(), runs: 1,
 		span:  span{warm: 20 * time.Millisecond, measure: 200 * time.Millisecond},
-		scale: 0.001, size: 100, pause: 2 * time.Millisecond, dir: t.TempDir(), progress: &progress,
+		scale: 0.001, size: 100, pause: 2 * time.Millisecond, dir: t.TempDir(), progress: t.Output(),
 	}
 	o, err := s.run(t.Context())
 	if err != nil {
