@@ -19,6 +19,7 @@ type Memory struct {
 	names   map[string]*node
 	durable map[string]*node // the names as they are on the disk
 	pending []naming         // changes to names since then, in order
+	loose   map[string]bool // directories whose names are not kept in order
 	locks   map[string]bool
 	size    int64 // of all files
 	limit   int64 // of size; 0 is none
@@ -53,8 +54,18 @@ func NewMemory() *Memory {
 	return &Memory{
 		names:   map[string]*node{"/": root, ".": root},
 		durable: map[string]*node{"/": root, ".": root},
+		loose:   make(map[string]bool),
 		locks:   make(map[string]bool),
 	}
+}
+
+// Disorder says that the names in a directory may become durable in any order,
+// each for itself. In other directories they do in the order in which they
+// changed, as journaling file systems have it.
+func (m *Memory) Disorder(dir string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.loose[path.Clean(dir)] = true
 }
 
 // The seeds of [Memory.Crash] that stand for the two ends of what can happen.
@@ -70,8 +81,9 @@ const sector = 512
 
 // Crash returns a file system as a power cut at this moment might leave this
 // one, which goes on as if nothing had happened. With other seeds than the two
-// above, of what was not synced some sectors and some names are there, and
-// others not, whatever their order was.
+// above, of what was not synced some sectors are there and others not, whatever
+// their order was, and of the names the first few of each directory's, unless
+// Disorder was called for it.
 func (m *Memory) Crash(seed uint64) *Memory {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -105,18 +117,30 @@ func (m *Memory) Crash(seed uint64) *Memory {
 		left.names[name] = copies[n]
 	}
 	left.durable = maps.Clone(left.names)
+	left.loose = maps.Clone(m.loose)
 	return left
 }
 
 // groups splits the pending namings into runs that must keep their order among
-// themselves: those that touch the same names.
+// themselves: those of a directory, or just those that touch the same names.
 func (m *Memory) groups() [][]naming {
 	of := make(map[string]int)
 	var groups [][]naming
 	for _, n := range m.pending {
-		g, ok := of[n.name]
-		if n.from != "" {
-			if f, has := of[n.from]; has && ok && f != g {
+		keys := []string{n.name}
+		if dir := path.Dir(n.name); !m.loose[dir] {
+			keys = []string{dir + "/"}
+		} else if n.from != "" {
+			keys = append(keys, n.from)
+		}
+		g := -1
+		for _, key := range keys {
+			f, has := of[key]
+			switch {
+			case !has || f == g:
+			case g < 0:
+				g = f
+			default:
 				groups[g] = append(groups[g], groups[f]...)
 				groups[f] = nil
 				for name, k := range of {
@@ -124,18 +148,15 @@ func (m *Memory) groups() [][]naming {
 						of[name] = g
 					}
 				}
-			} else if has {
-				g, ok = f, true
 			}
 		}
-		if !ok {
+		if g < 0 {
 			g = len(groups)
 			groups = append(groups, nil)
 		}
 		groups[g] = append(groups[g], n)
-		of[n.name] = g
-		if n.from != "" {
-			of[n.from] = g
+		for _, key := range keys {
+			of[key] = g
 		}
 	}
 	return groups
