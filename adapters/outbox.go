@@ -22,8 +22,7 @@ type Outbox struct {
 
 	mu      sync.Mutex // guards what follows
 	room    sync.Cond  // signalled when buf has become shorter, or closed
-	buf     []byte     // what waits
-	spare   []byte     // what the writer has done with
+	buf     *buffer    // what waits; nil while nothing does
 	grants  []grant    // for what waits
 	done    []grant    // the writer's
 	writing bool       // a writer is running
@@ -37,8 +36,63 @@ type grant struct {
 	credit   core.Credit
 }
 
-// keepBytes is how large an idle outbox's buffer may stay.
-const keepBytes = 4 << 10
+// A buffer is what an outbox writes. Outboxes borrow theirs, so that an idle
+// connection holds none and a busy one does not grow a new one with each burst.
+type buffer struct{ bytes []byte }
+
+// bufferClasses are the sizes of buffers: each burst begins with the smallest,
+// and goes over to a larger one when that is full.
+var bufferClasses = [...]int{4 << 10, 64 << 10, 1280 << 10}
+
+var buffers [len(bufferClasses)]sync.Pool
+
+// borrow returns a buffer with room for n bytes, as far as there are such.
+func borrow(n int) *buffer {
+	class := 0
+	for class < len(bufferClasses)-1 && bufferClasses[class] < n {
+		class++
+	}
+	if b, ok := buffers[class].Get().(*buffer); ok {
+		return b
+	}
+	return &buffer{make([]byte, 0, bufferClasses[class])}
+}
+
+func (b *buffer) giveBack() {
+	for class := len(bufferClasses) - 1; class >= 0; class-- {
+		if cap(b.bytes) < bufferClasses[class] {
+			continue
+		}
+		if cap(b.bytes) <= 2*bufferClasses[class] {
+			b.bytes = b.bytes[:0]
+			buffers[class].Put(b)
+		}
+		return
+	}
+}
+
+// reserve makes room for n bytes more, which will mostly do; the mutex is held.
+func (o *Outbox) reserve(n int) {
+	switch b := o.buf; {
+	case b == nil:
+		o.buf = borrow(n)
+	case cap(b.bytes)-len(b.bytes) < n && len(b.bytes)+n <= bufferClasses[len(bufferClasses)-1]:
+		o.buf = borrow(max(len(b.bytes)+n, cap(b.bytes)+1))
+		o.buf.bytes = append(o.buf.bytes, b.bytes...)
+		b.giveBack()
+	}
+}
+
+// keepGrants is how many grants an idle outbox keeps room for.
+const keepGrants = 8
+
+// waiting is how many bytes wait; the mutex is held.
+func (o *Outbox) waiting() int {
+	if o.buf == nil {
+		return 0
+	}
+	return len(o.buf.bytes)
+}
 
 // NewOutbox makes the outbox of a connection. At limit bytes Wait blocks; a
 // write that makes no progress for stall closes the connection.
@@ -64,7 +118,8 @@ func (o *Outbox) AppendFor(k *core.Consumer, credit core.Credit, encode func(buf
 	if o.closing || o.err != nil {
 		return false
 	}
-	o.buf = encode(o.buf)
+	o.reserve(credit.Bytes + 256)
+	o.buf.bytes = encode(o.buf.bytes)
 	if k != nil && credit != (core.Credit{}) {
 		if n := len(o.grants); n > 0 && o.grants[n-1].consumer == k {
 			o.grants[n-1].credit.Messages += credit.Messages
@@ -73,7 +128,7 @@ func (o *Outbox) AppendFor(k *core.Consumer, credit core.Credit, encode func(buf
 			o.grants = append(o.grants, grant{k, credit})
 		}
 	}
-	if !o.writing && (len(o.buf) > 0 || len(o.grants) > 0) {
+	if !o.writing {
 		o.writing = true
 		o.writers.Add(1)
 		go o.write()
@@ -85,13 +140,14 @@ func (o *Outbox) AppendFor(k *core.Consumer, credit core.Credit, encode func(buf
 func (o *Outbox) write() {
 	defer o.writers.Done()
 	o.mu.Lock()
-	for (len(o.buf) > 0 || len(o.grants) > 0) && o.err == nil {
+	for o.buf != nil && o.err == nil {
 		buf, grants := o.buf, o.grants
-		o.buf, o.spare = o.spare[:0], nil
+		o.buf = nil
 		o.grants, o.done = o.done[:0], nil
 		o.mu.Unlock()
 
-		err := o.writeAll(buf)
+		err := o.writeAll(buf.bytes)
+		buf.giveBack()
 		if err == nil {
 			for _, g := range grants {
 				g.consumer.Grant(g.credit)
@@ -100,18 +156,15 @@ func (o *Outbox) write() {
 		clear(grants)
 
 		o.mu.Lock()
-		if cap(buf) <= o.limit {
-			o.spare = buf[:0]
-		}
 		o.done = grants[:0]
 		o.err = err
 		o.room.Broadcast()
 	}
-	if cap(o.spare) > keepBytes {
-		o.spare = nil
+	if cap(o.done) > keepGrants {
+		o.done = nil
 	}
-	if cap(o.buf) > keepBytes && len(o.buf) == 0 {
-		o.buf = nil
+	if cap(o.grants) > keepGrants && len(o.grants) == 0 {
+		o.grants = nil
 	}
 	o.writing = false
 	failed := o.err != nil
@@ -145,7 +198,7 @@ func (o *Outbox) writeAll(buf []byte) error {
 func (o *Outbox) Wait() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for len(o.buf) > o.limit && o.err == nil && !o.closing {
+	for o.waiting() > o.limit && o.err == nil && !o.closing {
 		o.room.Wait()
 	}
 	return o.err
@@ -155,7 +208,7 @@ func (o *Outbox) Wait() error {
 func (o *Outbox) WaitContext(ctx context.Context) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.buf) <= o.limit || o.err != nil || o.closing {
+	if o.waiting() <= o.limit || o.err != nil || o.closing {
 		return o.err
 	}
 	stop := context.AfterFunc(ctx, func() {
@@ -164,7 +217,7 @@ func (o *Outbox) WaitContext(ctx context.Context) error {
 		o.room.Broadcast()
 	})
 	defer stop()
-	for len(o.buf) > o.limit && o.err == nil && !o.closing && ctx.Err() == nil {
+	for o.waiting() > o.limit && o.err == nil && !o.closing && ctx.Err() == nil {
 		o.room.Wait()
 	}
 	if o.err != nil {

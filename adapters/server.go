@@ -160,8 +160,9 @@ func Listen(ctx context.Context, e Endpoint, limits Limits, gate *Gate) (net.Lis
 type Gate struct {
 	limits Limits
 
-	mu    sync.Mutex // guards addrs
+	mu    sync.Mutex // guards what follows
 	addrs map[netip.Addr]*gateEntry
+	swept time.Time // when addrs was last rid of what is gone
 }
 
 type gateEntry struct {
@@ -184,7 +185,8 @@ func (g *Gate) entry(a netip.Addr) *gateEntry {
 	now := time.Now()
 	e := g.addrs[a]
 	if e == nil {
-		if len(g.addrs) >= gateAddresses {
+		if len(g.addrs) >= gateAddresses && now.Sub(g.swept) > time.Second {
+			g.swept = now
 			for a, e := range g.addrs {
 				if e.conns == 0 && now.Sub(e.seen) > time.Minute {
 					delete(g.addrs, a)

@@ -39,8 +39,16 @@ func appendPublish3(b []byte, p *outPublish, e *core.Envelope) []byte {
 	return append(b, payload...)
 }
 
-// appendPublish5 appends a PUBLISH of MQTT 5 (section 3.3). now is only called
-// where the message expires.
+// The user properties that every delivery has, up to the upper half of their
+// values' lengths.
+const (
+	offsetPrefix  = "\x26\x00\x06" + userOffset + "\x00"
+	timePrefix    = "\x26\x00\x04" + userTime + "\x00"
+	attemptPrefix = "\x26\x00\x07" + userAttempt + "\x00"
+)
+
+// appendPublish5 appends a PUBLISH of MQTT 5 (section 3.3). now is only looked
+// at where the message expires.
 func appendPublish5(b []byte, p *outPublish, d *core.Delivery, now time.Time) []byte {
 	e := d.Envelope
 	payload := e.Payload
@@ -53,7 +61,7 @@ func appendPublish5(b []byte, p *outPublish, d *core.Delivery, now time.Time) []
 	attempt := strconv.AppendUint(digits[2][:0], uint64(d.Attempt), 10)
 
 	// The lengths first, so that everything is written in its place.
-	props := 3*(1+2+2) + len(userOffset) + len(offset) + len(userTime) + len(taken) + len(userAttempt) + len(attempt)
+	props := len(offsetPrefix) + 1 + len(offset) + len(timePrefix) + 1 + len(taken) + len(attemptPrefix) + 1 + len(attempt)
 	if !p.plain {
 		props += envelopeProperties(e)
 	}
@@ -100,9 +108,9 @@ func appendPublish5(b []byte, p *outPublish, d *core.Delivery, now time.Time) []
 	if !p.plain {
 		b = appendEnvelope(b, e)
 	}
-	b = appendUser(b, userOffset, alias(offset))
-	b = appendUser(b, userTime, alias(taken))
-	b = appendUser(b, userAttempt, alias(attempt))
+	b = append(append(append(b, offsetPrefix...), byte(len(offset))), offset...)
+	b = append(append(append(b, timePrefix...), byte(len(taken))), taken...)
+	b = append(append(append(b, attemptPrefix...), byte(len(attempt))), attempt...)
 	return append(b, payload...)
 }
 

@@ -1,0 +1,229 @@
+package adapters
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// An echo serves connections until its peer, or the server, ends them.
+type echo struct{ goodbye string }
+
+func (e echo) ServeConn(ctx context.Context, c net.Conn) error {
+	stop := context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	_, err := io.Copy(c, c)
+	if ctx.Err() != nil {
+		io.WriteString(c, e.goodbye)
+	}
+	c.Close()
+	return err
+}
+
+func startServer(t *testing.T, limits Limits, serve ConnServer) *Server {
+	t.Helper()
+	s := NewServer("test", []Endpoint{{Address: "127.0.0.1:0"}, {Address: "127.0.0.1:0"}}, limits, NewGate(limits), serve, slog.New(slog.DiscardHandler))
+	if err := s.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestServerServesAndSaysGoodbye(t *testing.T) {
+	s := startServer(t, DefaultLimits(), echo{"bye"})
+	served := make(chan error, 1)
+	go func() { served <- s.Serve() }()
+	var conns []net.Conn
+	for _, a := range s.Addrs() {
+		c, err := net.Dial("tcp", a.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		conns = append(conns, c)
+		io.WriteString(c, "hello")
+		b := make([]byte, 5)
+		if _, err := io.ReadFull(c, b); err != nil || string(b) != "hello" {
+			t.Fatalf("got %q, %v", b, err)
+		}
+	}
+	if err := s.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range conns {
+		if b, err := io.ReadAll(c); err != nil || string(b) != "bye" {
+			t.Errorf("got %q, %v", b, err)
+		}
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if _, err := net.Dial("tcp", s.Addrs()[0].String()); err == nil {
+		t.Error("it accepts after Close")
+	}
+}
+
+// What does not end by itself is cut when the context of Close ends.
+func TestServerCutsWhatStays(t *testing.T) {
+	s := startServer(t, DefaultLimits(), deaf{})
+	served := make(chan error, 1)
+	go func() { served <- s.Serve() }()
+	c, err := net.Dial("tcp", s.Addrs()[0].String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	io.WriteString(c, "x")
+	b := make([]byte, 1)
+	if _, err := io.ReadFull(c, b); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := s.Close(ctx); err == nil {
+		t.Error("Close says that all ended")
+	}
+	<-served
+}
+
+// deaf does not look at its context.
+type deaf struct{}
+
+func (deaf) ServeConn(_ context.Context, c net.Conn) error {
+	_, err := io.Copy(c, c)
+	return err
+}
+
+func TestStartFailsWhole(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := free.Addr().String()
+	free.Close()
+	s := NewServer("test", []Endpoint{{Address: addr}, {Address: taken.Addr().String()}}, DefaultLimits(), NewGate(DefaultLimits()), deaf{}, slog.New(slog.DiscardHandler))
+	if err := s.Start(t.Context()); err == nil {
+		t.Fatal("a taken address is no error")
+	}
+	again, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatalf("the first address is still held: %v", err)
+	}
+	again.Close()
+}
+
+func TestGateBoundsAnAddress(t *testing.T) {
+	limits := DefaultLimits()
+	limits.ConnsPerAddress, limits.ConnRatePerAddress, limits.LoginFailuresPerAddress = 3, 1000, 2
+	g := NewGate(limits)
+	far := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)}
+	other := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 2)}
+	near := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}
+	for i := range 3 {
+		if !g.enter(far) {
+			t.Fatalf("connection %d is refused", i+1)
+		}
+	}
+	if g.enter(far) {
+		t.Error("a fourth connection is taken")
+	}
+	if !g.enter(other) {
+		t.Error("another address is refused")
+	}
+	g.leave(far)
+	if !g.enter(far) {
+		t.Error("refused after one has left")
+	}
+	for range 10 {
+		if !g.enter(near) {
+			t.Fatal("a loopback connection is refused")
+		}
+	}
+	for i := range 2 {
+		if !g.MayLogin(far) {
+			t.Fatalf("login %d is refused", i+1)
+		}
+		g.LoginFailed(far)
+	}
+	if g.MayLogin(far) {
+		t.Error("a third login after two failures is taken")
+	}
+	if !g.MayLogin(other) {
+		t.Error("another address may not log in")
+	}
+}
+
+func TestGateBoundsTheRate(t *testing.T) {
+	limits := DefaultLimits()
+	limits.ConnRatePerAddress = 2
+	g := NewGate(limits)
+	far := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)}
+	n := 0
+	for range 100 {
+		if g.enter(far) {
+			n++
+		}
+	}
+	if n < 2 || n > 12 {
+		t.Errorf("%d of 100 connections at once", n)
+	}
+}
+
+// The gate forgets addresses that are gone.
+func TestGateForgets(t *testing.T) {
+	g := NewGate(DefaultLimits())
+	for i := range gateAddresses {
+		g.LoginFailed(&net.TCPAddr{IP: net.IPv4(10, byte(i>>16), byte(i>>8), byte(i))})
+	}
+	for _, e := range g.addrs {
+		e.seen = time.Now().Add(-2 * time.Minute)
+	}
+	held := netip.MustParseAddr("10.0.0.1")
+	g.addrs[held].conns = 1
+	g.enter(&net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)})
+	if len(g.addrs) != 2 || g.addrs[held] == nil {
+		t.Errorf("%d addresses are remembered", len(g.addrs))
+	}
+}
+
+// A connection leaves the gate once, however often it is closed, and gives its
+// socket to who can use it.
+func TestGatedConn(t *testing.T) {
+	limits := DefaultLimits()
+	l, err := Listen(t.Context(), Endpoint{Address: "127.0.0.1:0"}, limits, NewGate(limits))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	got, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, ok := got.(syscall.Conn); !ok {
+		t.Error("no socket")
+	} else if _, err := s.SyscallConn(); err != nil {
+		t.Error(err)
+	}
+	got.Close()
+	if err := got.Close(); err == nil {
+		t.Error("a second Close is no error")
+	}
+	if _, err := (&gatedConn{Conn: discardConn{}}).SyscallConn(); err == nil {
+		t.Error("a socket where there is none")
+	}
+}
