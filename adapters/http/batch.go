@@ -208,7 +208,7 @@ func (s *Server) publishAtomically(w nethttp.ResponseWriter, r *nethttp.Request,
 		var d lineDecoder
 		e := new(core.Envelope)
 		if err == nil {
-			// The decoder's results alias the line where they are raw.
+			// What it decodes may alias the line.
 			err = d.decode(slices.Clone(data), topic, time.Now(), e)
 		}
 		if err == nil {

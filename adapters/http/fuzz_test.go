@@ -58,7 +58,7 @@ func FuzzLine(f *testing.F) {
 		`{}`, `{"d":"x"}`, `{"t":"a/b","d":{"x":[1,2]},"h":{"a":"b"}}`, `{"b":"AAH/"}`, `{"d":1e5,"type":"a/b+json"}`,
 		`{"h":[["a","1"],["a","2"]],"corr":"c","reply":"r","key":"k","prio":3,"ttl":1000,"id":"i"}`, `{"corr64":"/w=="}`, `{"d":"\ud800"}`,
 		`{"d":null}`, `{"D":"x","d":"y"}`, `[]`, `{"d":"a"}{"d":"b"}`, `{"delay":5,"durable":false,"retain":true}`,
-		`{"d":"plain","key":"k","retain":true,"prio":1}`,
+		`{"d":"plain","key":"k","retain":true,"prio":1}`, `{"d":"","retain":true}`, "{\"d\":\"x\"}\x00", ` { "t" : "a" , "d":"ż","type":"x","id":"i","reply":"r" } `,
 	} {
 		f.Add([]byte(s))
 	}
@@ -72,8 +72,12 @@ func FuzzLine(f *testing.F) {
 			}
 			return
 		}
-		if !utf8.ValidString(e.Topic) {
-			return // the core refuses it
+		var any core.Envelope
+		if err := d.decodeAny(data, "topic", now, &any, nil); err != nil {
+			t.Fatalf("%q is taken the short way, the long way says %v", data, err)
+		}
+		if got, want := fmt.Sprintf("%+v", e), fmt.Sprintf("%+v", any); got != want {
+			t.Fatalf("%q is %s the short way and %s the long way", data, got, want)
 		}
 		out := appendMessage(nil, &core.Delivery{Envelope: &e, Offset: 7, Attempt: 2}, nil, now)
 		if !json.Valid(out) || bytes.ContainsAny(out, "\r\n") {

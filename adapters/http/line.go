@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unicode/utf8"
 
 	"github.com/sluicemq/sluice/core"
 )
@@ -47,10 +48,22 @@ type lineDecoder struct {
 }
 
 // decode makes an envelope of a line. The topic is topic unless the line names
-// one. The envelope is valid until the next call; of e, the array behind
-// Headers is used again.
+// one. The envelope is valid until the next call, or until data changes; of e,
+// the array behind Headers is used again.
 func (l *lineDecoder) decode(data []byte, topic string, now time.Time, e *core.Envelope) error {
+	if !utf8.Valid(data) {
+		return badRequest.with("the line is not UTF-8")
+	}
 	headers := e.Headers[:0]
+	*e = core.Envelope{Topic: topic, Headers: headers, Guarantee: core.AtLeastOnce}
+	if decodePlain(data, e) {
+		return nil
+	}
+	return l.decodeAny(data, topic, now, e, headers)
+}
+
+// decodeAny is decode for lines of every shape.
+func (l *lineDecoder) decodeAny(data []byte, topic string, now time.Time, e *core.Envelope, headers []core.Header) error {
 	*e = core.Envelope{Topic: topic, Headers: headers, Guarantee: core.AtLeastOnce}
 	l.line = line{}
 	if err := unmarshalStrict(data, &l.line); err != nil {
