@@ -263,6 +263,9 @@ func (c *conn) ended(err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), closeWait)
 	defer cancel()
 	flushed := c.out.Close(ctx)
+	if isTimeout(flushed) {
+		c.srv.count.Refused("stalled")
+	}
 	if flushed == nil && !answered && !(isTimeout(err) && c.leaving.Load()) {
 		c.linger()
 	}

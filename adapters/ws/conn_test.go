@@ -140,6 +140,7 @@ func TestSlowReader(t *testing.T) {
 		return len(r.server.open)
 	}
 	eventually(t, "the slow reader cut", func() bool { return connections() == 2 })
+	r.wantRefused("stalled")
 }
 
 // TestPingFlood: a peer that asks and reads no answer is not read from.

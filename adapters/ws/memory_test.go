@@ -10,7 +10,7 @@ import (
 // TestIdleMemory holds what one more idle connection with one subscription costs
 // the broker: heap and stack, without the kernel's sockets.
 func TestIdleMemory(t *testing.T) {
-	const n, most = 500, 12 << 10
+	const n, most = 500, detector * 12 << 10
 	r := newRig(t)
 	raw := func() net.Conn {
 		conn := r.raw("/ws", "")

@@ -27,9 +27,8 @@ type Options struct {
 	// Origins that pages may come from beside the broker's own host, such as
 	// "https://app.example.com"; "*" is any.
 	Origins []string
-	// Ping is how long a peer may be silent before it is sent a ping; one
-	// that is silent for two and a half times as long is cut. 0 is 30
-	// seconds.
+	// Ping is about how long a peer may be silent before it is sent a ping;
+	// one that is silent for twice as long again is cut. 0 is 30 seconds.
 	Ping time.Duration
 }
 
@@ -100,14 +99,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, http.StatusForbidden, "origin", fmt.Sprintf("pages of %.200q may not connect: add it to the allowed origins", r.Header.Get("Origin")))
 		return
 	}
-	s.mu.Lock()
-	closing := s.closing
-	s.mu.Unlock()
-	if closing {
+	if !s.admit() {
 		w.Header().Set("Retry-After", "1")
 		s.refuse(w, http.StatusServiceUnavailable, codeClosing, "the broker stops")
 		return
 	}
+	defer s.conns.Done()
 	sub, err := s.negotiate(r)
 	if err != nil {
 		s.refuse(w, http.StatusBadRequest, "subprotocol", err.Error())
@@ -197,23 +194,37 @@ type hijacker struct {
 	wrap func(net.Conn) net.Conn
 }
 
-// start serves a connection on a goroutine of its own.
+// admit lets a request in, unless Close has begun, which then waits for it.
+func (s *Server) admit() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return false
+	}
+	s.conns.Add(1)
+	return true
+}
+
+// start serves a connection on a goroutine of its own. Its request has been
+// admitted.
 func (s *Server) start(c live, serve func()) {
 	s.mu.Lock()
 	s.open[c] = struct{}{}
-	s.conns.Add(1)
 	closing := s.closing
 	s.mu.Unlock()
-	if closing { // it came while Close began, which has not seen it
+	// Close may have gone through the open connections before this was one.
+	if closing {
 		c.depart()
 	}
-	go func() {
-		defer s.conns.Done()
+	if s.hard.Err() != nil {
+		c.cut()
+	}
+	s.conns.Go(func() {
 		serve()
 		s.mu.Lock()
 		delete(s.open, c)
 		s.mu.Unlock()
-	}()
+	})
 }
 
 // Close takes no more connections, says goodbye to the peers, and cuts the

@@ -29,21 +29,25 @@ func (w *wire) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// keepAlive calls ping whenever the peer has been silent for an interval, and
-// cuts the connection of one that has been for two and a half: proxies see
-// traffic, and a peer that has vanished is found.
+// keepAlive calls ping about an interval after the peer was last heard of, and
+// cuts the connection when two more have passed without a sign of it: proxies
+// see traffic, and a peer that has vanished is found. One that was never asked
+// is not cut, however late the timer comes.
 func (w *wire) keepAlive(interval time.Duration, ping func()) {
+	var asked int64 // the silence, by its beginning, in which a ping was sent
+	missed := 0
 	w.beats = time.AfterFunc(math.MaxInt64, func() {
-		since := w.waiting.Load()
-		silent := time.Duration(time.Now().UnixNano() - since)
-		switch {
+		switch since := w.waiting.Load(); {
 		case since < 0:
 			return
 		case since == 0: // the broker is not reading, so it cannot tell
-		case silent > interval*5/2:
-			w.Conn.Close()
-			return
-		case silent >= interval/2:
+		case since == asked:
+			if missed++; missed == 2 {
+				w.Conn.Close()
+				return
+			}
+		case time.Now().UnixNano()-since >= int64(interval/2):
+			asked, missed = since, 0
 			ping()
 		}
 		w.beats.Reset(interval)
