@@ -123,6 +123,18 @@ func (q *queueState) lag() string {
 	return strconv.Itoa(*q.Lag)
 }
 
+// bindings are those that somebody made: that a queue gets what is sent to it
+// by name goes without saying.
+func (q *queueState) bindings() string {
+	var list []string
+	for _, b := range q.Bindings {
+		if b.Filter != core.QueueTopic(q.Name) {
+			list = append(list, b.String())
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
 func newQueue() *cobra.Command {
 	var a administering
 	c := &cobra.Command{Use: "queue", Short: "List, show and change queues", Args: cobra.ArbitraryArgs, RunE: needsSubcommand}
@@ -143,7 +155,7 @@ func newQueue() *cobra.Command {
 			return a.show(c.OutOrStdout(), queues, func(w io.Writer) {
 				fmt.Fprintln(w, "QUEUE\tKIND\tLAG\tHELD\tWAITING\tCONSUMERS\tBINDINGS")
 				for _, q := range queues {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%s\n", q.Name, orElse(q.Kind, "queue"), q.lag(), q.Held, q.Waiting, q.Consumers, joined(q.Bindings))
+					fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%s\n", q.Name, orElse(q.Kind, "queue"), q.lag(), q.Held, q.Waiting, q.Consumers, q.bindings())
 				}
 			})
 		}))
@@ -239,7 +251,7 @@ func (a *administering) showQueue(ctx context.Context, w io.Writer, h *link.HTTP
 	}
 	return a.show(w, q, func(w io.Writer) {
 		fmt.Fprintf(w, "queue\t%s\nkind\t%s\nposition\t%d\nlag\t%s\nheld\t%d\nwaiting\t%d\nconsumers\t%d\nbindings\t%s\n",
-			q.Name, orElse(q.Kind, "queue"), q.Position, q.lag(), q.Held, q.Waiting, q.Consumers, joined(q.Bindings))
+			q.Name, orElse(q.Kind, "queue"), q.Position, q.lag(), q.Held, q.Waiting, q.Consumers, q.bindings())
 		settings, _ := json.Marshal(q.Settings)
 		fmt.Fprintf(w, "settings\t%s\n", settings)
 	})
@@ -363,12 +375,4 @@ func orElse(s, otherwise string) string {
 		return otherwise
 	}
 	return s
-}
-
-func joined(bindings []bindingState) string {
-	list := make([]string, len(bindings))
-	for i, b := range bindings {
-		list[i] = b.String()
-	}
-	return strings.Join(list, ", ")
 }

@@ -14,6 +14,9 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"github.com/sluicemq/sluice/cmd/sluice/internal/bench"
+	"github.com/sluicemq/sluice/core"
 )
 
 // version is set by the Makefile's linker flags.
@@ -31,6 +34,9 @@ func run() int {
 	var silent silentError
 	if !errors.As(err, &silent) {
 		fmt.Fprintf(os.Stderr, "sluice: %v\n", err)
+		if errors.Is(err, core.ErrUnauthenticated) {
+			fmt.Fprintln(os.Stderr, "log in with --user NAME and the password in SLUICE_PASSWORD")
+		}
 	}
 	return exitCode(err)
 }
@@ -60,7 +66,7 @@ Start with:  sluice serve`,
 		&cobra.Group{ID: "files", Title: "Files:"},
 	)
 	for group, commands := range map[string][]*cobra.Command{
-		"broker":   {newServe()},
+		"broker":   {newServe(), bench.Command()},
 		"messages": {newPub(), newSub(), newRequest()},
 		"admin":    {newQueue(), newExchange(), newTopic()},
 		"files":    {newConfig(), newUser(), newACL()},

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"sluice": main})
+}
+
+// TestScripts runs the scripts of testdata/script, each against brokers of its
+// own: $MQTT, $STOMP and $HTTP are free addresses, and what is started by
+// "sluice serve" listens there unless it is told otherwise.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(e *testscript.Env) error {
+			for _, name := range []string{"MQTT", "STOMP", "HTTP"} {
+				address, err := freeAddress()
+				if err != nil {
+					return err
+				}
+				e.Setenv(name, address)
+				e.Setenv("SLUICE_"+name+"_LISTEN", address)
+			}
+			e.Setenv("SLUICE_BROKER", e.Getenv("HTTP"))
+			e.Setenv("SLUICE_LOG_LEVEL", "warn")
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"listening": listening, "code": code, "retry": retry, "signal": signalBackground},
+	})
+}
+
+// listening waits until something listens on each address; with "!", until
+// nothing does.
+func listening(ts *testscript.TestScript, neg bool, addresses []string) {
+	for _, a := range addresses {
+		deadline := time.Now().Add(20 * time.Second)
+		for {
+			c, err := net.Dial("tcp", a)
+			if err == nil {
+				c.Close()
+			}
+			if (err == nil) != neg {
+				break
+			}
+			if time.Now().After(deadline) {
+				ts.Fatalf("%s: %v", a, err)
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+}
+
+// code runs a command and wants its exit code.
+func code(ts *testscript.TestScript, _ bool, args []string) {
+	err := ts.Exec(args[1], args[2:]...)
+	got := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		got = exit.ExitCode()
+	}
+	if strconv.Itoa(got) != args[0] {
+		ts.Fatalf("the exit code is %d, want %s", got, args[0])
+	}
+}
+
+// signalBackground sends TERM or HUP to what runs in the background.
+func signalBackground(ts *testscript.TestScript, _ bool, args []string) {
+	s := map[string]os.Signal{"TERM": syscall.SIGTERM, "HUP": syscall.SIGHUP}[args[0]]
+	for _, c := range ts.BackgroundCmds() {
+		if err := c.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			ts.Fatalf("%v", err)
+		}
+	}
+}
+
+// retry runs a command again and again until it succeeds.
+func retry(ts *testscript.TestScript, _ bool, args []string) {
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		err := ts.Exec(args[1], args[2:]...)
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%v", err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// lastPort is below the ports that systems give to outgoing connections, one of
+// which could otherwise take an address between its choice and its use.
+var lastPort atomic.Int32
+
+func freeAddress() (string, error) {
+	lastPort.CompareAndSwap(0, int32(12000+os.Getpid()%8000))
+	for range 1000 {
+		address := fmt.Sprintf("127.0.0.1:%d", lastPort.Add(1))
+		if l, err := net.Listen("tcp", address); err == nil {
+			return address, l.Close()
+		}
+	}
+	return "", errors.New("no free port")
+}
