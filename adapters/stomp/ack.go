@@ -50,7 +50,7 @@ func (c *conn) acknowledge(f *clientFrame, outcome core.Outcome) error {
 		for _, o := range offsets {
 			t.settle = append(t.settle, enlisted{s, o, outcome})
 		}
-		return c.then(f, func(*clientFrame) error { return nil })
+		return c.done(f)
 	}
 	number, err := c.receipt(f)
 	if err != nil {

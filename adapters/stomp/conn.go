@@ -126,7 +126,7 @@ func (c *conn) handle(f *clientFrame) error {
 		}
 		return c.acknowledge(f, negative(f))
 	case frame.SUBSCRIBE:
-		return c.then(f, c.subscribe)
+		return c.subscribe(f)
 	case frame.UNSUBSCRIBE:
 		return c.then(f, c.unsubscribe)
 	case frame.BEGIN:
@@ -147,6 +147,11 @@ func (c *conn) then(f *clientFrame, do func(*clientFrame) error) error {
 	if err := do(f); err != nil {
 		return err
 	}
+	return c.done(f)
+}
+
+// done gives the receipt of a frame whose effect is there.
+func (c *conn) done(f *clientFrame) error {
 	number, err := c.receipt(f)
 	if err != nil || number == 0 {
 		return err

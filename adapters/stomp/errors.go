@@ -83,6 +83,7 @@ var kinds = []struct {
 	{core.ErrStorage, "storage", "storage failed", "Nothing is stored until the broker has been started again."},
 	{core.ErrFenced, "storage", "not the owner", "Connect again to reach the owner."},
 	{core.ErrClosed, "closed", "the broker is shutting down", "Connect again later."},
+	{context.DeadlineExceeded, "handshake_timeout", "timeout", "The login took too long. Connect again later."},
 	{context.Canceled, "closed", "the broker is shutting down", "Connect again later."},
 	{core.ErrInvalid, "malformed", "invalid request", ""},
 	{core.ErrCorrupt, "storage", "corrupt", ""},

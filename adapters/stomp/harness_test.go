@@ -3,6 +3,7 @@ package stomp_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"io"
 	"log/slog"
 	"net"
@@ -21,9 +22,11 @@ import (
 // patience bounds every wait of a test.
 const patience = 10 * time.Second
 
+var noDeadline time.Time
+
 // A gateway is a broker with its log and a STOMP listener on loopback.
 type gateway struct {
-	t        *testing.T
+	t        testing.TB
 	address  string
 	broker   *core.Broker
 	server   *adapters.Server
@@ -33,12 +36,17 @@ type gateway struct {
 }
 
 // start starts one; options change its limits and authorizer.
-func start(t *testing.T, options ...func(*adapters.Limits, *core.Options)) *gateway {
+func start(t testing.TB, options ...func(*adapters.Limits, *core.Options)) *gateway {
 	t.Helper()
 	return startIn(t, t.TempDir(), options...)
 }
 
-func startIn(t *testing.T, dir string, options ...func(*adapters.Limits, *core.Options)) *gateway {
+func startIn(t testing.TB, dir string, options ...func(*adapters.Limits, *core.Options)) *gateway {
+	t.Helper()
+	return startWith(t, dir, nil, options...)
+}
+
+func startWith(t testing.TB, dir string, secure *tls.Config, options ...func(*adapters.Limits, *core.Options)) *gateway {
 	t.Helper()
 	ctx := t.Context()
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
@@ -64,7 +72,7 @@ func startIn(t *testing.T, dir string, options ...func(*adapters.Limits, *core.O
 	registry := prometheus.NewRegistry()
 	gate := adapters.NewGate(limits)
 	s := stomp.New(broker, stomp.Options{Limits: limits, Gate: gate, Metrics: adapters.NewMetrics(registry), Logger: log})
-	server := adapters.NewServer("stomp", []adapters.Endpoint{{Address: "127.0.0.1:0"}}, limits, gate, s, log)
+	server := adapters.NewServer("stomp", []adapters.Endpoint{{Address: "127.0.0.1:0", TLS: secure}}, limits, gate, s, log)
 	if err := server.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +128,7 @@ func (g *gateway) counter(name, label, value string) int {
 // A peer is a client that sends and reads plain text. In what it sends "^@"
 // stands for NUL.
 type peer struct {
-	t    *testing.T
+	t    testing.TB
 	conn net.Conn
 	in   *bufio.Reader
 }

@@ -65,6 +65,9 @@ func (e *messageEncoder) append(dst []byte, d *core.Delivery, gap core.Gap) []by
 	if d.ContentType != "" {
 		dst = e.appendOwn(dst, frame.ContentType, d.ContentType)
 	}
+	if d.Text {
+		e.metrics.Fallback("text")
+	}
 	if d.ReplyTo != "" {
 		dst = e.appendAddress(dst, headerReplyTo, d.ReplyTo)
 	}

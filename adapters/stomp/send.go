@@ -121,9 +121,12 @@ func (c *conn) replyTo(written string) (string, error) {
 		return "", err
 	}
 	if id := c.lastReply.temporary; id != "" && !c.listens(c.lastReply.topic) {
-		if err := c.add(&subscribing{id: id, hasID: true, written: id, sources: []destination{c.lastReply.destination}}); err != nil {
+		w := &subscribing{id: id, hasID: true, written: id, sources: []destination{c.lastReply.destination}}
+		s, err := c.add(w)
+		if err != nil {
 			return "", err
 		}
+		s.consumer.Grant(c.credit(w))
 	}
 	return c.lastReply.topic, nil
 }

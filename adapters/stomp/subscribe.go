@@ -45,13 +45,22 @@ var subscribeUnsupported = map[string]string{
 	"x-stream-match-unfiltered": "Subscribe to a narrower destination.",
 }
 
-// subscribe obeys SUBSCRIBE.
+// subscribe obeys SUBSCRIBE. The receipt is given before the first message is
+// asked for.
 func (c *conn) subscribe(f *clientFrame) error {
 	w, err := c.readSubscribe(f)
 	if err != nil {
 		return err
 	}
-	return c.add(w)
+	s, err := c.add(w)
+	if err != nil {
+		return err
+	}
+	if err := c.done(f); err != nil {
+		return err
+	}
+	s.consumer.Grant(c.credit(w))
+	return nil
 }
 
 // readSubscribe understands a SUBSCRIBE frame. What it returns is not the
@@ -204,14 +213,14 @@ func (c *conn) durableName(client, name string) string {
 	return "stomp/" + quote(c.client.Principal().Name) + "/" + quote(client) + "/" + quote(name)
 }
 
-// add begins a subscription.
-func (c *conn) add(w *subscribing) error {
+// add begins a subscription, which has no credit yet.
+func (c *conn) add(w *subscribing) (*subscription, error) {
 	if c.subscriptions[w.id] != nil {
-		return refuse("malformed", "subscription exists",
+		return nil, refuse("malformed", "subscription exists",
 			fmt.Sprintf("The id %q has a subscription on this connection. UNSUBSCRIBE it first, or use another id.", clip(w.id)))
 	}
 	if most := c.server.limits.Subscriptions; len(c.subscriptions) >= most {
-		return refuse("subscriptions_too_many", "too many subscriptions", fmt.Sprintf("A connection may have %d. UNSUBSCRIBE others first.", most))
+		return nil, refuse("subscriptions_too_many", "too many subscriptions", fmt.Sprintf("A connection may have %d. UNSUBSCRIBE others first.", most))
 	}
 	first := w.sources[0]
 	exact := ""
@@ -225,12 +234,11 @@ func (c *conn) add(w *subscribing) error {
 	}
 	var err error
 	if s.consumer, err = c.attach(w, s); err != nil {
-		return err
+		return nil, err
 	}
 	c.lastNumber++
 	c.subscriptions[w.id], c.numbered[s.number] = s, s
-	s.consumer.Grant(c.credit(w))
-	return nil
+	return s, nil
 }
 
 // credit is what a new subscription may be sent. The connection's output is
