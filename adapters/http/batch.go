@@ -7,6 +7,7 @@ import (
 	nethttp "net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,6 +23,12 @@ func (s *Server) publishBatch(w nethttp.ResponseWriter, r *nethttp.Request, topi
 	for _, name := range []string{"retain", "durable", "reply"} {
 		if q.has(name) && q.err == nil {
 			q.err = badRequest.with("in a batch each line says " + name + " for itself")
+		}
+	}
+	// What a header says of one message is not said of each line.
+	for name := range r.Header {
+		if strings.HasPrefix(name, "X-H-") || slices.Contains(messageFields, strings.TrimSuffix(name, "*")) && q.err == nil {
+			q.err = badRequest.with("in a batch each line says for itself what " + name + " says of a message")
 		}
 	}
 	if q.err != nil {
@@ -41,6 +48,11 @@ func (s *Server) publishBatch(w nethttp.ResponseWriter, r *nethttp.Request, topi
 	b := batch{s: s, w: w, r: r, hold: h, topic: topic, lines: s.lines(w, r), wait: h.wait()}
 	defer b.wait.end()
 	b.run()
+}
+
+// messageFields are the headers that say something of one message.
+var messageFields = []string{
+	"X-Key", "X-Ttl", "X-Delay", "X-Priority", "X-Reply-To", "X-Correlation-Id", "X-Correlation-Id-Base64", "X-Headers", "Idempotency-Key",
 }
 
 // A batch is a body of lines on its way in.

@@ -113,6 +113,8 @@ func TestBadInput(t *testing.T) {
 		{400, "bad-request", "POST", "/t/a", "", []string{lines}},
 		{400, "bad-request", "POST", "/t/a?retain", "{}", []string{lines}},
 		{400, "bad-request", "POST", "/t/a?reply=1s", "{}", []string{lines}},
+		{400, "bad-request", "POST", "/t/a", "{}", []string{lines, "Idempotency-Key: x"}},
+		{400, "bad-request", "POST", "/t/a", "{}", []string{lines, "X-H-A: x"}},
 		{413, "too-large", "POST", "/t/a", strings.Repeat("x", 3<<20), []string{lines}},
 		{413, "too-large", "POST", "/t/a?atomic", strings.Repeat("{}\n", 1025), []string{lines}},
 
