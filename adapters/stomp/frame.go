@@ -104,5 +104,4 @@ const (
 	headerRetain        = "retain"
 	headerScheduled     = "AMQ_SCHEDULED_DELAY"
 	headerTime          = "time"
-	headerVersion       = frame.Version
 )

@@ -1,6 +1,7 @@
 package stomp
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/sluicemq/sluice/core"
@@ -105,7 +106,8 @@ func (c *conn) address(a *addressed, written string) error {
 	}
 	if d.declared {
 		queue, _ := core.QueueOf(d.topic)
-		if _, err := c.client.Queue(queue); err != nil {
+		// Who may send to a queue need not be allowed to look at it.
+		if _, err := c.client.Queue(queue); errors.Is(err, core.ErrNotFound) {
 			return err
 		}
 	}
