@@ -146,7 +146,7 @@ func runCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			o := &outcome{Runs: 1, Size: f.size}
+			o := &outcome{Machine: thisMachine(), Runs: 1, Size: f.size}
 			var s span
 			s, o.Scale = f.fit()
 			o.Measure = s.measure.Seconds()

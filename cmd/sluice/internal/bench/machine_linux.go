@@ -19,7 +19,7 @@ type machine struct {
 	Cores  int    `json:"cores"`
 	Kernel string `json:"kernel"`
 	Go     string `json:"go"`
-	// Sync is the median time of an fdatasync behind a write of 4 KiB into a
+	// What the disk does, 0 where that was not measured. Sync is the median time of an fdatasync behind a write of 4 KiB into a
 	// file whose blocks are there, SyncWorst its 99th percentile.
 	Sync      time.Duration `json:"fdatasync_ns"`
 	SyncWorst time.Duration `json:"fdatasync_p99_ns"`
@@ -27,13 +27,19 @@ type machine struct {
 	Bandwidth float64 `json:"write_mb_s"`
 }
 
-// surveyMachine measures the disk that dir is on.
-func surveyMachine(dir string) (machine, error) {
+// thisMachine is what can be told without measuring.
+func thisMachine() machine {
 	m := machine{Cores: runtime.NumCPU(), Go: runtime.Version(), CPU: cpuModel()}
 	var u unix.Utsname
 	if err := unix.Uname(&u); err == nil {
 		m.Kernel = unix.ByteSliceToString(u.Release[:])
 	}
+	return m
+}
+
+// surveyMachine measures the disk that dir is on as well.
+func surveyMachine(dir string) (machine, error) {
+	m := thisMachine()
 	name := filepath.Join(dir, "disk")
 	f, err := os.Create(name)
 	if err != nil {

@@ -28,8 +28,10 @@ func (o *outcome) writeJSON(w io.Writer) error {
 // Sluice is; above 1 it is ahead, whether more or less is better.
 func (o *outcome) writeTable(w io.Writer) error {
 	fmt.Fprintf(w, "%s, %d cores, Linux %s, %s\n", o.Machine.CPU, o.Machine.Cores, o.Machine.Kernel, o.Machine.Go)
-	fmt.Fprintf(w, "disk: fdatasync %v (99%%: %v), writes %.0f MB/s in sequence\n",
-		o.Machine.Sync.Round(time.Microsecond), o.Machine.SyncWorst.Round(time.Microsecond), o.Machine.Bandwidth)
+	if o.Machine.Sync > 0 {
+		fmt.Fprintf(w, "disk: fdatasync %v (99%%: %v), writes %.0f MB/s in sequence\n",
+			o.Machine.Sync.Round(time.Microsecond), o.Machine.SyncWorst.Round(time.Microsecond), o.Machine.Bandwidth)
+	}
 	for _, name := range []string{sluiceName, mosquittoName} {
 		if v, ok := o.Versions[name]; ok {
 			fmt.Fprintf(w, "%s: %s\n", name, v)
