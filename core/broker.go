@@ -192,12 +192,35 @@ func (b *Broker) Close(ctx context.Context) error {
 	return b.engine.Close(ctx)
 }
 
-// storageFailed is told of a commit that was not made durable.
-func (b *Broker) storageFailed(err error) {
-	if b.stats.StorageFailures.Add(1) == 1 {
-		b.log.Error("log failed, nothing is confirmed until it is opened anew", "err", err)
-	} else if errors.Is(err, ErrStorageFull) {
-		b.log.Warn("log full", "err", err)
+// Err says why nothing can be published any more: the log has failed. It is nil
+// as long as all is well.
+func (b *Broker) Err() error {
+	b.journal.mu.Lock()
+	defer b.journal.mu.Unlock()
+	return b.journal.failed
+}
+
+// storageFailed is told of a commit that was not made durable. Publishers are
+// told by their confirmations; what the broker itself had in the commit is
+// journaled again, in case the log was only full.
+func (b *Broker) storageFailed(c *commit) {
+	n := b.stats.StorageFailures.Add(1)
+	if !errors.Is(c.err, ErrStorageFull) {
+		if n == 1 {
+			b.log.Error("log failed, nothing is confirmed until it is opened anew", "err", c.err)
+		}
+		return
+	}
+	b.log.Warn("log full, a commit was refused", "records", c.Len(), "err", c.err)
+	for _, change := range c.Changes {
+		position, isPosition := strings.CutPrefix(change.Key, keyPosition)
+		definition, isDefinition := strings.CutPrefix(change.Key, keyQueue)
+		if q := b.queue(position); isPosition && q != nil {
+			q.journalAgain(false)
+		}
+		if q := b.queue(definition); isDefinition && q != nil {
+			q.journalAgain(true)
+		}
 	}
 }
 

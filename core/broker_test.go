@@ -688,6 +688,44 @@ func TestStorageFailureConfirmsNothing(t *testing.T) {
 		if len(a.confirms) != 3 {
 			t.Fatalf("%d confirms", len(a.confirms))
 		}
+		if err := w.broker.Err(); !errors.Is(err, core.ErrStorage) {
+			t.Fatalf("the broker says %v", err)
+		}
+	})
+}
+
+// While the log is full publishes are refused, and what the broker itself had
+// in a refused commit is there once there is room again.
+func TestLogFullThenRoom(t *testing.T) {
+	run(t, func(w *world) {
+		a := w.peer("a")
+		a.publish("$queue/q", "1", "2")
+		k := a.consume("q")
+		k.Grant(plenty)
+		got := a.deliveries()
+		w.engine.Fail(core.ErrStorageFull)
+		if err := k.Settle(got[0].Offset, core.Accepted, core.SettleOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.Publish(context.Background(), &core.Envelope{Topic: "$queue/new", Guarantee: core.AtLeastOnce}, 1); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if len(a.confirms) != 1 || !errors.Is(a.confirms[0].Err, core.ErrStorageFull) {
+			t.Fatalf("%+v", a.confirms)
+		}
+		w.engine.Fail(nil)
+		a.publish("$queue/new", "3")
+		time.Sleep(time.Second)
+		if err := w.broker.Err(); err != nil {
+			t.Fatal(err)
+		}
+		w.restart()
+		b := w.peer("b")
+		b.consume("q").Grant(plenty)
+		b.want("2")
+		b.consume("new").Grant(plenty)
+		b.want("3")
 	})
 }
 

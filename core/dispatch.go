@@ -1,6 +1,7 @@
 package core
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,8 +68,8 @@ func (d *dispatcher) dispatch(c *commit) {
 		for i := 0; i < n; i += chunk {
 			d.deliver(c, i, min(i+chunk, n))
 		}
-	} else if c.Len() > 0 || c.Sync {
-		d.b.storageFailed(c.err)
+	} else {
+		d.b.storageFailed(c)
 	}
 	d.b.journal.finish(c)
 	for _, f := range c.after {
@@ -185,7 +186,9 @@ func (j *journal) finish(c *commit) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if c.err != nil {
-		j.failed = c.err
+		if !errors.Is(c.err, ErrStorageFull) {
+			j.failed = c.err
+		}
 		j.memory.failed(c)
 		return
 	}

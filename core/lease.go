@@ -114,23 +114,57 @@ func (c *Client) leasedQueue(token string) (*queue, Offset, uint64, error) {
 	return q, at, t, nil
 }
 
+// A LeaseSettling is one settlement of a lease.
+type LeaseSettling struct {
+	Token   string
+	Outcome Outcome
+	// Options: Receipt, Through and Credit mean nothing here.
+	Options SettleOptions
+}
+
 // SettleLease ends a lease and returns once that is durable. A token that is
-// not valid any more is ErrNotHeld. opts.Receipt, Through and Credit mean
-// nothing here.
+// not valid any more is ErrNotHeld.
 func (c *Client) SettleLease(ctx context.Context, token string, o Outcome, opts SettleOptions) error {
-	q, at, t, err := c.leasedQueue(token)
-	if err != nil {
-		return err
+	return c.SettleLeases(ctx, []LeaseSettling{{token, o, opts}})[0]
+}
+
+// SettleLeases ends leases and returns once that is durable, with an error for
+// each, in their order.
+func (c *Client) SettleLeases(ctx context.Context, leases []LeaseSettling) []error {
+	errs := make([]error, len(leases))
+	queues := make(map[*queue]bool)
+	for i, l := range leases {
+		q, at, t, err := c.leasedQueue(l.Token)
+		if err == nil {
+			err = q.settleLeased(at, t, l.Outcome, l.Options)
+		}
+		if errs[i] = err; err == nil {
+			queues[q] = true
+		}
 	}
-	if err := q.settleLeased(at, t, o, opts); err != nil {
-		return err
+	if len(queues) == 0 {
+		return errs
 	}
+	failed := c.putPositions(ctx, queues)
+	for i := range errs {
+		if errs[i] == nil {
+			errs[i] = failed
+		}
+	}
+	return errs
+}
+
+// putPositions journals the positions of queues and returns once they are
+// durable.
+func (c *Client) putPositions(ctx context.Context, queues map[*queue]bool) error {
 	p, err := c.broker.journal.enter(ctx)
 	if err != nil {
 		return err
 	}
 	done := make(chan error, 1)
-	q.putPosition(p)
+	for q := range queues {
+		q.putPosition(p)
+	}
 	p.Sync = true
 	p.after = append(p.after, func(_ Offset, err error) { done <- err })
 	c.broker.journal.leave()

@@ -27,6 +27,8 @@ type queue struct {
 	timer *time.Timer
 	// dirty says that the position has changed since it was last journaled.
 	dirty bool
+	// undefined says that the definition has to be journaled with it.
+	undefined bool
 	// idle is since when there is no consumer; zero while there is one.
 	idle    time.Time
 	expiry  *time.Timer
@@ -289,6 +291,12 @@ func (q *queue) putPosition(p *commit) {
 	q.dirty = false
 	if q.deleted {
 		return
+	}
+	if q.undefined {
+		if change, err := q.definition(); err == nil {
+			q.undefined = false
+			p.Changes = append(p.Changes, change)
+		}
 	}
 	p.Changes = append(p.Changes, Change{Key: keyPosition + q.name, Value: appendPosition(nil, q.next, q.idle, &q.out)})
 }
@@ -561,11 +569,19 @@ type bindingState struct {
 	Until      Offset     `json:"until,omitempty"`
 }
 
-// definition is the change that makes the queue's definition durable.
-func (q *queue) definition() (Change, error) {
+// journalAgain notes that a commit with the queue's position, or with its
+// definition, was refused.
+func (q *queue) journalAgain(definition bool) {
 	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.undefined = q.undefined || definition
+	q.changed()
+}
+
+// definition is the change that makes the queue's definition durable. cursor.mu
+// is held.
+func (q *queue) definition() (Change, error) {
 	s := queueState{Settings: q.settings}
-	q.mu.Unlock()
 	for _, b := range q.bound() {
 		s.Bindings = append(s.Bindings, bindingState{
 			Filter: b.Filter, Exchange: b.Exchange, Key: b.Key, Tag: b.Tag, Settlement: b.Settlement, From: b.from, Until: b.until,
@@ -579,6 +595,8 @@ func (q *queue) definition() (Change, error) {
 // one comes behind an earlier one.
 func (q *queue) save(ctx context.Context) error {
 	return q.b.journal.changeBy(ctx, func() ([]Change, error) {
+		q.mu.Lock()
+		defer q.mu.Unlock()
 		change, err := q.definition()
 		return []Change{change}, err
 	})
