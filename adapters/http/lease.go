@@ -102,20 +102,22 @@ func (s *Server) takeLeases(w nethttp.ResponseWriter, r *nethttp.Request, c core
 	case written == nil && !auto:
 	case written != nil:
 		// Nobody has them: let somebody else, at once.
-		for i := range leases {
-			s.endLease(r, h, leases[i].Token, core.Released, core.SettleOptions{Delay: core.NoDelay})
-		}
+		s.endLeases(r, h, leases, core.Released, core.SettleOptions{Delay: core.NoDelay})
 	default:
-		for i := range leases {
-			s.endLease(r, h, leases[i].Token, core.Accepted, core.SettleOptions{})
-		}
+		s.endLeases(r, h, leases, core.Accepted, core.SettleOptions{})
 	}
 }
 
-func (s *Server) endLease(r *nethttp.Request, h *hold, token string, o core.Outcome, opts core.SettleOptions) {
+func (s *Server) endLeases(r *nethttp.Request, h *hold, leases []core.Lease, o core.Outcome, opts core.SettleOptions) {
+	all := make([]core.LeaseSettling, len(leases))
+	for i := range leases {
+		all[i] = core.LeaseSettling{Token: leases[i].Token, Outcome: o, Options: opts}
+	}
 	// It is done for the queue, also where the peer has gone.
-	if err := h.client.SettleLease(context.WithoutCancel(r.Context()), token, o, opts); err != nil {
-		s.log.Debug("lease not settled", "err", err)
+	for _, err := range h.client.SettleLeases(context.WithoutCancel(r.Context()), all) {
+		if err != nil {
+			s.log.Debug("lease not settled", "err", err)
+		}
 	}
 }
 

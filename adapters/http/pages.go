@@ -46,11 +46,15 @@ Also here: /q/QUEUE (browse), /x/EXCHANGE/KEY (publish to an exchange),
 // healthy is GET /healthz: the process answers.
 func (s *Server) healthy(w nethttp.ResponseWriter, _ *nethttp.Request) { s.answerWord(w, "ok\n") }
 
-// ready is GET /readyz: the broker takes requests, and the server does not
-// stop.
+// ready is GET /readyz: the broker takes requests, its log has not failed, and
+// the server does not stop.
 func (s *Server) ready(w nethttp.ResponseWriter, r *nethttp.Request) {
 	if s.stopping.Err() != nil {
 		s.fail(w, r, shuttingDown.with("the server is stopping"))
+		return
+	}
+	if err := s.broker.Err(); err != nil {
+		s.fail(w, r, err)
 		return
 	}
 	s.answerWord(w, "ready\n")
