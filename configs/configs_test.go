@@ -38,6 +38,32 @@ func TestGeneratedFiles(t *testing.T) {
 	}
 }
 
+// TestReferencePage holds the tables of docs/configuration.md to the struct.
+func TestReferencePage(t *testing.T) {
+	const page = "../docs/configuration.md"
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := string(text)
+	for name, table := range map[string][]byte{"keys": Reference(), "limits": LimitsReference()} {
+		begin, end := "<!-- "+name+": generated -->\n\n", "<!-- end -->"
+		before, rest, ok := strings.Cut(want, begin)
+		_, after, ok2 := strings.Cut(rest, end)
+		if !ok || !ok2 {
+			t.Fatalf("%s has no place for the %s", page, name)
+		}
+		want = before + begin + string(table) + "\n" + end + after
+	}
+	if *update {
+		if err := os.WriteFile(page, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	} else if want != string(text) {
+		t.Errorf("%s is not what the code says: run go test ./configs -update", page)
+	}
+}
+
 // TestTemplateSaysTheDefaults takes the comment signs off default.yaml: what
 // it says then is Default, and every key is in it.
 func TestTemplateSaysTheDefaults(t *testing.T) {

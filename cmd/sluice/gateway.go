@@ -113,7 +113,13 @@ func (g *gateway) declare(ctx context.Context) error {
 		}
 	}
 	for _, q := range g.config.CoreQueues() {
-		if err := client.DeclareQueue(ctx, q); err != nil {
+		err := client.DeclareQueue(ctx, q)
+		if errors.Is(err, core.ErrConflict) {
+			// It has messages, perhaps: what it is stays until it is deleted.
+			g.log.Warn("queue has other settings than the configuration says; they stay until it is deleted", "queue", q.Name, "err", err)
+			continue
+		}
+		if err != nil {
 			return fmt.Errorf("queue %q of the configuration: %w", q.Name, err)
 		}
 	}

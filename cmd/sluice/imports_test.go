@@ -28,7 +28,7 @@ var mayImport = map[string][]string{
 	"adapters/ws":    {"core", "adapters"},
 	// An engine knows no other engine, and no protocol.
 	"storage/vfs":        {},
-	"storage/enginetest": {"core", "storage/vfs"},
+	"storage/enginetest": {"core", "core/coretest", "storage/vfs"},
 	"storage/seglog":     {"core", "storage/vfs"},
 	"configs":            {"core", "adapters"},
 	// Only the command names adapters and engines; its helpers do not.

@@ -103,20 +103,10 @@ func (s *state) allowed(p *core.Principal, action core.Action, resource string) 
 	if int(action) >= len(rule{}.actions) {
 		return false
 	}
-	switch action {
-	case core.Publish, core.Subscribe:
+	if action == core.Publish || action == core.Subscribe {
 		// A reply inbox is anybody's who knows its name.
 		if strings.HasPrefix(resource, core.InboxPrefix) && core.Filter(resource).Exact() {
 			return true
-		}
-	case core.Consume:
-		queue, _ := core.QueueOf(resource)
-		if strings.HasPrefix(queue, "$session/") {
-			return true // its subscriptions are asked for one by one
-		}
-		if group, ok := strings.CutPrefix(queue, "$share/"); ok {
-			_, filter, _ := strings.Cut(group, "/")
-			action, resource = core.Subscribe, filter
 		}
 	}
 	for i := range s.rules {
