@@ -279,6 +279,14 @@ type gatedConn struct {
 	once sync.Once
 }
 
+// CloseWrite ends what is sent, so that the peer reads it to its end.
+func (c *gatedConn) CloseWrite() error {
+	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return nil
+}
+
 func (c *gatedConn) Close() error {
 	c.once.Do(func() { c.gate.leave(c.RemoteAddr()) })
 	return c.Conn.Close()

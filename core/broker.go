@@ -328,7 +328,8 @@ func (f *flusher) close() {
 	f.stopped.Wait()
 }
 
-// A reclaimer frees, now and then, what nobody needs any more.
+// A reclaimer drops, now and then, what is too much for its queue, and frees
+// what nobody needs any more.
 type reclaimer struct {
 	b       *Broker
 	every   time.Duration
@@ -344,17 +345,18 @@ func newReclaimer(b *Broker, every time.Duration) *reclaimer {
 }
 
 func (r *reclaimer) start() {
-	if len(r.b.policies) == 0 {
-		return
-	}
 	r.stopped.Go(func() {
 		t := time.NewTicker(r.every)
 		defer t.Stop()
+		trimmed := ""
 		for {
 			select {
 			case <-r.stop:
 				return
 			case <-t.C:
+			}
+			if trimmed = r.b.trim(r.b.pumps.ctx, trimmed); len(r.b.policies) == 0 {
+				continue
 			}
 			got, err := r.b.engine.Reclaim(r.b.pumps.ctx, Retention{Policies: r.b.policies, Needs: r.b.needs(), Now: time.Now()})
 			if err != nil && !errors.Is(err, context.Canceled) {

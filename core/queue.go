@@ -141,10 +141,15 @@ func (q *queue) held(k *Consumer, at Offset, attempts uint16) outEntry {
 }
 
 func (q *queue) take(ds []Delivery, end Offset) (all bool) {
+	now := time.Now()
 	q.mu.Lock()
 	n := 0
 	for ; n < len(ds); n++ {
 		d := ds[n]
+		if q.settings.over(d.Envelope, now) {
+			q.b.stats.Expired.Add(1)
+			continue
+		}
 		if q.out.find(d.Offset) != nil {
 			continue // it went out as a retained value
 		}

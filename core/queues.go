@@ -126,6 +126,9 @@ func (c *Client) Consume(ctx context.Context, cn Consumption, recv Receiver) (*C
 			return nil, err
 		}
 	}
+	if err := b.trimQueue(ctx, q); err != nil {
+		return nil, err
+	}
 	k := &Consumer{client: c, receiver: recv, queue: q, cursor: &q.cursor, settlement: cn.Settlement}
 	if cn.Exclusive {
 		q.revokeAll()
@@ -160,6 +163,9 @@ func (c *Client) declare(ctx context.Context, d QueueDefinition) (q *queue, made
 		if err := CheckQueueName(d.Name); err != nil {
 			return nil, false, err
 		}
+	}
+	if err := d.Settings.check(); err != nil {
+		return nil, false, err
 	}
 	filters := make([]Filter, 0, len(d.Bindings))
 	for _, bd := range d.Bindings {
@@ -219,6 +225,9 @@ func (c *Client) DeclareQueue(ctx context.Context, d QueueDefinition) error {
 func (k *Consumer) UpdateSession(ctx context.Context, s QueueSettings) error {
 	if k.queue == nil || kindOf(k.queue.name) != KindSession {
 		return fmt.Errorf("%w: only a session's settings change", ErrInvalid)
+	}
+	if err := s.check(); err != nil {
+		return err
 	}
 	k.queue.mu.Lock()
 	s.Owner = k.queue.settings.Owner
@@ -372,6 +381,9 @@ func (c *Client) UnbindQueue(ctx context.Context, queue string, bd Binding) erro
 	}
 	return q.save(ctx)
 }
+
+// HasQueue reports whether there is a queue of that name. It is cheap.
+func (c *Client) HasQueue(name string) bool { return c.broker.queue(name) != nil }
 
 // Queue describes one queue. Who may consume it may see it.
 func (c *Client) Queue(name string) (QueueInfo, error) {

@@ -21,45 +21,9 @@ func (b *Broker) resolve(ctx context.Context, f From, filters []Filter) (Offset,
 	case fromTime:
 		return b.engine.OffsetAt(f.at)
 	case fromLast:
-		return b.lastMatching(ctx, NewFilterSet(filters...), f.last, first, b.dispatcher.end())
+		return b.newest(ctx, NewFilterSet(filters...), int64(f.last), 0, first, b.dispatcher.end(), nil)
 	}
 	return b.dispatcher.end(), nil
-}
-
-// lastMatching returns the offset of the n-th record from the end that the
-// filters match, or first if there are fewer. It reads windows that double
-// backwards from the end, each part of the log once at the most.
-func (b *Broker) lastMatching(ctx context.Context, filters *FilterSet, n int, first, end Offset) (Offset, error) {
-	buf := &ReadBuffer{MaxRecords: 1024, MaxBytes: 1 << 20}
-	var found []Offset // of all windows read so far, newest window first
-	window := Offset(4096)
-	for hi := end; hi > first; window *= 2 {
-		lo := first
-		if hi-first > window {
-			lo = hi - window
-		}
-		var here []Offset
-		for next := lo; next < hi; {
-			buf.Reset()
-			after, err := b.engine.Read(ctx, next, hi, filters, buf)
-			if err != nil {
-				return 0, err
-			}
-			for i := range buf.Records {
-				here = append(here, buf.Records[i].Offset)
-			}
-			if after <= next {
-				break
-			}
-			next = after
-		}
-		if len(found)+len(here) >= n {
-			return here[len(here)-(n-len(found))], nil
-		}
-		found = append(here, found...)
-		hi = lo
-	}
-	return first, nil
 }
 
 // Read is one finite pull. It may block for the disk, and for q.Wait. An offset

@@ -82,7 +82,7 @@ func (p *pump) redeliverRun(q *queue, due []Offset) bool {
 				q.lost(rec.Offset)
 				continue
 			}
-			if e.Expired(time.Now()) {
+			if now := time.Now(); e.Expired(now) || q.settings.over(&e, now) {
 				p.b.stats.Expired.Add(1)
 				q.drop(rec.Offset)
 				continue

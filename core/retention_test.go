@@ -3,12 +3,58 @@ package core_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/sluicemq/sluice/core"
 )
+
+// The oldest messages of a queue that is too long make room, and a message that
+// is too old for its queue is not delivered.
+func TestQueueOverflowAndTTL(t *testing.T) {
+	run(t, func(w *world) {
+		ctx := context.Background()
+		a := w.peer("a")
+		declare := func(name string, s core.QueueSettings) {
+			t.Helper()
+			if err := a.DeclareQueue(ctx, core.QueueDefinition{Name: name, Settings: s, Bindings: []core.Binding{{Filter: "x/+"}}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		declare("length", core.QueueSettings{MaxLength: 2, Overflow: core.OverflowDropOldest})
+		declare("bytes", core.QueueSettings{MaxBytes: 350, Overflow: core.OverflowDropOldest})
+		declare("ttl", core.QueueSettings{TTL: time.Minute})
+		for i := range 5 {
+			a.publish("x/1", string(rune('0'+i))+strings.Repeat("-", 99))
+			a.publish("y", "no")
+		}
+		want := func(queue, digits string) {
+			t.Helper()
+			p := w.peer(queue)
+			p.consume(queue).Grant(plenty)
+			got := ""
+			for _, s := range p.take() {
+				got += s[:1]
+			}
+			if got != digits {
+				t.Errorf("%s: got %s, want %s", queue, got, digits)
+			}
+		}
+		want("length", "34")
+		time.Sleep(59 * time.Second)
+		a.publish("x/1", "5"+strings.Repeat("-", 99))
+		time.Sleep(2 * time.Second)
+		want("bytes", "345")
+		want("ttl", "5")
+		for _, s := range []core.QueueSettings{{Priority: true}, {Ordered: true}, {MaxLength: 1}, {Overflow: "x"}, {TTL: -1}} {
+			if err := a.DeclareQueue(ctx, core.QueueDefinition{Name: "bad", Settings: s}); !errors.Is(err, core.ErrInvalid) {
+				t.Errorf("%+v: %v", s, err)
+			}
+		}
+	})
+}
 
 // What a policy lets go is gone for readers, who are told; what a queue has not
 // settled, a retained value and a delayed message stay.

@@ -24,15 +24,16 @@ type QueueSettings struct {
 	DeadLetter string `json:"dead_letter,omitempty"`
 	// TTL of messages that have no expiry of their own; 0 is none.
 	TTL time.Duration `json:"ttl,omitempty"`
-	// MaxLength and MaxBytes bound what is pending; 0 is no bound. Overflow
-	// says what happens at the bound.
+	// MaxLength and MaxBytes bound what is pending; 0 is no bound. They go
+	// with OverflowDropOldest, and are seen to when a consumer comes and, while
+	// there is none, every minute.
 	MaxLength int64    `json:"max_length,omitempty"`
 	MaxBytes  int64    `json:"max_bytes,omitempty"`
 	Overflow  Overflow `json:"overflow,omitempty"`
-	// Priority delivers higher priorities first.
+	// Priority asks for higher priorities first. It is refused so far.
 	Priority bool `json:"priority,omitempty"`
-	// Ordered gives the messages of one key to one consumer at a time, in
-	// order.
+	// Ordered asks for the messages of one key to go to one consumer at a
+	// time, in order. It is refused so far.
 	Ordered bool `json:"ordered,omitempty"`
 	// SingleActive lets one consumer work, the others wait to take over.
 	SingleActive bool `json:"single_active,omitempty"`
@@ -146,6 +147,9 @@ func DefaultGroupSettings() QueueSettings {
 // declares or addresses. The error wraps [ErrInvalidTopic]. Names with a
 // leading dollar sign belong to groups and sessions.
 func CheckQueueName(name string) error {
+	if name == "" {
+		return fmt.Errorf("%w: the queue has no name", ErrInvalidTopic)
+	}
 	if strings.HasPrefix(name, "$") {
 		return fmt.Errorf("%w: the queue name %q begins with a dollar sign", ErrInvalidTopic, name)
 	}

@@ -15,6 +15,8 @@ type Stats struct {
 	// Expired messages that were not delivered, Withheld ones for lack of a
 	// right, Unreadable ones because the log does not have them any more.
 	Expired, Withheld, Unreadable atomic.Uint64
+	// Overflowed counts how often a queue's oldest messages made room.
+	Overflowed atomic.Uint64
 	// StorageFailures counts commits that were not made durable.
 	StorageFailures atomic.Uint64
 	ReclaimedBytes  atomic.Uint64

@@ -1,0 +1,141 @@
+package core
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// check says what is wrong with a queue's settings. The error wraps ErrInvalid.
+func (s *QueueSettings) check() error {
+	switch {
+	case s.Priority:
+		return fmt.Errorf("%w: queues deliver in the log's order, not by priority", ErrInvalid)
+	case s.Ordered:
+		return fmt.Errorf("%w: order by key among several consumers is not supported; single_active keeps the order of all", ErrInvalid)
+	case s.Overflow != OverflowReject && s.Overflow != OverflowDropOldest:
+		return fmt.Errorf("%w: overflow is %q, not %q", ErrInvalid, OverflowDropOldest, s.Overflow)
+	case s.Overflow == OverflowReject && (s.MaxLength > 0 || s.MaxBytes > 0):
+		return fmt.Errorf("%w: max_length and max_bytes need overflow %q: refusing publishes at the bound is not supported", ErrInvalid, OverflowDropOldest)
+	case s.MaxLength < 0 || s.MaxBytes < 0 || s.TTL < 0:
+		return fmt.Errorf("%w: max_length, max_bytes and ttl are not negative", ErrInvalid)
+	}
+	return nil
+}
+
+// over reports whether a queue's own time to live of a message is over.
+func (s *QueueSettings) over(e *Envelope, now time.Time) bool {
+	return s.TTL > 0 && now.Sub(e.Time) >= s.TTL
+}
+
+// trimTime bounds how long one pass over the queues takes; the next one goes on
+// where it ended.
+const trimTime = 2 * time.Second
+
+// trim drops the oldest messages of queues that nobody consumes and that have
+// become longer than their settings allow. It works through the queues whose
+// names come after a name and returns where to go on.
+func (b *Broker) trim(ctx context.Context, after string) (next string) {
+	b.mu.RLock()
+	var names []string
+	for name, q := range b.queues {
+		if name > after && q.settings.Overflow == OverflowDropOldest {
+			names = append(names, name)
+		}
+	}
+	b.mu.RUnlock()
+	slices.Sort(names)
+	start := time.Now()
+	for _, name := range names {
+		if q := b.queue(name); q != nil {
+			if err := b.trimQueue(ctx, q); err != nil {
+				b.log.Error("queue not trimmed", "queue", name, "err", err)
+			}
+		}
+		if time.Since(start) > trimTime || ctx.Err() != nil {
+			return name
+		}
+	}
+	return ""
+}
+
+// trimQueue drops the oldest messages of a queue that is longer than its
+// settings allow. A queue that is being delivered from is left alone: it is
+// getting shorter by itself, or is at the log's end.
+func (b *Broker) trimQueue(ctx context.Context, q *queue) error {
+	q.mu.Lock()
+	next, filters, length, bytes := q.next, q.filters, q.settings.MaxLength, q.settings.MaxBytes
+	idle := q.state == cursorIdle && !q.feeding.Load() && q.settings.Overflow == OverflowDropOldest
+	q.mu.Unlock()
+	end := b.dispatcher.end()
+	if !idle || length == 0 && bytes == 0 || next >= end {
+		return nil
+	}
+	if bytes == 0 && end-next <= Offset(length) {
+		return nil
+	}
+	bs := q.bound()
+	keep, err := b.newest(ctx, filters, length, bytes, next, end, func(r *Record) bool {
+		return slices.ContainsFunc(bs, func(bd *bound) bool { return bd.matches(r.Topic, r.Offset) })
+	})
+	if err != nil || keep <= next {
+		return err
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.state == cursorIdle && !q.feeding.Load() && q.next == next {
+		q.next = keep
+		q.changed()
+		b.stats.Overflowed.Add(1)
+	}
+	return nil
+}
+
+// newest returns the offset of the oldest of the newest records, between first
+// and end, that are together at most n and at most so many bytes; 0 is no
+// bound. It reads windows that double backwards from the end, each part of the
+// log once at the most.
+func (b *Broker) newest(ctx context.Context, filters *FilterSet, n, bytes int64, first, end Offset, matches func(*Record) bool) (Offset, error) {
+	type item struct {
+		at   Offset
+		size int64
+	}
+	buf := &ReadBuffer{MaxRecords: 1024, MaxBytes: 1 << 20}
+	var count, size int64
+	oldest := end
+	window := Offset(4096)
+	for hi := end; hi > first; window *= 2 {
+		lo := first
+		if hi-first > window {
+			lo = hi - window
+		}
+		var here []item
+		for next := lo; next < hi; {
+			buf.Reset()
+			after, err := b.engine.Read(ctx, next, hi, filters, buf)
+			if err != nil {
+				return 0, err
+			}
+			for i := range buf.Records {
+				if r := &buf.Records[i]; matches == nil || matches(r) {
+					here = append(here, item{r.Offset, int64(len(r.Topic) + len(r.Body))})
+				}
+			}
+			if after <= next {
+				break
+			}
+			next = after
+		}
+		for _, it := range slices.Backward(here) {
+			count++
+			size += it.size
+			if n > 0 && count > n || bytes > 0 && size > bytes {
+				return oldest, nil
+			}
+			oldest = it.at
+		}
+		hi = lo
+	}
+	return first, nil
+}
