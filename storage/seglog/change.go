@@ -21,10 +21,10 @@ func appendChanges(dst []byte, changes []core.Change) []byte {
 		c := &changes[i]
 		kind := byte(changeSet)
 		switch {
-		case c.OffsetOf != 0:
-			kind = changeSetOffset
 		case c.Value == nil:
 			kind = changeDelete
+		case c.OffsetOf != 0:
+			kind = changeSetOffset
 		}
 		dst = append(dst, kind)
 		dst = binary.AppendUvarint(dst, uint64(len(c.Key)))

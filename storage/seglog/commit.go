@@ -2,9 +2,7 @@ package seglog
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"syscall"
 	"time"
 
 	"github.com/sluicemq/sluice/core"
@@ -99,6 +97,9 @@ func (l *Log) commit(p *pending) (core.Offset, error) {
 		}
 		return c.next, nil
 	}
+	if len(b.Changes) > 0 && l.state.shield.full() {
+		return 0, fmt.Errorf("%w: the state waits for room", core.ErrStorageFull)
+	}
 	if err := l.makeRoom(int64(len(p.buf))); err != nil {
 		return 0, err
 	}
@@ -158,7 +159,7 @@ func (l *Log) write(s *segment, buf []byte, pos int64) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
+	case isFull(err):
 		return fmt.Errorf("%w: %w", core.ErrStorageFull, err)
 	}
 	return l.fail(fmt.Errorf("%w: writing the log: %w", core.ErrStorage, err))

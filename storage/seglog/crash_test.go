@@ -1,6 +1,7 @@
 package seglog
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"flag"
@@ -46,8 +47,11 @@ func (g *ledger) payload(batch, record int) string {
 func (g *ledger) append(l *Log, b ledgerBatch) error {
 	g.mu.Lock()
 	i := len(g.batches)
+	// It is large, so that the state's own log is written, too, before it is
+	// synced.
+	b.changes = append(b.changes, core.Change{Key: "large", Value: bytes.Repeat([]byte{byte(i)}, 9000)})
 	b.changes = append(b.changes, core.Change{Key: "last", Value: binary.BigEndian.AppendUint64(nil, uint64(i))})
-	if !b.sync && i%8 == 3 {
+	if !b.sync && i%8 == 6 {
 		b.changes = nil
 	}
 	g.batches = append(g.batches, b)
@@ -78,7 +82,7 @@ func (g *ledger) script(fs vfs.FS) error {
 			return err
 		}
 		for i := range 60 {
-			b := ledgerBatch{sync: i%4 != 3}
+			b := ledgerBatch{sync: i%8 < 4}
 			for k := range []int{1, 3, 40, 0, 2, 17}[i%6] {
 				b.topics = append(b.topics, fmt.Sprintf("t/%d", (i+k)%5))
 			}

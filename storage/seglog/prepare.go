@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/sluicemq/sluice/core"
@@ -110,7 +109,7 @@ func (l *Log) makeRoom(n int64) error {
 	next := <-c.ready
 	c.ready = nil
 	if err := next.err; err != nil {
-		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		if isFull(err) {
 			return fmt.Errorf("%w: beginning a segment: %w", core.ErrStorageFull, err)
 		}
 		return l.fail(fmt.Errorf("%w: beginning a segment: %w", core.ErrStorage, err))

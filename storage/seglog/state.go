@@ -38,29 +38,45 @@ type state struct {
 	applied uint64      // the newest commit applied; the committer's own
 	next    core.Offset // the offset behind it
 	value   [16]byte
+	shield  *shield
+	work    chan func() error // to the goroutine that writes to Pebble
+	done    chan error        // from it
+	ended   chan struct{}     // closed when it has ended
 }
 
 // openState opens the view in a directory. A view that cannot be read is
 // core.ErrStorage.
-func openState(dir string, fs vfs.FS, log *slog.Logger) (_ *state, err error) {
-	defer recoverStateFailure(&err)
-	cache := pebble.NewCache(stateCache)
+func openState(dir string, fs vfs.FS, log *slog.Logger) (*state, error) {
+	s := &state{
+		shield: newShield(pebbleFS(fs)),
+		cache:  pebble.NewCache(stateCache),
+		work:   make(chan func() error),
+		done:   make(chan error, 1),
+		ended:  make(chan struct{}),
+	}
 	o := &pebble.Options{
-		Cache:                       cache,
-		FS:                          pebbleFS(fs),
+		Cache:                       s.cache,
+		FS:                          s.shield,
 		MemTableSize:                stateMemtable,
 		MemTableStopWritesThreshold: 4,
 		MaxOpenFiles:                64,
 		FormatMajorVersion:          pebble.FormatNewest,
-		Logger:                      stateLogger{log},
+		Logger:                      stateLogger{log, s.shield},
 	}
 	o.EnsureDefaults()
-	db, err := pebble.Open(dir, o)
+	err := s.shield.wait(func() (err error) {
+		s.db, err = pebble.Open(dir, o)
+		return err
+	})
 	if err != nil {
-		cache.Unref()
-		return nil, fmt.Errorf("%w: opening the state: %w", core.ErrStorage, err)
+		return nil, errors.Join(fmt.Errorf("%w: opening the state: %w", core.ErrStorage, err), s.shield.release())
 	}
-	s := &state{db: db, cache: cache}
+	go func() {
+		defer close(s.ended)
+		for do := range s.work {
+			s.done <- do()
+		}
+	}()
 	v, err := s.get(appliedKey)
 	if err != nil {
 		return nil, errors.Join(err, s.close())
@@ -74,11 +90,10 @@ func openState(dir string, fs vfs.FS, log *slog.Logger) (_ *state, err error) {
 
 // apply makes the changes of one commit, whose records begin at base and end
 // before next.
-func (s *state) apply(section []byte, commit uint64, base, next core.Offset) (err error) {
-	defer recoverStateFailure(&err)
+func (s *state) apply(section []byte, commit uint64, base, next core.Offset) error {
 	b := s.db.NewBatch()
 	var key []byte
-	err = eachChange(section, base,
+	err := eachChange(section, base,
 		func(k, value []byte) error {
 			key = append(append(key[:0], statePrefix), k...)
 			return b.Set(key, value, nil)
@@ -93,7 +108,7 @@ func (s *state) apply(section []byte, commit uint64, base, next core.Offset) (er
 		err = b.Set(appliedKey, s.value[:], nil)
 	}
 	if err == nil {
-		err = b.Commit(pebble.NoSync)
+		err = s.do(func() error { return b.Commit(pebble.NoSync) })
 	}
 	if err != nil {
 		return fmt.Errorf("%w: applying commit %d to the state: %w", core.ErrStorage, commit, err)
@@ -102,10 +117,24 @@ func (s *state) apply(section []byte, commit uint64, base, next core.Offset) (er
 	return nil
 }
 
+// do runs what writes to Pebble, which stops for good where it fails.
+func (s *state) do(write func() error) error {
+	select {
+	case s.work <- write:
+	case <-s.shield.failed:
+		return s.shield.err
+	}
+	select {
+	case err := <-s.done:
+		return err
+	case <-s.shield.failed:
+		return s.shield.err
+	}
+}
+
 // sync makes durable all that was applied. It may be called beside apply.
-func (s *state) sync() (err error) {
-	defer recoverStateFailure(&err)
-	if err := s.db.LogData(nil, pebble.Sync); err != nil {
+func (s *state) sync() error {
+	if err := s.shield.wait(func() error { return s.db.LogData(nil, pebble.Sync) }); err != nil {
 		return fmt.Errorf("%w: syncing the state: %w", core.ErrStorage, err)
 	}
 	return nil
@@ -124,12 +153,17 @@ func (s *state) get(key []byte) ([]byte, error) {
 	return own, c.Close()
 }
 
-func (s *state) close() (err error) {
-	defer recoverStateFailure(&err)
-	defer s.cache.Unref()
-	if err := s.db.Close(); err != nil {
-		return fmt.Errorf("%w: closing the state: %w", core.ErrStorage, err)
+func (s *state) close() error {
+	close(s.work)
+	close(s.shield.closing)
+	err := s.shield.wait(func() error {
+		<-s.ended
+		return s.db.Close()
+	})
+	if err != nil {
+		return errors.Join(fmt.Errorf("%w: closing the state: %w", core.ErrStorage, err), s.shield.release())
 	}
+	s.cache.Unref()
 	return nil
 }
 
@@ -177,23 +211,12 @@ func prefixEnd(prefix []byte) []byte {
 	return nil
 }
 
-// A stateFailure is what Pebble's own fatal errors are turned into: Pebble asks
-// its logger to end the process, which is for the log to decide.
-type stateFailure struct{ error }
-
-// recoverStateFailure makes an error of a fatal one.
-func recoverStateFailure(err *error) {
-	switch p := recover().(type) {
-	case nil:
-	case stateFailure:
-		*err = errors.Join(*err, fmt.Errorf("%w: the state: %w", core.ErrStorage, p.error))
-	default:
-		panic(p)
-	}
+// stateLogger hands on what Pebble has to say. Pebble asks it to end the process
+// where something is beyond repair; the shield stops just Pebble.
+type stateLogger struct {
+	log    *slog.Logger
+	shield *shield
 }
-
-// stateLogger hands on what Pebble has to say.
-type stateLogger struct{ log *slog.Logger }
 
 func (l stateLogger) Infof(string, ...any) {}
 
@@ -202,5 +225,5 @@ func (l stateLogger) Errorf(format string, args ...any) {
 }
 
 func (l stateLogger) Fatalf(format string, args ...any) {
-	panic(stateFailure{fmt.Errorf(format, args...)})
+	l.shield.stop(fmt.Errorf(format, args...))
 }
