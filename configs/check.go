@@ -98,6 +98,9 @@ func (c *Config) checkDeclared(fail func(key, format string, args ...any)) {
 		if q.MaxLength < 0 {
 			fail(key+".max_length", "%d is less than 0", q.MaxLength)
 		}
+		if (q.MaxLength > 0 || q.MaxBytes > 0) && q.Overflow == "" {
+			fail(key, "max_length and max_bytes need overflow: drop-oldest")
+		}
 		for j, b := range q.Bindings {
 			if (b.Filter == "") == (b.Exchange == "") {
 				fail(fmt.Sprintf("%s.bindings[%d]", key, j), "want either a filter or an exchange")

@@ -105,9 +105,7 @@ type Queue struct {
 	TTL          Duration  `yaml:"ttl" doc:"life of messages that name no expiry; 0 is for ever"`
 	MaxLength    int64     `yaml:"max_length" doc:"messages that may wait; 0 is without bound"`
 	MaxBytes     Size      `yaml:"max_bytes" doc:"bytes that may wait; 0 is without bound"`
-	Overflow     Overflow  `yaml:"overflow" doc:"what a full queue does: reject, or drop-oldest"`
-	Priority     bool      `yaml:"priority" doc:"higher priorities first"`
-	Ordered      bool      `yaml:"ordered" doc:"messages of one key to one consumer at a time, in order"`
+	Overflow     Overflow  `yaml:"overflow" doc:"what a full queue does: drop-oldest; max_length and max_bytes need it"`
 	SingleActive bool      `yaml:"single_active" doc:"one consumer works, the others wait to take over"`
 	Expires      Duration  `yaml:"expires" doc:"deletes the queue when unused for so long; 0 is never"`
 	Unpinned     bool      `yaml:"unpinned" doc:"lets the topics' policies remove what the queue still needs"`

@@ -134,6 +134,7 @@ func TestErrorsNameLineAndKey(t *testing.T) {
 		{"policies: [{age: 1d}]", `c.yaml:1: policies[0]: name is missing`},
 		{"queues:\n- name: a\n- name: $b", `c.yaml:3: queues[1].name: invalid topic: the queue name "$b" begins with a dollar sign`},
 		{"queues: [{name: a, bindings: [{key: k}]}]", `c.yaml:1: queues[0].bindings[0]: want either a filter or an exchange`},
+		{"queues: [{name: a, max_length: 5}]", `c.yaml:1: queues[0]: max_length and max_bytes need overflow: drop-oldest`},
 		{"exchanges: [{name: a, kind: direkt}]", `c.yaml:1: exchanges[0].kind: "direkt" is none of direct, fanout, topic, headers`},
 		{"auth: {rules: [{allow: [all]}]}", `c.yaml:1: auth.rules[0]: who is missing: whom is the rule for?`},
 		{"auth: {rules: [{who: [alice], allow: [all]}]}", `c.yaml:1: auth.rules[0].who[0]: "alice" is nobody: want user:NAME, role:NAME, users or anonymous`},

@@ -47,15 +47,11 @@ func (c *Config) CoreQueues() []core.QueueDefinition {
 			TTL:          time.Duration(q.TTL),
 			MaxLength:    q.MaxLength,
 			MaxBytes:     int64(q.MaxBytes),
-			Priority:     q.Priority,
-			Ordered:      q.Ordered,
+			Overflow:     core.Overflow(q.Overflow),
 			SingleActive: q.SingleActive,
 			Expires:      time.Duration(q.Expires),
 			Unpinned:     q.Unpinned,
 		}}
-		if q.Overflow == Overflow(core.OverflowDropOldest) {
-			d.Settings.Overflow = core.OverflowDropOldest
-		}
 		for _, b := range q.Bindings {
 			d.Bindings = append(d.Bindings, core.Binding{Filter: b.Filter, Exchange: b.Exchange, Key: b.Key, Settlement: core.SettleAlways})
 		}
