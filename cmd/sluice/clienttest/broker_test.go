@@ -130,6 +130,7 @@ func (b *broker) start() {
 // stop ends the broker with SIGTERM and wants it to end cleanly.
 func (b *broker) stop() {
 	b.t.Helper()
+	began := time.Now()
 	if err := b.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		b.t.Fatal(err)
 	}
@@ -138,6 +139,7 @@ func (b *broker) stop() {
 		if err != nil {
 			b.t.Errorf("after SIGTERM the broker ended with: %v\n%s", err, b.log.String())
 		}
+		b.t.Logf("the broker ended %v after SIGTERM", time.Since(began).Round(time.Millisecond))
 	case <-time.After(30 * time.Second):
 		b.cmd.Process.Signal(syscall.SIGQUIT)
 		<-b.ended

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,8 +31,7 @@ var (
 func allowing(origin string) string { return fmt.Sprintf("http:\n  origins: [%q]\n", origin) }
 
 // TestBrowser receives what curl publishes in four clients of a page, and
-// publishes from each client of the page to all the others and to those outside
-// of it.
+// publishes from each client, of the page and outside of it, to all the others.
 func TestBrowser(t *testing.T) {
 	page := browserDriver(t)
 	b := startBroker(t, allowing(page.origin))
@@ -62,8 +62,8 @@ func TestBrowser(t *testing.T) {
 		}
 	})
 
-	for i, p := range pagePublishers {
-		t.Run(p.name, func(t *testing.T) {
+	for i, p := range append(slices.Clone(publishers), pagePublishers...) {
+		t.Run(strings.ReplaceAll("from "+p.name, " ", "_"), func(t *testing.T) {
 			cell := fmt.Sprintf("page%d", i)
 			inboxes := open(t, cell+"/#")
 			publish, err := opened(t, b, p)
@@ -81,6 +81,30 @@ func TestBrowser(t *testing.T) {
 			}
 		})
 	}
+
+	// What a page sets in a header the browser asks the broker about first.
+	t.Run("fields by fetch", func(t *testing.T) {
+		in, err := pageWebSocket.receive(t, b, selection{from: []address{topicAddress("fields")}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { in.end() })
+		publish, err := opened(t, b, publisher{"fetch in Chromium", pageFetch})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := fidelityMessages()[0]
+		if err := publish(topicAddress("fields"), want); err != nil {
+			t.Fatal(err)
+		}
+		got, err := in.wait(1, arrive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := compareFields(1, want, got[0]); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // TestForeignOriginIsRefused: a page whose origin is not listed gets in through

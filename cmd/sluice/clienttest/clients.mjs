@@ -23,15 +23,16 @@ export function makeClients({ mqtt, StompClient, WebSocket, EventSource, fetch }
   const ops = {
     // MQTT.js.
 
-    'mqtt.connect': ({ conn, url, clientId, clean, version, sessionExpiry }) =>
+    'mqtt.connect': ({ conn, url, clientId, clean, version, sessionExpiry, reconnect }) =>
       new Promise((resolve, reject) => {
         const properties = sessionExpiry === undefined ? undefined : { sessionExpiryInterval: sessionExpiry };
         const client = mqtt.connect(url, {
           clientId, clean, protocolVersion: version ?? 5, properties,
-          reconnectPeriod: 0, connectTimeout: 10_000, keepalive: 60,
+          reconnectPeriod: reconnect ?? 0, connectTimeout: 10_000, keepalive: 60,
         });
-        const c = { close: () => client.endAsync(), drop: () => client.stream.destroy(), client, hold: false };
+        const c = { close: () => client.connected && client.endAsync(), drop: () => client.stream.destroy(), client, hold: false };
         c.failed = new Promise((_, fail) => {
+          if (reconnect) return; // a lost connection is the library's to mend
           client.on('error', fail);
           client.on('close', () => fail(new Error('the connection was closed')));
         });

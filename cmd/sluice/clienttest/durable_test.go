@@ -252,6 +252,7 @@ func TestUnacknowledgedComesBack(t *testing.T) {
 			if err := received(in, []message{m}); err != nil {
 				t.Fatal(err)
 			}
+			dropped := time.Now()
 			if err := in.drop(); err != nil {
 				t.Fatal(err)
 			}
@@ -264,6 +265,7 @@ func TestUnacknowledgedComesBack(t *testing.T) {
 				}
 				return err
 			})
+			t.Logf("it was there again after %v", time.Since(dropped))
 			if err := compareSamples([]message{m}, again); err != nil {
 				t.Error(err)
 			}

@@ -32,7 +32,6 @@ type jsonObject struct {
 	Prio     *int            `json:"prio"`
 	TTL      int64           `json:"ttl"`
 	ID       string          `json:"id"`
-	Retain   bool            `json:"retain"`
 	Retained bool            `json:"retained"`
 	Lease    string          `json:"lease"`
 }
@@ -48,7 +47,7 @@ func jsonMessage(data []byte) (message, error) {
 
 func (o *jsonObject) message() (message, error) {
 	m := message{
-		Topic: o.T, ContentType: o.Type, Key: o.Key, ReplyTo: o.Reply, ID: o.ID, Retain: o.Retain || o.Retained,
+		Topic: o.T, ContentType: o.Type, Key: o.Key, ReplyTo: o.Reply, ID: o.ID, Retain: o.Retained,
 		TTL: time.Duration(o.TTL) * time.Millisecond, Offset: strconv.FormatUint(o.O, 10), Time: time.UnixMilli(o.TS),
 	}
 	if o.N > 0 {

@@ -167,6 +167,16 @@ func received(in *inbox, sent []message) error {
 	return errors.Join(err, compareSamples(sent, got))
 }
 
+// marked says which messages do not say whether they came as retained values.
+func marked(got []message, retained bool) (err error) {
+	for _, m := range got {
+		if m.Retain != retained {
+			err = errors.Join(err, fmt.Errorf("%q says retained: %t", m.Topic, m.Retain))
+		}
+	}
+	return err
+}
+
 // tryTopic: what is published reaches a live subscription.
 func tryTopic(t testing.TB, b *broker, cell string, p publisher, r receiver) error {
 	publish, err := opened(t, b, p)
@@ -182,7 +192,7 @@ func tryTopic(t testing.TB, b *broker, cell string, p publisher, r receiver) err
 	if err != nil {
 		return err
 	}
-	return received(in, sent)
+	return errors.Join(received(in, sent), marked(in.messages(), false))
 }
 
 // tryQueue: what is published to a queue, before and while a consumer is there,
@@ -259,7 +269,7 @@ func tryRetained(t testing.TB, b *broker, cell string, p publisher, r receiver) 
 		return err
 	}
 	defer in.end()
-	return received(in, want)
+	return errors.Join(received(in, want), marked(in.messages(), true))
 }
 
 // tryReplay: a subscription from the earliest message gets all that was

@@ -19,6 +19,9 @@ func stompDestination(a address) string {
 	if a.queue != "" {
 		return "/queue/" + a.queue
 	}
+	if inbox, ok := strings.CutPrefix(a.topic, "$inbox/"); ok {
+		return "/reply-queue/" + inbox
+	}
 	if !strings.Contains(a.topic, "/") {
 		return "/topic/" + strings.ReplaceAll(a.topic, ".", "%2E")
 	}
@@ -29,6 +32,9 @@ func stompDestination(a address) string {
 func topicOfDestination(destination string) string {
 	if queue, ok := strings.CutPrefix(destination, "/queue/"); ok {
 		return "$queue/" + queue
+	}
+	if inbox, ok := strings.CutPrefix(destination, "/reply-queue/"); ok {
+		return "$inbox/" + inbox
 	}
 	topic, ok := strings.CutPrefix(destination, "/topic/")
 	if !ok {
