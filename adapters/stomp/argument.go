@@ -51,11 +51,12 @@ func (a *queueArguments) read(h *core.Header) error {
 		a.settings.Expires = time.Duration(n) * time.Millisecond
 	case argumentLength:
 		a.settings.MaxLength, err = number(1 << 62)
+		a.settings.Overflow = core.OverflowDropOldest // as RabbitMQ does, unless told
 	case argumentBytes:
 		a.settings.MaxBytes, err = number(1 << 62)
+		a.settings.Overflow = core.OverflowDropOldest
 	case argumentPriority:
-		_, err = number(255)
-		a.settings.Priority = true
+		return unsupported(h.Name, "Queues deliver in the order of publishing; leave it out.")
 	case argumentDeadExchange:
 		if h.Value != "" {
 			return unsupported(h.Name, "Leave it empty and name the queue of the dead letters in x-dead-letter-routing-key.")
@@ -68,9 +69,9 @@ func (a *queueArguments) read(h *core.Header) error {
 		case "drop-head":
 			a.settings.Overflow = core.OverflowDropOldest
 		case "reject-publish":
-			a.settings.Overflow = core.OverflowReject
+			return unsupported(h.Name, "A full queue drops its oldest message: drop-head.")
 		default:
-			return invalid(h.Name, h.Value, "drop-head or reject-publish")
+			return invalid(h.Name, h.Value, "drop-head")
 		}
 	case argumentSingle:
 		a.settings.SingleActive, err = parseBool(h)

@@ -325,7 +325,7 @@ func TestQueueArguments(t *testing.T) {
 	t.Parallel()
 	g := start(t)
 	arguments := []string{
-		"x-message-ttl:60000", "x-expires:3600000", "x-max-length:10", "x-max-length-bytes:1000", "x-max-priority:9",
+		"x-message-ttl:60000", "x-expires:3600000", "x-max-length:10", "x-max-length-bytes:1000",
 		"x-dead-letter-exchange:", "x-dead-letter-routing-key:dead", "x-overflow:drop-head", "x-single-active-consumer:true", "x-queue-type:quorum",
 	}
 	p := g.connect("1.2")
@@ -339,7 +339,7 @@ func TestQueueArguments(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := core.QueueSettings{TTL: time.Minute, Expires: time.Hour, MaxLength: 10, MaxBytes: 1000, Priority: true, DeadLetter: "dead", Overflow: core.OverflowDropOldest, SingleActive: true}
+	want := core.QueueSettings{TTL: time.Minute, Expires: time.Hour, MaxLength: 10, MaxBytes: 1000, DeadLetter: "dead", Overflow: core.OverflowDropOldest, SingleActive: true}
 	if fmt.Sprint(info.Settings) != fmt.Sprint(want) {
 		t.Errorf("%+v", info.Settings)
 	}
@@ -347,7 +347,7 @@ func TestQueueArguments(t *testing.T) {
 	p.expectError("exists with other settings", `"max_length":10`, `"max_length":11`)
 	for header, want := range map[string]string{
 		"x-message-ttl:0": "want a number", "x-overflow:x": "drop-head", "x-queue-type:stream": "read with from", "x-dead-letter-exchange:e": "x-dead-letter-routing-key",
-		"x-max-length:x": "want a number",
+		"x-max-length:x": "want a number", "x-max-priority:9": "in the order of publishing", "x-overflow:reject-publish": "drop-head",
 	} {
 		p := g.connect("1.2")
 		p.send("SUBSCRIBE", "id:1", "destination:/queue/r", header)
