@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -231,7 +230,7 @@ func (r *readme) until(what string, ok func() bool) {
 	deadline := time.Now().Add(2 * time.Minute) // make run may have to build
 	for !ok() {
 		if time.Now().After(deadline) {
-			r.t.Fatal(fmt.Sprintf("not within two minutes: %s", what))
+			r.t.Fatalf("not within two minutes: %s", what)
 		}
 		time.Sleep(50 * time.Millisecond)
 	}

@@ -40,7 +40,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("SLUICE_LOG_LEVEL", "warn")
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"listening": listening, "code": code, "retry": retry, "signal": signalBackground},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"listening": listening, "code": code, "retry": retry, "signal": signalBackground, "half-request": halfRequest},
 	})
 }
 
@@ -86,6 +86,19 @@ func signalBackground(ts *testscript.TestScript, _ bool, args []string) {
 			ts.Fatalf("%v", err)
 		}
 	}
+}
+
+// halfRequest begins a request that does not go on, and holds it until the
+// script ends.
+func halfRequest(ts *testscript.TestScript, _ bool, args []string) {
+	c, err := net.Dial("tcp", args[0])
+	ts.Check(err)
+	ts.Defer(func() { c.Close() })
+	_, err = c.Write([]byte("POST /t/a HTTP/1.1\r\nHost: 127.0.0.1\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n"))
+	ts.Check(err)
+	// The broker asks for the body once it has begun with the request.
+	_, err = c.Read(make([]byte, 1))
+	ts.Check(err)
 }
 
 // retry runs a command again and again until it succeeds.
