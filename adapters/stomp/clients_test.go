@@ -98,7 +98,11 @@ func TestGoStomp(t *testing.T) {
 			if err := sub.Unsubscribe(); err != nil && !errors.Is(err, &gostomp.ErrUnsubscribeReceiptTimeout) {
 				t.Error(err)
 			}
-			if info, err := g.admin().Queue("go"); err != nil || info.Consumers != 0 {
+			ann, err := g.broker.Connect(t.Context(), core.Credentials{User: "ann", Password: []byte("pw")}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if info, err := ann.Queue("go"); err != nil || info.Consumers != 0 {
 				t.Errorf("unsubscribed: %+v %v", info, err)
 			}
 			if err := c.Disconnect(); err != nil {
