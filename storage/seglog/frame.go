@@ -17,6 +17,7 @@ const (
 	frameMagic      = 0x46584c53 // "SLXF"
 	frameHeaderSize = 72
 	frameAlign      = 8
+	anyGeneration   = 0 // matches every generation, and is none itself
 
 	// frameTarget is how many bytes of records a frame takes before another
 	// one begins. It is what must be read and unpacked to get at one record,
@@ -102,7 +103,7 @@ func (h *frameHeader) put(dst []byte) {
 // but the file may be too short for them.
 func parseFrameHeader(src []byte, generation uint64) (h frameHeader, ok bool) {
 	le := binary.LittleEndian
-	if len(src) < frameHeaderSize || le.Uint32(src) != frameMagic || le.Uint64(src[8:]) != generation ||
+	if len(src) < frameHeaderSize || le.Uint32(src) != frameMagic || le.Uint64(src[8:]) != generation && generation != anyGeneration ||
 		le.Uint32(src[4:]) != crc32.Checksum(src[8:frameHeaderSize], castagnoli) {
 		return frameHeader{}, false
 	}

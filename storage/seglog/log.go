@@ -59,6 +59,8 @@ type Log struct {
 	lock  io.Closer
 	state *state
 	tail  tail
+	// asides are the sequence numbers of segments that were put aside.
+	asides []uint64
 
 	first, end atomic.Uint64 // what Bounds says
 

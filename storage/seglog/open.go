@@ -2,11 +2,13 @@ package seglog
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -126,63 +128,120 @@ func (l *Log) findSegments() error {
 	if err != nil {
 		return err
 	}
-	var stale []string
-	var bad []string
+	var stale, bad []string
 	spares := 0
 	for _, name := range names {
-		if strings.HasPrefix(name, sparePrefix) {
+		switch {
+		case strings.HasPrefix(name, sparePrefix):
 			if spares++; spares > maxSpares || !l.goodSpare(name) {
 				stale = append(stale, name)
 			}
 			continue
-		}
-		if strings.HasSuffix(name, temporarySuffix) {
+		case strings.HasSuffix(name, temporarySuffix):
 			stale = append(stale, name)
 			continue
-		}
-		if _, ok := parseSegmentName(name); !ok {
+		case strings.HasSuffix(name, indexSuffix):
+			if err := l.checkIndexVersion(name); err != nil {
+				return err
+			}
+			if _, found := slices.BinarySearch(names, strings.TrimSuffix(name, indexSuffix)+segmentSuffix); !found {
+				stale = append(stale, name)
+			}
 			continue
 		}
-		f, err := l.fs.Open(path.Join(l.dir, name))
+		if sequence, ok := parseSegmentName(strings.TrimSuffix(name, badSuffix)); !ok {
+			continue
+		} else if strings.HasSuffix(name, badSuffix) {
+			l.asides = append(l.asides, sequence)
+			continue
+		}
+		s, err := l.openSegment(name)
+		if errors.Is(err, core.ErrCorrupt) {
+			l.log.Error("segment put aside, nothing in it can be read", "file", name, "err", err)
+			bad = append(bad, name)
+			continue
+		}
 		if err != nil {
 			return err
 		}
-		b := make([]byte, segmentHeaderUsed)
-		n, err := readFull(f, b, 0)
-		if err != nil {
-			return errors.Join(err, f.Close())
-		}
-		h, err := parseSegmentHeader(b[:n])
-		if errors.Is(err, core.ErrCorrupt) {
-			l.log.Error("segment put aside, its header is damaged", "file", name, "err", err)
-			bad = append(bad, name)
-			if err := f.Close(); err != nil {
-				return err
-			}
-			continue
-		}
-		if err != nil {
-			return errors.Join(fmt.Errorf("%s: %w", name, err), f.Close())
-		}
-		if n := len(l.segments); n > 0 && h.sequence <= l.segments[n-1].through {
+		if n := len(l.segments); n > 0 && s.sequence <= l.segments[n-1].through {
 			// It was put together with others into the one before.
-			stale = append(stale, name)
-			if err := f.Close(); err != nil {
+			stale = append(stale, name, indexName(name))
+			if err := s.file.Close(); err != nil {
 				return err
 			}
 			continue
 		}
-		l.segments = append(l.segments, newSegment(h, name, f))
+		l.segments = append(l.segments, s)
 	}
 	for _, name := range bad {
+		sequence, _ := parseSegmentName(name)
+		l.asides = append(l.asides, sequence)
 		if err := l.fs.Rename(path.Join(l.dir, name), path.Join(l.dir, name+badSuffix)); err != nil {
 			return err
 		}
 	}
 	for _, name := range stale {
-		if err := l.fs.Remove(path.Join(l.dir, name)); err != nil {
+		if err := l.fs.Remove(path.Join(l.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
+	}
+	return nil
+}
+
+// openSegment opens a segment's file. Where just its header is damaged, what it
+// said is told from the frames.
+func (l *Log) openSegment(name string) (*segment, error) {
+	f, err := l.fs.Open(path.Join(l.dir, name))
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, segmentHeaderUsed)
+	n, err := readFull(f, b, 0)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	h, err := parseSegmentHeader(b[:n])
+	if errors.Is(err, core.ErrCorrupt) {
+		var ok bool
+		if h, ok = guessSegmentHeader(f, name); ok {
+			l.log.Error("segment header is damaged, it is told from the frames", "file", name, "err", err)
+			err = nil
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", name, err), f.Close())
+	}
+	return newSegment(h, name, f), nil
+}
+
+// guessSegmentHeader makes a header of what the first frame in a file says.
+func guessSegmentHeader(f vfs.File, name string) (h segmentHeader, ok bool) {
+	size, err := f.Size()
+	if err != nil {
+		return h, false
+	}
+	_, first, ok := newScanner(f, anyGeneration, segmentHeaderSize, size).find(segmentHeaderSize)
+	if !ok {
+		return h, false
+	}
+	sequence, _ := parseSegmentName(name)
+	return segmentHeader{generation: first.generation, sequence: sequence, through: sequence, rewritten: first.flags&flagSparse != 0}, true
+}
+
+// checkIndexVersion says whether an index is of a version that is not known.
+func (l *Log) checkIndexVersion(name string) error {
+	f, err := l.fs.OpenRead(path.Join(l.dir, name))
+	if err != nil {
+		return err
+	}
+	b := make([]byte, 12)
+	n, err := readFull(f, b, 0)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if v := binary.LittleEndian.Uint32(b[8:]); n == len(b) && string(b[:8]) == indexMagic && v != indexVersion {
+		return fmt.Errorf("%s: %w", name, errVersion{kind: "index", version: v})
 	}
 	return nil
 }

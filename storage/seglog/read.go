@@ -63,7 +63,7 @@ func (l *Log) segmentAt(at core.Offset) *segment {
 		return v.next > at
 	})
 	for ; i < len(l.segments); i++ {
-		if s := l.segments[i]; s.view().records > 0 {
+		if s := l.segments[i]; s.tells() {
 			s.enter()
 			return s
 		}

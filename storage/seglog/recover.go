@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 
 	"github.com/sluicemq/sluice/core"
 )
@@ -13,7 +14,7 @@ import (
 type recovery struct {
 	log   *Log
 	judge judge
-	// scanned is the segment before the current one, where it was scanned.
+	// scanned is the last segment, if it was scanned.
 	scanned *segment
 	seen    uint64 // the newest commit found, the log's or not
 	time    int64  // of the newest frame accepted
@@ -31,7 +32,7 @@ func (r *recovery) run(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if i == 0 || s.sequence != through+1 {
+		if i == 0 || !l.putAside(through+1, s.sequence) {
 			r.judge.begin()
 		}
 		through = s.through
@@ -63,13 +64,24 @@ func (r *recovery) run(ctx context.Context) error {
 	return nil
 }
 
+// putAside says whether all segments from one to another, exclusive, were put
+// aside: what is missing between them is lost and was not removed.
+func (l *Log) putAside(from, to uint64) bool {
+	for ; from < to; from++ {
+		if !slices.Contains(l.asides, from) {
+			return false
+		}
+	}
+	return true
+}
+
 // known takes a segment as its index describes it.
 func (r *recovery) known(s *segment) {
 	j, v := &r.judge, s.view()
 	j.know(v.after)
 	j.waiting = j.waiting[:0]
 	if !j.fresh {
-		j.boundary(r.scanned, v.after, v.opened)
+		j.boundary(s, v.after, v.opened)
 	}
 	j.fresh, j.last, j.whole, j.next = false, v.lastCommit, true, v.next
 	j.know(v.lastCommit)
@@ -113,7 +125,11 @@ func (r *recovery) scan(ctx context.Context, s *segment) error {
 // lost is told by the judge of a hole in what had been durable.
 func (r *recovery) lost(s *segment, g gap, commit uint64) {
 	r.log.log.Error("log is damaged, confirmed data was lost", "from", g.From, "to", g.To, "commit", commit)
-	if s == nil || g.From >= g.To {
+	if g.From >= g.To {
+		return
+	}
+	if s.index != nil {
+		s.lostBefore = true
 		return
 	}
 	if s.span.size == segmentHeaderSize {

@@ -29,7 +29,10 @@ func newScanner(f vfs.File, generation uint64, pos, size int64) *scanner {
 
 // window returns the n bytes at pos, fewer where the file ends.
 func (s *scanner) window(pos int64, n int) ([]byte, error) {
-	n = int(max(min(int64(n), s.size-pos), 0))
+	n = int(min(int64(n), s.size-pos))
+	if n <= 0 {
+		return nil, nil
+	}
 	if pos < s.bufPos || pos+int64(n) > s.bufPos+int64(len(s.buf)) {
 		want := int(min(int64(max(n, scanChunk)), s.size-pos))
 		if cap(s.buf) < want {

@@ -34,9 +34,10 @@ func (l *Log) readSegment(ctx context.Context, r *reader, s *segment, from, end 
 		v = s.view()
 	}
 	if from < v.opened {
-		// What stood between this segment and the one before it is removed.
+		// What stood between this segment and the one before it is removed,
+		// or lost.
 		to := min(v.opened, end)
-		r.buf.Gaps = append(r.buf.Gaps, core.Gap{From: from, To: to})
+		r.buf.Gaps = append(r.buf.Gaps, core.Gap{From: from, To: to, Lost: s.lostBefore})
 		from = to
 	}
 	end = min(end, v.next)

@@ -1,0 +1,411 @@
+package seglog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/storage/vfs"
+)
+
+// reference is a file system with a log of several segments, sealed and indexed
+// but for the last, that was closed; and what the log holds.
+func reference(t testing.TB) (*vfs.Memory, map[core.Offset]string) {
+	t.Helper()
+	memory := vfs.NewMemory()
+	o := small(memory)
+	o.ZeroBytes = -1
+	l, err := Open(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 150 {
+		b := &core.Batch{Time: int64(i), Sync: true, Changes: []core.Change{{Key: fmt.Sprint(i), Value: []byte("v")}}}
+		for k := range 1 + 30*(i%3) {
+			b.Buf = core.AppendRecord(b.Buf, &core.Envelope{Topic: fmt.Sprintf("t/%d", k%7), Payload: fmt.Append(nil, "payload ", i*i, k)})
+			b.Ends = append(b.Ends, uint32(len(b.Buf)))
+		}
+		appendWait(t, l, b)
+	}
+	indexAll(t, l)
+	records, _, err := everything(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	return memory, contents(records)
+}
+
+// indexAll builds the indexes of all sealed segments.
+func indexAll(t testing.TB, l *Log) {
+	t.Helper()
+	segments := l.segmentsNow()
+	for _, s := range segments[:len(segments)-1] {
+		if err := l.ensureIndex(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func contents(records map[core.Offset]core.Record) map[core.Offset]string {
+	all := make(map[core.Offset]string)
+	for at, r := range records {
+		all[at] = r.Topic + " " + string(r.Body)
+	}
+	return all
+}
+
+func edit(t testing.TB, fs vfs.FS, name string, change func(data []byte) []byte) {
+	t.Helper()
+	f, err := fs.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := make([]byte, size)
+	if _, err := readFull(f, data, 0); err != nil {
+		t.Fatal(err)
+	}
+	data = change(data)
+	if err := f.Truncate(int64(len(data))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(data, 0); err != nil && len(data) > 0 {
+		t.Fatal(err)
+	}
+}
+
+// TestDamage damages one place after the other in the files of the log. Every
+// record that is read is as it was; every one that is not is within a gap that
+// says it was lost; and not much more is lost than what was damaged.
+func TestDamage(t *testing.T) {
+	memory, want := reference(t)
+	names, err := memory.List("/data/log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tried := 0
+	for _, name := range names {
+		name = path.Join("/data/log", name)
+		info, err := memory.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		step := info.Size/17 + 1
+		for at := int64(0); at < info.Size; at += step {
+			for kind, damage := range map[string]func([]byte) []byte{
+				"flipped":  func(b []byte) []byte { b[at] ^= 0x10; return b },
+				"zeroed":   func(b []byte) []byte { clear(b[at:min(at+512, int64(len(b)))]); return b },
+				"cut":      func(b []byte) []byte { return b[:at] },
+				"garbaged": func(b []byte) []byte { copy(b[at:], strings.Repeat("garbage!", 20)); return b },
+			} {
+				tried++
+				image := memory.Crash(vfs.CrashKind)
+				edit(t, image, name, damage)
+				if err := checkDamaged(image, want, kind == "cut" || strings.Contains(name, "1.log") && at < 64); err != nil {
+					t.Errorf("%s %s at %d of %d: %v", name, kind, at, info.Size, err)
+				}
+			}
+		}
+	}
+	t.Logf("%d places", tried)
+}
+
+func checkDamaged(image *vfs.Memory, want map[core.Offset]string, much bool) error {
+	for _, filters := range []*core.FilterSet{nil, core.NewFilterSet("t/3")} {
+		l, err := Open(context.Background(), small(image))
+		if errors.As(err, new(errVersion)) {
+			return nil // that byte was the version's
+		}
+		if err != nil {
+			return err
+		}
+		first, end := l.Bounds()
+		if filters == nil && first > 1 && !much {
+			err = fmt.Errorf("the log begins at %d", first)
+		}
+		buf := core.ReadBuffer{MaxRecords: 20, MaxBytes: 1 << 20}
+		have := make(map[core.Offset]bool)
+		var gaps []core.Gap
+		for at := core.Offset(1); at < end && err == nil; {
+			var next core.Offset
+			next, err = l.Read(context.Background(), at, 0, filters, &buf)
+			for _, r := range buf.Records {
+				have[r.Offset] = true
+				if want[r.Offset] != r.Topic+" "+string(r.Body) {
+					err = fmt.Errorf("record %d is not what it was", r.Offset)
+				}
+			}
+			gaps = append(gaps, buf.Gaps...)
+			if next <= at && err == nil {
+				err = fmt.Errorf("reading at %d goes on at %d", at, next)
+			}
+			at = next
+		}
+		lost := 0
+		for at, r := range want {
+			if have[at] || err != nil || filters != nil && !strings.HasPrefix(r, "t/3 ") {
+				continue
+			}
+			lost++
+			if !slices.ContainsFunc(gaps, func(g core.Gap) bool { return g.From <= at && at < g.To && (g.Lost || much) }) {
+				err = fmt.Errorf("record %d is missing, and no gap says so: %v", at, gaps)
+			}
+		}
+		if err == nil && lost > 150 && !much {
+			err = fmt.Errorf("%d records of %d were lost", lost, len(want))
+		}
+		if cerr := l.Close(context.Background()); err == nil {
+			err = cerr
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// TestIndexRebuilt: a log does as well without its indexes, and makes them anew.
+func TestIndexRebuilt(t *testing.T) {
+	memory, want := reference(t)
+	names, err := memory.List("/data/log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	removed := 0
+	for _, name := range names {
+		if strings.HasSuffix(name, indexSuffix) {
+			removed++
+			if err := memory.Remove(path.Join("/data/log", name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if removed < 2 {
+		t.Fatalf("%d indexes", removed)
+	}
+	l, err := Open(context.Background(), small(memory))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close(context.Background())
+	if records, gaps, err := everything(l); err != nil || len(gaps) > 0 || len(records) != len(want) {
+		t.Errorf("%d records of %d, gaps %v, %v", len(records), len(want), gaps, err)
+	}
+	indexAll(t, l)
+	for i, s := range l.segmentsNow()[:removed] {
+		if s.view().index == nil {
+			t.Errorf("segment %d has no index", i)
+		}
+	}
+	if records, gaps, err := everything(l); err != nil || len(gaps) > 0 || len(records) != len(want) {
+		t.Errorf("%d records of %d, gaps %v, %v", len(records), len(want), gaps, err)
+	}
+}
+
+// TestNewerVersion: a directory that a newer version wrote is refused and not
+// touched.
+func TestNewerVersion(t *testing.T) {
+	for _, suffix := range []string{segmentSuffix, indexSuffix} {
+		memory, _ := reference(t)
+		names, err := memory.List("/data/log")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			if strings.HasSuffix(name, suffix) {
+				edit(t, memory, path.Join("/data/log", name), func(b []byte) []byte { b[8]++; return b })
+				break
+			}
+		}
+		fs := &vfs.Faulty{FS: memory, Inject: func(o vfs.Op) *vfs.Fault {
+			t.Errorf("%s: %s %s", suffix, o.Kind, o.Name)
+			return nil
+		}}
+		_, err = Open(context.Background(), small(fs))
+		if !errors.As(err, new(errVersion)) {
+			t.Errorf("%s: opened with %v", suffix, err)
+		}
+	}
+}
+
+// TestLocked: a directory is one process's.
+func TestLocked(t *testing.T) {
+	for _, o := range []Options{{Dir: t.TempDir()}, small(vfs.NewMemory())} {
+		l, err := Open(context.Background(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(context.Background(), o); !errors.Is(err, vfs.ErrLocked) || !strings.Contains(err.Error(), o.Dir) {
+			t.Errorf("opened twice: %v", err)
+		}
+		if err := l.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if l, err = Open(context.Background(), o); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestRecycled: freed files are used again, and their old frames are never
+// taken for new ones, not even after a crash.
+func TestRecycled(t *testing.T) {
+	memory := vfs.NewMemory()
+	o := small(memory)
+	l, err := Open(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := new(ledger)
+	for round := range 6 {
+		for range 80 {
+			if err := g.append(l, ledgerBatch{topics: strings.Fields("a b c d e f g h"), sync: true}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		indexAll(t, l)
+		got, err := l.Reclaim(context.Background(), core.Retention{
+			Policies: []core.Policy{{Filters: []core.Filter{"#"}, Age: time.Second}},
+			Now:      time.UnixMilli(1 << 50),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, end := l.Bounds()
+		if got.Records < 300 || got.First != first || end-first > 640 {
+			t.Fatalf("round %d: reclaimed %+v, the log is %d to %d", round, got, first, end)
+		}
+		names, err := memory.List("/data/log")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(names) > 8 {
+			t.Fatalf("round %d: files %q", round, names)
+		}
+		records, gaps, err := everything(l)
+		if err != nil || core.Offset(len(records)) != end-first || len(gaps) > 0 {
+			t.Fatalf("round %d: %d records from %d to %d, gaps %v, %v", round, len(records), first, end, gaps, err)
+		}
+		m, err := Open(context.Background(), small(memory.Crash(vfs.CrashStrict)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if after, gaps, err := everything(m); err != nil || len(after) != len(records) || len(gaps) > 0 {
+			t.Errorf("round %d: %d records after a crash, %d before, gaps %v, %v", round, len(after), len(records), gaps, err)
+		}
+		if err := m.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestCopyForward: what is needed of old segments is copied, keeps its offsets
+// and outlives a restart, with and without the index; the rest is freed.
+func TestCopyForward(t *testing.T) {
+	memory := vfs.NewMemory()
+	l, err := Open(context.Background(), small(memory))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := new(ledger)
+	for i := range 300 {
+		if err := g.append(l, ledgerBatch{topics: []string{"t/0", fmt.Sprint("t/", i), "x"}, sync: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	indexAll(t, l)
+	before := len(l.segmentsNow())
+	size := func() (n int64) {
+		for _, s := range l.segmentsNow() {
+			n += s.view().size
+		}
+		return n
+	}
+	full := size()
+	kept := map[core.Offset]bool{4: true, 100: true, 101: false, 103: true}
+	for range 2 {
+		if _, err := l.Reclaim(context.Background(), core.Retention{
+			Policies: []core.Policy{{Filters: []core.Filter{"t/0", "t/+"}, Age: time.Second}, {Filters: []core.Filter{"x"}, Age: time.Second}},
+			Needs:    keepNeeds(kept),
+			Now:      time.UnixMilli(1 << 50),
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(l.segmentsNow()); n >= before || size() > full/3 {
+		t.Errorf("%d segments of %d are left, %d bytes of %d", n, before, size(), full)
+	}
+	check := func(l *Log, when string) {
+		t.Helper()
+		records, gaps, err := everything(l)
+		if err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		for at, is := range kept {
+			if _, ok := records[at]; ok != is {
+				t.Errorf("%s: record %d is there: %v; gaps %v", when, at, ok, gaps)
+			}
+		}
+		if first, _ := l.Bounds(); first != 4 {
+			t.Errorf("%s: the log begins at %d", when, first)
+		}
+		for _, g := range gaps {
+			if g.Lost {
+				t.Errorf("%s: %+v", when, g)
+			}
+		}
+		if at, err := l.OffsetAt(time.UnixMilli(1000 * 34)); err != nil || at != 100 {
+			t.Errorf("%s: offset at the time of record 100: %d, %v", when, at, err)
+		}
+	}
+	check(l, "at once")
+	if err := l.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	names, err := memory.List("/data/log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, when := range []string{"opened again", "without indexes"} {
+		if l, err = Open(context.Background(), small(memory)); err != nil {
+			t.Fatal(err)
+		}
+		check(l, when)
+		if err := l.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			if strings.HasSuffix(name, indexSuffix) {
+				if err := memory.Remove(path.Join("/data/log", name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		names = nil
+	}
+}
+
+type keepNeeds map[core.Offset]bool
+
+func (k keepNeeds) Of(string) func(core.Offset) bool {
+	return func(at core.Offset) bool { return k[at] }
+}
