@@ -98,7 +98,7 @@ func TestGoStomp(t *testing.T) {
 			if err := sub.Unsubscribe(); err != nil && !errors.Is(err, &gostomp.ErrUnsubscribeReceiptTimeout) {
 				t.Error(err)
 			}
-			ann, err := g.broker.Connect(t.Context(), core.Credentials{User: "ann", Password: []byte("pw")}, nil)
+			ann, err := g.broker.Connect(t.Context(), core.Credentials{Protocol: "stomp", Client: "test", User: "ann", Password: []byte("pw"), Remote: &net.TCPAddr{}}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
