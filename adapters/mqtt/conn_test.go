@@ -140,3 +140,36 @@ func (s *site) refusals() map[string]float64 {
 	}
 	return n
 }
+
+// poll waits until something holds.
+func (s *site) poll(what string, holds func() bool) {
+	s.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.t.Fatal(what)
+		}
+	}
+}
+
+func (s *site) conn(id string) *conn {
+	s.server.mu.Lock()
+	defer s.server.mu.Unlock()
+	return s.server.conns[id]
+}
+
+// settled waits until a client has acknowledged all that it was sent.
+func (s *site) settled(id string) {
+	s.t.Helper()
+	s.poll("not all is acknowledged", func() bool {
+		c := s.conn(id)
+		c.flights.mu.Lock()
+		defer c.flights.mu.Unlock()
+		return len(c.flights.byID) == 0
+	})
+}
+
+// gone waits until a client's connection has ended.
+func (s *site) gone(id string) {
+	s.t.Helper()
+	s.poll("the connection has not ended", func() bool { return s.conn(id) == nil })
+}
