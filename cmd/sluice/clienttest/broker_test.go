@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -65,6 +66,12 @@ func startBroker(t testing.TB, config ...string) *broker {
 	t.Cleanup(func() {
 		if b.cmd != nil {
 			b.kill()
+		}
+		// What it calls an error, a panic it survived, and a race are its own.
+		for _, bad := range []string{`"level":"ERROR"`, `"panic"`, "DATA RACE"} {
+			if strings.Contains(b.log.String(), bad) {
+				t.Errorf("the broker's log has %s", bad)
+			}
 		}
 		if t.Failed() {
 			t.Logf("the broker wrote:\n%s", b.log.String())

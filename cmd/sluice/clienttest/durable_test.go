@@ -278,3 +278,40 @@ func TestUnacknowledgedComesBack(t *testing.T) {
 
 // canHold are the receivers that can have a message without acknowledging it.
 var canHold = map[string]bool{"Paho": true, "stomp.py": true, "WebSocket": true, "MQTT.js": true, "STOMP.js": true}
+
+// TestTransactionIsWhole: what stomp.py sends in a transaction is there, whole,
+// once its COMMIT has its receipt, and not at all without.
+func TestTransactionIsWhole(t *testing.T) {
+	b := startBroker(t)
+	for _, committed := range []bool{false, true} {
+		c, err := stompPy.dial(t, b, func(event) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		call := func(op string, args map[string]any) {
+			t.Helper()
+			if _, err := c.call(op, args); err != nil {
+				t.Fatalf("%s: %v", op, err)
+			}
+		}
+		call("stomp.begin", map[string]any{"transaction": "t1"})
+		for i := range 3 {
+			call("stomp.send", map[string]any{
+				"destination": "/topic/ledger", "body": fmt.Appendf(nil, "entry %d", i), "headers": [][2]string{{"transaction", "t1"}},
+			})
+		}
+		if committed {
+			call("stomp.commit", map[string]any{"transaction": "t1"})
+		}
+		b.kill()
+		b.start()
+		c.drop()
+		got, err := curlRead(t, b, topicAddress("ledger"), "earliest")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := map[bool]int{false: 0, true: 3}[committed]; len(got) != want {
+			t.Errorf("committed: %t: %d messages are there, want %d", committed, len(got), want)
+		}
+	}
+}

@@ -98,6 +98,16 @@ def nack(conn, id, headers=None):
     return c.receipted(lambda r: c.stomp.nack(id, receipt=r, **(headers or {})))
 
 
+def begin(conn, transaction):
+    c = conns[conn]
+    return c.receipted(lambda r: c.stomp.begin(transaction, receipt=r))
+
+
+def commit(conn, transaction):
+    c = conns[conn]
+    return c.receipted(lambda r: c.stomp.commit(transaction, receipt=r))
+
+
 def close(conn):
     conns.pop(conn).close()
     return {}
@@ -114,6 +124,8 @@ OPS = {
     "stomp.send": send,
     "stomp.ack": ack,
     "stomp.nack": nack,
+    "stomp.begin": begin,
+    "stomp.commit": commit,
     "close": close,
     "drop": drop,
 }
