@@ -1,0 +1,348 @@
+package mqtt
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sluicemq/sluice/adapters"
+	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/core/coretest"
+)
+
+// say sends bytes in the transcripts' notation, and hear expects some.
+func (s *site) say(c net.Conn, text string) {
+	s.t.Helper()
+	b, _, err := parseBytes(text)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if _, err := c.Write(b); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *site) hear(c net.Conn, text string) {
+	s.t.Helper()
+	if err := expect(c, text); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// Every refusal is counted under its reason.
+func TestRefusalsAreCounted(t *testing.T) {
+	for _, x := range []struct {
+		reason string
+		limit  func(*adapters.Limits)
+		say    string // behind CONNECT of MQTT 5, unless it is one
+	}{
+		{"malformed", nil, `30 FF FF FF FF 01`},
+		{"protocol", nil, `10 L(s"MQTT" 05 02 003C 00 s"a")`},
+		{"packet_too_large", nil, `30 FF FF FF 7F`},
+		{"topic", nil, `30 L(s"a/+" 00 "x")`},
+		{"topic", nil, `30 L(s"$delayed/never/t" 00 "x")`},
+		{"topic_alias", nil, `30 L(s"" L(23 0007) "x")`},
+		{"not_authorized", nil, `30 L(s"$SYS/x" 00 "x")`},
+		{"not_found", nil, `30 L(s"$exchange/nowhere/k" 00 "x")`},
+		{"message_too_large", func(l *adapters.Limits) { l.MessageBytes = 3 }, `30 L(s"t" 00 "1234")`},
+		{"payload_format", nil, `30 L(s"t" L(01 01) FF)`},
+		{"user_properties", func(l *adapters.Limits) { l.MQTTUserProperties = 1 }, `30 L(s"t" L(26 s"a" s"1" 26 s"b" s"2") "x")`},
+		{"user_properties", func(l *adapters.Limits) { l.MQTTUserPropertyBytes = 3 }, `30 L(s"t" L(26 s"ab" s"12") "x")`},
+		{"publish_in_flight", func(l *adapters.Limits) { l.PublishInFlight = 1 }, `34 L(s"t" 0001 00 "x") 34 L(s"t" 0002 00 "x")`},
+		{"limit", func(l *adapters.Limits) { l.Subscriptions = 1 }, `82 L(0001 00 s"a" 00 s"b" 00)`},
+		{"limit", func(l *adapters.Limits) { l.SubscriptionsPacket = 1 }, `82 L(0001 00 s"a" 00 s"b" 00)`},
+		{"from", nil, `82 L(0001 00 s"$replay/never/a" 00)`},
+	} {
+		t.Run(x.reason, func(t *testing.T) {
+			t.Parallel()
+			var options []siteOption
+			if x.limit != nil {
+				options = append(options, withLimits(x.limit))
+			}
+			s := newSite(t, options...)
+			c := s.dial()
+			s.say(c, `10 L(s"MQTT" 05 02 003C 00 s"a")`)
+			s.say(c, x.say)
+			s.poll(fmt.Sprintf("nothing counted under %q", x.reason), func() bool { return s.refusals()[x.reason] > 0 })
+		})
+	}
+}
+
+func TestRefusalsBeforeConnectAreCounted(t *testing.T) {
+	for _, x := range []struct {
+		reason string
+		limit  func(*adapters.Limits)
+		say    string
+	}{
+		{"protocol", nil, `C0 00`},
+		{"version", nil, `10 L(s"MQTT" 06 02 003C 00 s"a")`},
+		{"client_id", nil, `10 L(s"MQTT" 04 00 003C s"")`},
+		{"client_id_size", func(l *adapters.Limits) { l.ClientIDBytes = 1 }, `10 L(s"MQTT" 04 02 003C s"ab")`},
+		{"auth_method", nil, `10 L(s"MQTT" 05 02 003C L(15 s"X") s"a")`},
+		{"packet_too_large", func(l *adapters.Limits) { l.PreAuthBytes = 20 }, `10 L(s"MQTT" 04 02 003C s"123456789")`},
+		{"handshake_timeout", func(l *adapters.Limits) { l.Handshake = 50 * time.Millisecond }, `10 0C 00`},
+		{"user_properties", func(l *adapters.Limits) { l.MQTTUserProperties = 0 }, `10 L(s"MQTT" 05 06 003C 00 s"a" L(26 s"a" s"1") s"w" s"x")`},
+	} {
+		t.Run(x.reason, func(t *testing.T) {
+			t.Parallel()
+			var options []siteOption
+			if x.limit != nil {
+				options = append(options, withLimits(x.limit))
+			}
+			s := newSite(t, options...)
+			c := s.dial()
+			s.say(c, x.say)
+			s.poll(fmt.Sprintf("nothing counted under %q", x.reason), func() bool { return s.refusals()[x.reason] == 1 })
+			if x.reason == "handshake_timeout" {
+				s.hear(c, "close")
+			}
+		})
+	}
+}
+
+// The time for CONNECT is absolute: bytes that drip do not lengthen it.
+func TestHandshakeTimeIsAbsolute(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, withLimits(func(l *adapters.Limits) { l.Handshake = 200 * time.Millisecond }))
+	c := s.dial()
+	begin := time.Now()
+	go func() {
+		for _, b := range []byte("\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01a") {
+			if _, err := c.Write([]byte{b}); err != nil {
+				return
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	}()
+	s.hear(c, "close")
+	if d := time.Since(begin); d > 2*time.Second {
+		t.Errorf("closed after %v", d)
+	}
+}
+
+// rules is an Authorizer of one user and one forbidden prefix.
+type rules struct{ core.AllowAll }
+
+func (rules) Authenticate(_ context.Context, c core.Credentials) (*core.Principal, error) {
+	if c.Certificate != nil {
+		return &core.Principal{Name: c.Certificate.Subject.CommonName}, nil
+	}
+	if c.User != "ann" || string(c.Password) != "secret" {
+		return nil, core.ErrUnauthenticated
+	}
+	return &core.Principal{Name: c.User}, nil
+}
+
+func (rules) Authorize(p *core.Principal, a core.Action, resource string) error {
+	if len(resource) >= 6 && resource[:6] == "secret" || resource == "#" && a == core.Subscribe {
+		return fmt.Errorf("%w: %s %q", core.ErrNotAuthorized, a, resource)
+	}
+	return nil
+}
+
+func TestLogin(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, withAuthorizer(rules{}), withLimits(func(l *adapters.Limits) { l.LoginFailuresPerAddress = 3 }))
+	good := s.dial()
+	s.say(good, `10 L(s"MQTT" 04 C2 003C s"a" s"ann" s"secret")`)
+	s.hear(good, `20 02 00 00`)
+	bad := s.dial()
+	s.say(bad, `10 L(s"MQTT" 04 C2 003C s"b" s"ann" s"guess")`)
+	s.hear(bad, `20 02 00 04`) // return code 4
+	s.hear(bad, "close")
+	bad = s.dial()
+	s.say(bad, `10 L(s"MQTT" 05 C2 003C 00 s"b" s"ann" s"guess")`)
+	s.hear(bad, `20 L(00 86 L(1F s"the login failed"))`)
+	s.hear(bad, "close")
+	bad = s.dial()
+	s.say(bad, `10 L(s"MQTT" 04 02 003C s"b")`) // nobody
+	s.hear(bad, `20 02 00 04`)
+	s.hear(bad, "close")
+	// Now even the right password has to wait.
+	bad = s.dial()
+	s.say(bad, `10 L(s"MQTT" 05 C2 003C 00 s"b" s"ann" s"secret")`)
+	s.hear(bad, `20 L(00 9F L(1F s"too many failed logins from this address"))`)
+	s.hear(bad, "close")
+	if n := s.refusals(); n["login"] != 3 || n["login_rate"] != 1 {
+		t.Errorf("counted %v", n)
+	}
+	s.say(good, `C0 00`)
+	s.hear(good, `D0 00`)
+}
+
+// [MQTT-3.3.5-2], and the words that MQTT 5 has.
+func TestRightsThatAreMissing(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, withAuthorizer(rules{}))
+	c := s.dial()
+	s.say(c, `10 L(s"MQTT" 05 C2 003C L(17 00) s"a" s"ann" s"secret")`)
+	s.hear(c, `20 L(00 00 L(21 0400 22 0040 27 00110000))`)
+	s.say(c, `82 L(0001 00 s"secret/x" 01 s"open/x" 01 s"#" 00 s"$share/g/secret/x" 01 s"$replay/earliest/secret/x" 01)`)
+	s.hear(c, `90 L(0001 00 87 01 87 87 87)`)
+	s.say(c, `32 L(s"secret/x" 0001 00 "x") 34 L(s"secret/x" 0002 00 "x") 30 L(s"secret/x" 00 "x") C0 00`)
+	s.hear(c, `D0 00`) // it needs nobody's consent
+	s.hear(c, `40 03 0001 87 50 03 0002 87`)
+	old := s.dial()
+	s.say(old, `10 L(s"MQTT" 04 C2 003C s"b" s"ann" s"secret") 82 L(0001 s"secret/x" 01)`)
+	s.hear(old, `20 02 00 00 90 L(0001 80)`)
+	s.say(old, `32 L(s"secret/x" 0001 "x")`)
+	s.hear(old, "close")
+	oldest := s.dial()
+	s.say(oldest, `10 L(s"MQIsdp" 03 C2 003C s"c" s"ann" s"secret") 82 L(0001 s"secret/x" 01)`)
+	s.hear(oldest, `20 02 00 00`)
+	s.hear(oldest, "close")
+}
+
+// Shutting down confirms what came, says why, and publishes wills.
+func TestShutdown(t *testing.T) {
+	t.Parallel()
+	hold := make(chan struct{})
+	var once sync.Once
+	engine := coretest.NewEngine()
+	s := newSite(t, withEngine(&reopened{Engine: engine}))
+	c, keep := s.dial(), s.dial()
+	s.say(keep, `10 L(s"MQTT" 04 00 003C s"k") 82 L(0001 s"#" 01)`)
+	s.hear(keep, `20 02 00 00 90 L(0001 01)`)
+	s.say(c, `10 L(s"MQTT" 05 06 003C 00 s"a" 00 s"w" s"down")`)
+	s.hear(c, `20 L(00 00 L(21 0400 22 0040 27 00110000))`)
+	engine.Hold = func() {
+		select {
+		case <-hold:
+		case <-time.After(300 * time.Millisecond):
+			once.Do(func() { close(hold) })
+		}
+	}
+	s.say(c, `32 L(s"t" 0007 00 "x")`)
+	s.poll("the publish did not arrive", func() bool {
+		x := s.conn("a")
+		if x == nil {
+			return false
+		}
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		return x.waiting == 1
+	})
+	restarted := make(chan struct{})
+	go func() {
+		s.restart()
+		close(restarted)
+	}()
+	s.hear(c, `40 02 0007`)
+	s.hear(c, `E0 L(8B L(1F s"the server shuts down"))`)
+	s.hear(c, "close")
+	s.hear(keep, "close")
+	<-restarted
+	keep = s.dial()
+	s.say(keep, `10 L(s"MQTT" 04 00 003C s"k")`)
+	s.hear(keep, `20 02 01 00 32 L(s"t" 0002 "x") 30 L(s"w" "down")`)
+}
+
+// A will that waits for its delay is not lost with the broker.
+func TestDelayedWillSurvivesShutdown(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	keep := s.dial()
+	s.say(keep, `10 L(s"MQTT" 04 00 003C s"k") 82 L(0001 s"w" 01) E0 00`)
+	s.hear(keep, `20 02 00 00 90 L(0001 01)`)
+	c := s.dial()
+	s.say(c, `10 L(s"MQTT" 05 0E 003C L(11 00000E10) s"a" L(18 00000E10) s"w" s"down")`)
+	s.hear(c, `20 L(00 00 L(21 0400 22 0040 27 00110000))`)
+	c.Close()
+	s.gone("a")
+	s.restart()
+	keep = s.dial()
+	s.say(keep, `10 L(s"MQTT" 04 00 003C s"k")`)
+	s.hear(keep, `20 02 01 00 32 L(s"w" 0002 "down")`)
+}
+
+// A log that fails ends the publisher's connection in 3.1.1 and is told in 5.0.
+func TestStorageFailureIsNotConfirmed(t *testing.T) {
+	t.Parallel()
+	engine := coretest.NewEngine()
+	s := newSite(t, withEngine(&reopened{Engine: engine}))
+	five, four := s.dial(), s.dial()
+	s.say(five, `10 L(s"MQTT" 05 02 003C L(17 00) s"a")`)
+	s.hear(five, `20 L(00 00 L(21 0400 22 0040 27 00110000))`)
+	s.say(four, `10 L(s"MQTT" 04 02 003C s"b")`)
+	s.hear(four, `20 02 00 00`)
+	engine.Fail(errors.New("the disk is gone"))
+	s.say(five, `32 L(s"t" 0007 00 "x")`)
+	s.hear(five, `40 03 0007 80`)
+	s.say(four, `32 L(s"t" 0007 "x")`)
+	s.hear(four, "close")
+}
+
+// The identity of a client certificate reaches the authorizer.
+func TestClientCertificate(t *testing.T) {
+	t.Parallel()
+	limits := adapters.DefaultLimits()
+	broker, err := core.Open(t.Context(), core.Options{Engine: coretest.NewEngine(), Authorizer: rules{}, Limits: limits.Limits})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broker.Close(context.Background())
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "device-7"}, DNSNames: []string{"localhost"},
+		NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert := tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	parsed, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(parsed)
+	gate := adapters.NewGate(limits)
+	log := slog.New(slog.DiscardHandler)
+	m := New(broker, Options{Limits: limits, Gate: gate, Metrics: adapters.NewMetrics(prometheus.NewRegistry()), Logger: log})
+	l := adapters.NewServer("mqtt", []adapters.Endpoint{{Address: "127.0.0.1:0", TLS: &tls.Config{
+		Certificates: []tls.Certificate{cert}, ClientCAs: pool, ClientAuth: tls.VerifyClientCertIfGiven,
+	}}}, limits, gate, m, log)
+	if err := l.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	go l.Serve()
+	defer l.Close(context.Background())
+	dial := func(certs ...tls.Certificate) net.Conn {
+		c, err := tls.Dial("tcp", l.Addrs()[0].String(), &tls.Config{RootCAs: pool, ServerName: "localhost", Certificates: certs})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	s := &site{t: t}
+	with := dial(cert)
+	defer with.Close()
+	s.say(with, `10 L(s"MQTT" 04 02 003C s"a") C0 00`)
+	s.hear(with, `20 02 00 00 D0 00`)
+	if name := func() string { m.mu.Lock(); defer m.mu.Unlock(); return m.conns["a"].client.Principal().Name }(); name != "device-7" {
+		t.Errorf("the client is %q", name)
+	}
+	without := dial()
+	defer without.Close()
+	s.say(without, `10 L(s"MQTT" 04 02 003C s"b")`)
+	s.hear(without, `20 02 00 04`)
+}
