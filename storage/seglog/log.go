@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"slices"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -24,7 +25,7 @@ type Options struct {
 	// SegmentBytes is how large a segment's file gets; 0 is 256 MiB.
 	SegmentBytes int64
 	// TailBytes of the newest batches are kept in memory for readers; 0 is
-	// 64 MiB.
+	// 32 MiB.
 	TailBytes int
 	// SyncDelay is how long a batch that nobody waits for may stay unsynced; 0
 	// is a second.
@@ -37,7 +38,7 @@ type Options struct {
 
 const (
 	defaultSegmentBytes = 256 << 20
-	defaultTailBytes    = 64 << 20
+	defaultTailBytes    = 32 << 20
 	defaultSyncDelay    = time.Second
 	defaultZeroBytes    = 1 << 20
 
@@ -102,14 +103,14 @@ func (l *Log) OffsetAt(t time.Time) (core.Offset, error) {
 		at++
 	}
 	l.mu.RLock()
-	i := sort.Search(len(l.segments), func(i int) bool {
-		s := l.segments[i]
+	// Not by halves: a segment without records has no time to compare.
+	i := slices.IndexFunc(l.segments, func(s *segment) bool {
 		s.mu.RLock()
 		defer s.mu.RUnlock()
 		return s.span.lastTime >= at && s.span.records > 0
 	})
 	var s *segment
-	if i < len(l.segments) {
+	if i >= 0 {
 		s = l.segments[i]
 		s.enter()
 	}
