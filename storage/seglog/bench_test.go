@@ -216,3 +216,27 @@ func BenchmarkOpen5M(b *testing.B) {
 		b.StartTimer()
 	}
 }
+
+func BenchmarkGet(b *testing.B) {
+	l, err := Open(context.Background(), Options{Dir: b.TempDir()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close(context.Background())
+	var changes []core.Change
+	for i := range 100_000 {
+		changes = append(changes, core.Change{Key: fmt.Sprintf("retained/%d", i), Value: []byte("12345678")})
+	}
+	done := make(chan error, 1)
+	l.Append(&core.Batch{Changes: changes}, func(_ *core.Batch, _ core.Offset, err error) { done <- err })
+	if err := <-done; err != nil {
+		b.Fatal(err)
+	}
+	i := 0
+	for b.Loop() {
+		if v, err := l.Get(changes[i%len(changes)].Key); len(v) != 8 || err != nil {
+			b.Fatal(v, err)
+		}
+		i += 7919
+	}
+}

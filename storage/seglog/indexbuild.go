@@ -9,6 +9,7 @@ import (
 	"hash/crc32"
 	"path"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/sluicemq/sluice/core"
@@ -111,7 +112,19 @@ type indexBuilder struct {
 	others map[string]uint32 // topics whose hash another one had first
 	topics []topicSum
 	of     []uint32 // the topic of each record
-	at     []core.Offset
+	runs   []run    // the offset of each record
+}
+
+// A run is records whose offsets follow each other, from one to the next run.
+type run struct {
+	record uint32
+	offset core.Offset
+}
+
+// offset is where a record stands.
+func (b *indexBuilder) offset(record uint32) core.Offset {
+	i := sort.Search(len(b.runs), func(i int) bool { return b.runs[i].record > record }) - 1
+	return b.runs[i].offset + core.Offset(record-b.runs[i].record)
 }
 
 type topicSum struct {
@@ -131,6 +144,7 @@ func (b *indexBuilder) scan() error {
 	}
 	b.ids = make(map[uint64]uint32)
 	b.others = make(map[string]uint32)
+	b.of = make([]uint32, 0, was.records)
 	sc := newScanner(s.file, s.generation, segmentHeaderSize, was.size)
 	var room []byte
 	for {
@@ -201,8 +215,10 @@ func (b *indexBuilder) records(h *frameHeader, body []byte) {
 		id := b.topic(binary.LittleEndian.Uint64(rest[4:]), name)
 		b.topics[id].bytes += uint64(size)
 		b.topics[id].count++
+		if n := uint32(len(b.of)); n == 0 || b.offset(n-1)+1 != offset {
+			b.runs = append(b.runs, run{n, offset})
+		}
 		b.of = append(b.of, id)
-		b.at = append(b.at, offset)
 		rest = rest[size:]
 	}
 }
@@ -243,9 +259,9 @@ func (b *indexBuilder) encode() []byte {
 		starts[id] = n
 		n += b.topics[id].count
 	}
-	offsets := make([]core.Offset, len(b.of))
+	records := make([]uint32, len(b.of))
 	for i, id := range b.of {
-		offsets[starts[id]] = b.at[i]
+		records[starts[id]] = uint32(i)
 		starts[id]++
 	}
 
@@ -267,7 +283,7 @@ func (b *indexBuilder) encode() []byte {
 		}
 		out = le.AppendUint64(out, lost)
 	}
-	rest := offsets
+	rest := records
 	for _, id := range order {
 		t := &b.topics[id]
 		out = le.AppendUint64(out, uint64(names.Len()))
@@ -277,7 +293,8 @@ func (b *indexBuilder) encode() []byte {
 		out = le.AppendUint32(out, uint32(len(t.name)))
 		names.WriteString(t.name)
 		last := b.span.first
-		for _, o := range rest[:t.count] {
+		for _, r := range rest[:t.count] {
+			o := b.offset(r)
 			posts.Write(number[:binary.PutUvarint(number[:], uint64(o-last))])
 			last = o
 		}

@@ -145,3 +145,41 @@ func TestReopenAfterKill(t *testing.T) {
 		t.Log(err)
 	}
 }
+
+// TestAllocations pins what the hot paths may allocate.
+func TestAllocations(t *testing.T) {
+	l, err := Open(context.Background(), Options{Dir: t.TempDir(), TailBytes: 1 << 20, ZeroBytes: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close(context.Background())
+	payloads := payloads(100)
+	done := make(chan error, 1)
+	var fixed core.Batch
+	fill(&fixed, 100, 0, payloads)
+	call := func(_ *core.Batch, _ core.Offset, err error) { done <- err }
+	appends := testing.AllocsPerRun(1000, func() {
+		l.Append(&fixed, call)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	})
+	// The positions that the tail remembers, and now and then a larger table.
+	if appends > 2 {
+		t.Errorf("%v allocations to append", appends)
+	}
+	first, end := l.Bounds()
+	for name, from := range map[string]core.Offset{"segment": first, "tail": end - 1000} {
+		for _, filters := range []*core.FilterSet{nil, core.NewFilterSet(core.Filter(benchTopics[3]))} {
+			buf := core.ReadBuffer{MaxRecords: 500, MaxBytes: 64 << 10}
+			reads := testing.AllocsPerRun(100, func() {
+				if _, err := l.Read(context.Background(), from, from+900, filters, &buf); err != nil {
+					t.Fatal(err)
+				}
+			})
+			if reads > 0 {
+				t.Errorf("%v allocations to read from the %s", reads, name)
+			}
+		}
+	}
+}
