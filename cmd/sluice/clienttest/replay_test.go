@@ -67,10 +67,11 @@ func TestReplayFrom(t *testing.T) {
 					t.Errorf("from %s: %v", s.start, err)
 					continue
 				}
-				if err := receivedInOrder(in, s.want); err != nil {
-					t.Errorf("from %s: %v", s.start, err)
-				}
+				err = receivedInOrder(in, s.want)
 				in.end()
+				if err != nil {
+					t.Fatalf("from %s: %v", s.start, err)
+				}
 			}
 			for _, bad := range []string{"yesterday", "999999999"} {
 				if in, err := r.open(t, b, selection{from: []address{topicAddress("meter/+")}, start: bad}); err == nil {
