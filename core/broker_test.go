@@ -581,6 +581,39 @@ func TestGroupSharesOnePosition(t *testing.T) {
 	})
 }
 
+// The dead letters of a group and of a session stand in queues that anybody
+// can name.
+func TestDeadLettersOfGroupsAndSessions(t *testing.T) {
+	run(t, func(w *world) {
+		a := w.peer("a")
+		reject := func(queue string, s core.QueueSettings) {
+			t.Helper()
+			k, err := a.Consume(context.Background(), core.Consumption{
+				Queue: queue, Create: true, Settings: &s, Bindings: []core.Binding{{Filter: "x/#"}}, Settlement: core.SettleAlways,
+			}, a)
+			if err != nil {
+				t.Fatal(err)
+			}
+			k.Grant(plenty)
+			a.publish("x/1", queue)
+			for _, d := range a.deliveries() {
+				if err := k.Settle(d.Offset, core.Rejected, core.SettleOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			synctest.Wait()
+			k.Close()
+		}
+		reject(core.GroupQueue("g", "x/#"), core.DefaultGroupSettings())
+		reject(core.SessionQueue("s"), core.QueueSettings{Kind: core.KindSession})
+		for queue, want := range map[string]string{"g.dead": "$share/g/x/#", "session/s.dead": "$session/s"} {
+			p := w.peer(queue)
+			p.consume(queue).Grant(plenty)
+			p.want(want)
+		}
+	})
+}
+
 func TestMessageIDs(t *testing.T) {
 	run(t, func(w *world) {
 		a := w.peer("a")

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// check says what is wrong with a queue's settings. The error wraps ErrInvalid.
+// check says what is wrong with a queue's settings. The error wraps ErrInvalid,
+// or ErrInvalidTopic for the name of the dead letters.
 func (s *QueueSettings) check() error {
 	switch {
 	case s.Priority:
@@ -20,6 +21,9 @@ func (s *QueueSettings) check() error {
 		return fmt.Errorf("%w: max_length and max_bytes need overflow %q: refusing publishes at the bound is not supported", ErrInvalid, OverflowDropOldest)
 	case s.MaxLength < 0 || s.MaxBytes < 0 || s.TTL < 0:
 		return fmt.Errorf("%w: max_length, max_bytes and ttl are not negative", ErrInvalid)
+	}
+	if s.DeadLetter != "" && s.DeadLetter != NoDeadLetter {
+		return CheckQueueName(s.DeadLetter)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 )
 
@@ -82,15 +83,28 @@ func (s *QueueSettings) backoff(attempts uint16) time.Duration {
 	return d + rand.N(d/5+1)
 }
 
+// deadLetter is the queue of a queue's dead letters, "" if it has none. Those of
+// a group and of a session go to a queue that can be named: "g.dead" for the
+// group g on any filter, "session/s.dead" for the session s.
 func (s *QueueSettings) deadLetter(name string) string {
 	switch s.DeadLetter {
 	case "":
-		return name + ".dead"
 	case NoDeadLetter:
 		return ""
+	default:
+		return s.DeadLetter
 	}
-	return s.DeadLetter
+	switch kindOf(name) {
+	case KindGroup:
+		name, _, _ = strings.Cut(strings.TrimPrefix(name, groupPrefix), "/")
+	case KindSession:
+		name = strings.TrimPrefix(name, "$")
+	}
+	return wildcards.Replace(name) + ".dead"
 }
+
+// wildcards are not allowed in a queue's name.
+var wildcards = strings.NewReplacer("+", "_", "#", "_")
 
 // deadLetterSettings are those of a queue of dead letters: they stay until
 // somebody settles them.
@@ -383,6 +397,7 @@ func (q *queue) settleOne(e *outEntry, o Outcome, opts SettleOptions) {
 		q.b.stats.Accepted.Add(1)
 		q.out.settle(e)
 		q.changed()
+		q.wake() // it may have waited for less to be outstanding
 	case Released:
 		delay := opts.Delay
 		if delay == 0 {

@@ -121,17 +121,22 @@ type QueueInfo struct {
 }
 
 // GroupQueue is the name of the queue of a group on a filter.
-func GroupQueue(group string, f Filter) string { return "$share/" + group + "/" + string(f) }
+func GroupQueue(group string, f Filter) string { return groupPrefix + group + "/" + string(f) }
 
 // SessionQueue is the name of the queue of an adapter's session.
-func SessionQueue(session string) string { return "$session/" + session }
+func SessionQueue(session string) string { return sessionPrefix + session }
+
+const (
+	groupPrefix   = "$share/"
+	sessionPrefix = "$session/"
+)
 
 // kindOf tells a queue's kind from its name.
 func kindOf(queue string) QueueKind {
 	switch {
-	case strings.HasPrefix(queue, "$share/"):
+	case strings.HasPrefix(queue, groupPrefix):
 		return KindGroup
-	case strings.HasPrefix(queue, "$session/"):
+	case strings.HasPrefix(queue, sessionPrefix):
 		return KindSession
 	}
 	return KindQueue
