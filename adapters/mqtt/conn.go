@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/mochi-mqtt/server/v2/packets"
-
 	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
 )
@@ -319,81 +317,6 @@ func (c *conn) handleDisconnect(body []byte) error {
 	}
 	c.left = true
 	return nil
-}
-
-// The times that the end of a connection may take.
-const (
-	drainTime = 2 * time.Second
-	flushTime = 2 * time.Second
-)
-
-// finish says goodbye where there is somebody to say it to, publishes the will,
-// and frees what the connection holds.
-func (c *conn) finish(cause error) {
-	var f *fault
-	peer := errors.As(cause, &f) // the server ends it: the peer listens still
-	c.closeConsumers()
-	c.savers.Wait()
-	if c.connected && cause == errShutdown {
-		c.drain()
-	}
-	if peer {
-		c.sayWhy(f)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), flushTime)
-	if !peer && !c.left {
-		cancel() // nobody reads any more
-	}
-	c.out.Close(ctx)
-	cancel()
-	c.nc.Close()
-	if c.connected {
-		c.endSession()
-		return
-	}
-	if c.client != nil {
-		c.client.Close()
-	}
-	c.s.leave(c)
-}
-
-// drain waits until the publishes that came are confirmed, so that the client
-// need not send them again.
-func (c *conn) drain() {
-	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
-	defer cancel()
-	stop := context.AfterFunc(ctx, func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.room.Broadcast()
-	})
-	defer stop()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for c.waiting > 0 && ctx.Err() == nil {
-		c.room.Wait()
-	}
-}
-
-// sayWhy sends DISCONNECT with the reason (MQTT 5), or CONNACK if the client
-// still waits for it.
-func (c *conn) sayWhy(f *fault) {
-	if f.code < 0x80 || c.v == 0 {
-		return
-	}
-	if !c.connected {
-		c.refuseConnect(f)
-		return
-	}
-	if c.v != v5 {
-		return
-	}
-	pk := packets.Packet{
-		FixedHeader: packets.FixedHeader{Type: typeDisconnect}, ProtocolVersion: byte(v5), ReasonCode: f.code,
-		Properties: packets.Properties{ReasonString: f.text},
-		Mods:       packets.Mods{MaxSize: uint32(c.maxOut)},
-	}
-	c.send(encodeControl(&pk))
 }
 
 // send sends an encoded packet, unless it is larger than the client takes

@@ -193,9 +193,10 @@ func TestRightsThatAreMissing(t *testing.T) {
 	s.hear(c, `20 L(00 00 L(21 0400 22 0040 27 00110000))`)
 	s.say(c, `82 L(0001 00 s"secret/x" 01 s"open/x" 01 s"#" 00 s"$share/g/secret/x" 01 s"$replay/earliest/secret/x" 01)`)
 	s.hear(c, `90 L(0001 00 87 01 87 87 87)`)
-	s.say(c, `32 L(s"secret/x" 0001 00 "x") 34 L(s"secret/x" 0002 00 "x") 30 L(s"secret/x" 00 "x") C0 00`)
-	s.hear(c, `D0 00`) // it needs nobody's consent
+	s.say(c, `32 L(s"secret/x" 0001 00 "x") 34 L(s"secret/x" 0002 00 "x") 30 L(s"secret/x" 00 "x")`)
 	s.hear(c, `40 03 0001 87 50 03 0002 87`)
+	s.say(c, `C0 00`)
+	s.hear(c, `D0 00`)
 	old := s.dial()
 	s.say(old, `10 L(s"MQTT" 04 C2 003C s"b" s"ann" s"secret") 82 L(0001 s"secret/x" 01)`)
 	s.hear(old, `20 02 00 00 90 L(0001 80)`)

@@ -213,22 +213,17 @@ func (c *conn) dropped(err error) error {
 // Confirm sends what the core has made durable, in order. It is core.Confirmer.
 func (c *conn) Confirm(batch []core.Confirmation) {
 	var failed error
+	told := len(batch)
 	c.mu.Lock()
 	for i := range batch {
 		if err := c.confirmed(&batch[i]); err != nil && failed == nil {
-			failed = err
+			failed, told = err, i // what comes behind it is not acknowledged either
 		}
-	}
-	if c.v != v5 && failed != nil {
-		// What comes behind a refused publish is not acknowledged either.
-		c.mu.Unlock()
-		c.stop(failed)
-		return
 	}
 	c.room.Broadcast()
 	c.mu.Unlock()
 	c.out.Append(func(b []byte) []byte {
-		for i := range batch {
+		for i := range batch[:told] {
 			b = c.appendConfirmation(b, &batch[i])
 		}
 		return b
