@@ -47,6 +47,7 @@ type Broker struct {
 	policies   []Policy
 	log        *slog.Logger
 	stats      Stats
+	pressure   pressure
 
 	journal    *journal
 	dispatcher *dispatcher
@@ -239,6 +240,12 @@ func withDefaults(l Limits) Limits {
 		{&l.Queues, &d.Queues},
 		{&l.Exchanges, &d.Exchanges},
 		{&l.DedupIDs, &d.DedupIDs},
+		{&l.DiskLow, &d.DiskLow},
+		{&l.DiskFull, &d.DiskFull},
+		{&l.DiskLowBytes, &d.DiskLowBytes},
+		{&l.DiskFullBytes, &d.DiskFullBytes},
+		{&l.MemoryHigh, &d.MemoryHigh},
+		{&l.MemoryFull, &d.MemoryFull},
 	} {
 		if *f.v == 0 {
 			*f.v = *f.d

@@ -235,6 +235,8 @@ type Client struct {
 	publisher Publisher
 	confirmer Confirmer
 
+	publishing bool // it has published; the publisher's own
+
 	confirmations []Confirmation // the dispatcher's scratch
 	confirming    sync.Mutex     // held while the confirmer is called
 	closed        bool           // guarded by confirming

@@ -26,6 +26,14 @@ type Limits struct {
 	// many are at the most.
 	DedupWindow time.Duration
 	DedupIDs    int
+	// Publishes are slowed down while less than DiskLow percent of the disk,
+	// and less than DiskLowBytes, is free, and refused below DiskFull and
+	// DiskFullBytes: a large disk is not full as soon as a small share is left.
+	DiskLow, DiskFull           int
+	DiskLowBytes, DiskFullBytes int
+	// Publishes of clients that have not published yet are refused while more
+	// than MemoryHigh percent of the memory is in use, all above MemoryFull.
+	MemoryHigh, MemoryFull int
 }
 
 // DefaultLimits is the table's core part as documented.
@@ -43,5 +51,11 @@ func DefaultLimits() Limits {
 		Exchanges:     10_000,
 		DedupWindow:   10 * time.Minute,
 		DedupIDs:      1_000_000,
+		DiskLow:       10,
+		DiskFull:      5,
+		DiskLowBytes:  4 << 30,
+		DiskFullBytes: 2 << 30,
+		MemoryHigh:    75,
+		MemoryFull:    85,
 	}
 }

@@ -17,7 +17,10 @@ import (
 // one, a refusal is returned. Either way an error of ctx or ErrClosed is
 // returned and means that nothing was handed in.
 func (c *Client) Publish(ctx context.Context, e *Envelope, r Receipt) error {
-	err := c.check(e)
+	err := c.yield(ctx)
+	if err == nil {
+		err = c.check(e)
+	}
 	j := c.broker.journal
 	if err != nil {
 		c.broker.stats.Refused.Add(1)
@@ -159,6 +162,11 @@ func (c *Client) Commit(ctx context.Context, t Transaction, r Receipt) error {
 			return err
 		}
 		return c.refuse(ctx, err, r)
+	}
+	if len(t.Publish) > 0 {
+		if err := c.yield(ctx); err != nil {
+			return refuse(err)
+		}
 	}
 	for _, e := range t.Publish {
 		if err := c.check(e); err != nil {

@@ -11,6 +11,52 @@ import (
 	"github.com/sluicemq/sluice/core"
 )
 
+// While the disk or the memory is short, publishes wait or are refused, and
+// reads go on.
+func TestResources(t *testing.T) {
+	run(t, func(w *world) {
+		ctx := context.Background()
+		old, fresh := w.peer("old"), w.peer("fresh")
+		old.subscribe(core.Latest, "x").Grant(plenty)
+		old.publish("x", "before")
+		publish := func(p *peer) (error, time.Duration) {
+			start := time.Now()
+			err := p.Publish(ctx, &core.Envelope{Topic: "x", Payload: []byte("m")}, 0)
+			return err, time.Since(start)
+		}
+		const gib = 1 << 30
+		for _, c := range []struct {
+			r          core.Resources
+			old, fresh error
+			waits      bool
+		}{
+			{core.Resources{DiskFree: 3 * gib, DiskTotal: 100 * gib}, nil, nil, true},
+			{core.Resources{DiskFree: gib, DiskTotal: 100 * gib}, core.ErrStorageFull, core.ErrStorageFull, false},
+			{core.Resources{DiskFree: gib, DiskTotal: 2 * gib}, nil, nil, false},
+			{core.Resources{DiskFree: 40 * gib, DiskTotal: 1000 * gib}, nil, nil, false},
+			{core.Resources{MemoryUsed: 80, MemoryTotal: 100}, nil, core.ErrLimit, false},
+			{core.Resources{MemoryUsed: 80_000, MemoryTotal: 100_000}, nil, core.ErrLimit, false},
+			{core.Resources{MemoryUsed: 86_000, MemoryTotal: 100_000}, core.ErrLimit, core.ErrLimit, false},
+			{core.Resources{}, nil, nil, false},
+		} {
+			w.broker.SetResources(c.r)
+			err, took := publish(old)
+			if !errors.Is(err, c.old) || (took > 0) != c.waits {
+				t.Errorf("%+v: %v after %s", c.r, err, took)
+			}
+			fresh.Close()
+			fresh = w.peer("fresh")
+			if err, _ := publish(fresh); !errors.Is(err, c.fresh) {
+				t.Errorf("%+v: a new publisher: %v", c.r, err)
+			}
+			page, err := fresh.Read(ctx, core.ReadRequest{Filters: []core.Filter{"x"}, From: core.Earliest, Limit: 1})
+			if err != nil || len(page.Messages) != 1 {
+				t.Errorf("%+v: reading: %v", c.r, err)
+			}
+		}
+	})
+}
+
 // The oldest messages of a queue that is too long make room, and a message that
 // is too old for its queue is not delivered.
 func TestQueueOverflowAndTTL(t *testing.T) {

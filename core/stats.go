@@ -6,6 +6,8 @@ import "sync/atomic"
 type Stats struct {
 	// Published records, refused publishes, publishes found to be repetitions.
 	Published, Refused, Duplicates atomic.Uint64
+	// Throttled publishes had to wait because the disk was low.
+	Throttled atomic.Uint64
 	// Delivered counts deliveries, Redelivered those of them that are not a
 	// message's first.
 	Delivered, Redelivered atomic.Uint64

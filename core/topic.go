@@ -103,7 +103,7 @@ func ParseFilter(s string) (Filter, error) {
 	if err := checkLevels("filter", s); err != nil {
 		return "", err
 	}
-	if strings.IndexAny(s, "+#") < 0 {
+	if !strings.ContainsAny(s, "+#") {
 		return Filter(s), nil
 	}
 	for rest, more := s, true; more; {
@@ -122,7 +122,7 @@ func ParseFilter(s string) (Filter, error) {
 }
 
 // Exact reports whether the filter has no wildcard and so names one topic.
-func (f Filter) Exact() bool { return strings.IndexAny(string(f), "+#") < 0 }
+func (f Filter) Exact() bool { return !strings.ContainsAny(string(f), "+#") }
 
 // Prefix is the part of the filter in front of its first wildcard: every topic
 // that the filter matches begins with it, but for the separator in front of a
