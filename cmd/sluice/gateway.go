@@ -35,6 +35,7 @@ type gateway struct {
 	ws    *ws.Server
 	mqtt  *mqtt.Server
 	debug *nethttp.Server
+	watch *watch
 }
 
 // A door is an adapter that listens.
@@ -68,6 +69,7 @@ func openGateway(ctx context.Context, cfg *configs.Config, log *slog.Logger) (g 
 	if err != nil {
 		return g, errors.Join(err, engine.Close(context.WithoutCancel(ctx)))
 	}
+	g.watch = startWatch(g.broker, cfg.Path("data", cfg.Data))
 	if err := g.declare(ctx); err != nil {
 		return g, err
 	}
@@ -242,6 +244,9 @@ func (g *gateway) Close(ctx context.Context) error {
 	}
 	if g.debug != nil {
 		g.debug.Close()
+	}
+	if g.watch != nil {
+		g.watch.close()
 	}
 	if g.broker == nil {
 		return nil

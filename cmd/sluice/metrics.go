@@ -35,6 +35,8 @@ func collectProcess(r prometheus.Registerer, b *core.Broker) {
 	counter("published", "Messages appended to the log.", stats.Published.Load)
 	counter("publishes_refused", "Publishes that the core refused.", stats.Refused.Load)
 	counter("publishes_duplicate", "Publishes found to be repetitions.", stats.Duplicates.Load)
+	counter("publishes_throttled", "Publishes that had to wait because the disk was low.", stats.Throttled.Load)
+	counter("queue_overflows", "How often a queue's oldest messages made room.", stats.Overflowed.Load)
 	counter("delivered", "Deliveries to consumers.", stats.Delivered.Load)
 	counter("redelivered", "Deliveries that were not a message's first.", stats.Redelivered.Load)
 	const settled = "Deliveries, by how they were settled."
