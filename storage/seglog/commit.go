@@ -71,8 +71,8 @@ func (l *Log) commitLoop() {
 			}
 			l.free <- p
 			done(b, first, err)
-		case answer := <-l.syncs:
-			answer <- l.sync()
+		case r := <-l.requests:
+			r.answer <- r.do()
 		case <-c.timer.C:
 			if err := l.sync(); err != nil {
 				l.log.Error("log sync failed, nothing is accepted any more", "err", err)
@@ -195,15 +195,24 @@ func (l *Log) fail(err error) error {
 	return c.failed
 }
 
-// Sync makes durable all that has been confirmed.
-func (l *Log) Sync(ctx context.Context) error {
-	answer := make(chan error, 1)
+// A request is something that the committer is asked to do between commits.
+type request struct {
+	do     func() error
+	answer chan error
+}
+
+// request has the committer do something and waits for it.
+func (l *Log) request(ctx context.Context, do func() error) error {
+	r := request{do, make(chan error, 1)}
 	select {
-	case l.syncs <- answer:
+	case l.requests <- r:
 	case <-l.committed:
 		return core.ErrClosed
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return <-answer
+	return <-r.answer
 }
+
+// Sync makes durable all that has been confirmed.
+func (l *Log) Sync(ctx context.Context) error { return l.request(ctx, l.sync) }

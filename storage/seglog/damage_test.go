@@ -409,3 +409,53 @@ type keepNeeds map[core.Offset]bool
 func (k keepNeeds) Of(string) func(core.Offset) bool {
 	return func(at core.Offset) bool { return k[at] }
 }
+
+// TestOldActive: what has become old goes even where too little comes to fill a
+// segment, and the log goes on where it was.
+func TestOldActive(t *testing.T) {
+	memory := vfs.NewMemory()
+	o := small(memory)
+	l, err := Open(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	appendWait(t, l, batchOf(true, "a", "b", "c"))
+	retention := core.Retention{
+		Policies: []core.Policy{{Filters: []core.Filter{"#"}, Age: time.Hour}},
+		Now:      time.Now().Add(2 * time.Hour),
+	}
+	for range 2 {
+		if _, err := l.Reclaim(context.Background(), retention); err != nil {
+			t.Fatal(err)
+		}
+		indexAll(t, l)
+	}
+	if first, end := l.Bounds(); first != 4 || end != 4 {
+		t.Errorf("the log is %d to %d", first, end)
+	}
+	for _, image := range []*vfs.Memory{memory.Crash(vfs.CrashStrict), memory} {
+		if image == memory {
+			if err := l.Close(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m, err := Open(context.Background(), small(image))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := core.Offset(4)
+		if image != memory {
+			want += crashSkip
+		}
+		if at := appendWait(t, m, batchOf(true, "d")); at != want {
+			t.Errorf("the next record is at %d, want %d", at, want)
+		}
+		buf := core.ReadBuffer{MaxRecords: 10, MaxBytes: 1000}
+		if _, err := m.Read(context.Background(), 1, 0, nil, &buf); err != nil || len(buf.Records) != 1 || len(buf.Gaps) != 1 || buf.Gaps[0].Lost {
+			t.Errorf("read %v, %v", buf, err)
+		}
+		if err := m.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -68,13 +68,13 @@ type Log struct {
 	mu       sync.RWMutex // guards what follows
 	segments []*segment   // in order; the last is the active one
 
-	commits    chan *pending   // to the committer
-	syncs      chan chan error // asks the committer to sync
-	free       chan *pending   // pending commits that may be used again
-	packer     packer          // Append's own
-	toIndex    chan *segment   // to the indexer
-	committed  chan struct{}   // closed when the committer has ended
-	closing    chan struct{}   // closed to end the background work
+	commits    chan *pending // to the committer
+	requests   chan request  // to the committer, too
+	free       chan *pending // pending commits that may be used again
+	packer     packer        // Append's own
+	toIndex    chan *segment // to the indexer
+	committed  chan struct{} // closed when the committer has ended
+	closing    chan struct{} // closed to end the background work
 	background sync.WaitGroup
 
 	zeros     zeros

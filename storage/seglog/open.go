@@ -46,7 +46,7 @@ func Open(ctx context.Context, o Options) (_ *Log, err error) {
 		log:       o.Logger,
 		tail:      tail{limit: o.TailBytes},
 		commits:   make(chan *pending, 1),
-		syncs:     make(chan chan error),
+		requests:  make(chan request),
 		free:      make(chan *pending, 3),
 		committed: make(chan struct{}),
 		closing:   make(chan struct{}),

@@ -103,8 +103,18 @@ func (l *Log) makeRoom(n int64) error {
 	if s.span.size+n <= l.o.SegmentBytes || s.span.size == segmentHeaderSize {
 		return nil
 	}
+	return l.roll()
+}
+
+// roll goes over to the next segment.
+func (l *Log) roll() error {
+	c := &l.committer
+	s := c.segment
 	if err := l.sync(); err != nil {
 		return err
+	}
+	if c.ready == nil {
+		l.prepare()
 	}
 	next := <-c.ready
 	c.ready = nil
@@ -119,6 +129,19 @@ func (l *Log) makeRoom(n int64) error {
 	}
 	l.indexLater(s)
 	return nil
+}
+
+// retire seals the active segment although it is not full, so that retention can
+// free what has become old in it. The next one says at once where the log goes
+// on.
+func (l *Log) retire() error {
+	if l.active().view().records == 0 {
+		return nil
+	}
+	if err := l.roll(); err != nil {
+		return err
+	}
+	return l.writeMark(&frameHeader{base: l.committer.next}, nil)
 }
 
 // activate makes a segment the one that commits go to.

@@ -25,13 +25,19 @@ const (
 // Reclaim implements core.Engine. A segment that nothing is kept of is freed
 // whole; of one that little is kept of, that is copied and the rest freed. What
 // is decided per topic comes from the segments' indexes: only what must be asked
-// of needs is looked at one by one. The active segment is left alone, and so is
-// any that has no index yet.
+// of needs is looked at one by one. What stands in the active segment, or in one
+// that has no index yet, stays.
 func (l *Log) Reclaim(ctx context.Context, r core.Retention) (done core.Reclaimed, err error) {
 	l.reclaim.Lock()
 	defer l.reclaim.Unlock()
 	defer faults(faults(true))
 	defer guard(&err)
+	if l.hasOld(&r) {
+		// Its index is built in the background; the next call looks at it.
+		if err := l.request(ctx, l.retire); err != nil {
+			return done, err
+		}
+	}
 	plans, err := l.plan(ctx, &r)
 	if err != nil || len(plans) == 0 {
 		done.First, _ = l.Bounds()
@@ -72,6 +78,15 @@ func (l *Log) Reclaim(ctx context.Context, r core.Retention) (done core.Reclaime
 	l.setFirst()
 	done.First, _ = l.Bounds()
 	return done, nil
+}
+
+// hasOld says that a policy's age is behind the first record of the active
+// segment.
+func (l *Log) hasOld(r *core.Retention) bool {
+	v := l.active().view()
+	return v.records > 0 && slices.ContainsFunc(r.Policies, func(p core.Policy) bool {
+		return p.Age > 0 && time.UnixMilli(v.firstTime).Add(p.Age).Before(r.Now)
+	})
 }
 
 // A plan is what is to become of one segment, or of several that stand side by

@@ -263,6 +263,9 @@ func (h *frameHeader) withBody(prefix []byte) *frameHeader {
 // replay applies to the state what the log holds beyond it.
 func (l *Log) replay(ctx context.Context) error {
 	n := 0
+	if l.state.applied == 0 && len(l.segments) > 0 && l.segments[0].view().after > 0 {
+		l.log.Error("state is missing, it is made of what the log still holds", "from", l.segments[0].view().opened)
+	}
 	for _, s := range l.segments {
 		v := s.view()
 		if v.lastChange <= l.state.applied {

@@ -19,7 +19,7 @@ type Memory struct {
 	names   map[string]*node
 	durable map[string]*node // the names as they are on the disk
 	pending []naming         // changes to names since then, in order
-	loose   map[string]bool // directories whose names are not kept in order
+	loose   map[string]bool  // directories whose names are not kept in order
 	locks   map[string]bool
 	size    int64 // of all files
 	limit   int64 // of size; 0 is none

@@ -117,21 +117,16 @@ func (OS) Space(dir string) (Space, error) {
 	if err := unix.Statfs(dir, &s); err != nil {
 		return Space{}, &os.PathError{Op: "statfs", Path: dir, Err: err}
 	}
-	return Space{Free: s.Bavail * uint64(s.Bsize), Total: s.Blocks * uint64(s.Bsize)}, nil
+	return Space{Free: uint64(s.Bavail) * uint64(s.Bsize), Total: uint64(s.Blocks) * uint64(s.Bsize)}, nil
 }
 
 type osFile struct{ *os.File }
 
 func (f osFile) SyncData() error {
-	for {
-		err := unix.Fdatasync(int(f.Fd()))
-		if err != unix.EINTR {
-			if err != nil {
-				return &os.PathError{Op: "fdatasync", Path: f.Name(), Err: err}
-			}
-			return nil
-		}
+	if err := syncData(f.File); err != nil {
+		return &os.PathError{Op: "fdatasync", Path: f.Name(), Err: err}
 	}
+	return nil
 }
 
 func (f osFile) Size() (int64, error) {
