@@ -70,10 +70,11 @@ func (o *connecting) options() (link.Options, error) {
 		out.User, out.Password = name, password
 	}
 	address := o.broker
-	if scheme, rest, ok := strings.Cut(address, "://"); ok {
+	if scheme, _, ok := strings.Cut(address, "://"); ok {
 		u, err := url.Parse(address)
-		if err != nil || u.Path != "" && u.Path != "/" {
-			return out, usageError{fmt.Errorf("%q is not the address of a broker: want scheme://host:port", rest)}
+		// The path is the protocol's own; that of the banner may stay.
+		if err != nil || u.Path != "" && u.Path != "/" && u.Path != "/ws" {
+			return out, usageError{fmt.Errorf("%q is not the address of a broker: want scheme://host:port", address)}
 		}
 		address = u.Host
 		switch scheme {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -40,8 +41,15 @@ func TestScripts(t *testing.T) {
 			e.Setenv("SLUICE_LOG_LEVEL", "warn")
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"listening": listening, "code": code, "retry": retry, "signal": signalBackground, "half-request": halfRequest},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"listening": listening, "code": code, "retry": retry, "signal": signalBackground, "half-request": halfRequest, "reply": reply},
 	})
+}
+
+// reply answers the first request to a topic: reply TOPIC BODY.
+func reply(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(ts.Exec("sluice", "sub", args[0], "--from", "earliest", "-n", "1", "--wait", "10s", "-f", "%r"))
+	to := strings.TrimSpace(ts.ReadFile("stdout"))
+	ts.Check(ts.Exec("sluice", "pub", to, args[1]))
 }
 
 // listening waits until something listens on each address; with "!", until
