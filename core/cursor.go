@@ -338,7 +338,7 @@ func (p *pump) step(c *cursor) bool {
 		c.mu.Unlock()
 		return false
 	}
-	for _, g := range p.buf.Gaps {
+	for _, g := range p.b.untold(p.buf.Gaps) {
 		c.owner.notice(Notice{Kind: NoticeGap, From: g.From, To: g.To})
 	}
 	ds := p.decode(c.bound())

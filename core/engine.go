@@ -117,6 +117,6 @@ type Reclaimed struct {
 type Gap struct {
 	From, To Offset
 	// Lost says that confirmed records were lost; otherwise retention removed
-	// them.
+	// them, at the log's beginning or between records that had to stay.
 	Lost bool
 }

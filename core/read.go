@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -93,7 +94,7 @@ func (c *Client) readPage(ctx context.Context, q ReadRequest, from Offset, keep 
 		if err != nil {
 			return page, err
 		}
-		page.Gaps = append(page.Gaps, buf.Gaps...)
+		page.Gaps = append(page.Gaps, b.untold(buf.Gaps)...)
 		for i := range buf.Records {
 			r := &buf.Records[i]
 			if keep != nil && !keep(r.Offset) {
@@ -132,6 +133,17 @@ func (c *Client) readPage(ctx context.Context, q ReadRequest, from Offset, keep 
 		}
 	}
 	return page, nil
+}
+
+// untold returns the gaps that a reader has to be told of: what was lost, and
+// what retention had removed before the reader came to it. Where only records
+// in between were let go, the reader misses nothing that it was promised.
+func (b *Broker) untold(gaps []Gap) []Gap {
+	if len(gaps) == 0 {
+		return nil
+	}
+	first, _ := b.engine.Bounds()
+	return slices.DeleteFunc(gaps, func(g Gap) bool { return !g.Lost && g.To > first })
 }
 
 // Browse is Read over what a queue has not settled; q.Filters mean nothing. It
