@@ -57,6 +57,30 @@ func TestResources(t *testing.T) {
 	})
 }
 
+// A reader that retention overtakes is told what it misses.
+func TestRetentionOvertakesAReader(t *testing.T) {
+	o := core.Options{Policies: []core.Policy{{Filters: []core.Filter{"#"}, Age: time.Hour}}}
+	runWith(t, o, func(w *world) {
+		a, slow := w.peer("a"), w.peer("slow")
+		s := core.Subscription{Bindings: []core.Binding{{Filter: "x", Settlement: core.SettleAlways}}}
+		k, err := slow.Subscribe(context.Background(), s, slow)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.Grant(core.Credit{Messages: 1, Bytes: 1 << 20})
+		a.publish("x", "1", "2", "3")
+		slow.want("1")
+		time.Sleep(2 * time.Hour)
+		a.publish("x", "4")
+		k.Grant(plenty)
+		slow.want("4")
+		n := slow.notices[0]
+		if n.Kind != core.NoticeGap || n.From != 2 || n.To != 4 {
+			t.Fatalf("told of %+v", slow.notices)
+		}
+	})
+}
+
 // The oldest messages of a queue that is too long make room, and a message that
 // is too old for its queue is not delivered.
 func TestQueueOverflowAndTTL(t *testing.T) {
@@ -134,8 +158,14 @@ func TestRetentionKeepsWhatIsNeeded(t *testing.T) {
 			t.Fatalf("a removed offset: %v", err)
 		}
 		page, err := b.Read(ctx, core.ReadRequest{Filters: []core.Filter{"#"}, From: core.Earliest})
-		if err != nil || len(page.Messages) != 2 {
+		if err != nil || len(page.Messages) != 2 || len(page.Gaps) != 0 {
 			t.Fatalf("%+v %v", page, err)
+		}
+		all := w.peer("all")
+		all.subscribe(core.Earliest, "#").Grant(plenty)
+		all.want("kept", "new")
+		if len(all.notices) != 1 || all.notices[0].Kind != core.NoticeCaughtUp {
+			t.Fatalf("told of %+v", all.notices)
 		}
 		k := b.consume("q")
 		k.Grant(plenty)

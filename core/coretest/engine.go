@@ -85,8 +85,12 @@ func (g *Engine) Read(ctx context.Context, from, limit core.Offset, filters *cor
 	}
 	i, _ := slices.BinarySearchFunc(g.records, from, func(r core.Record, o core.Offset) int { return int(r.Offset) - int(o) })
 	bytes := 0
-	for ; i < len(g.records); i++ {
+	for at := from; i < len(g.records); i++ {
 		r := g.records[i]
+		if r.Offset > at {
+			buf.Gaps = append(buf.Gaps, core.Gap{From: at, To: r.Offset})
+		}
+		at = r.Offset + 1
 		if limit != 0 && r.Offset >= limit {
 			return max(limit, from), nil
 		}
