@@ -177,9 +177,10 @@ func TestLogin(t *testing.T) {
 	s.say(bad, `10 L(s"MQTT" 05 C2 003C 00 s"b" s"ann" s"secret")`)
 	s.hear(bad, `20 L(00 9F L(1F s"too many failed logins from this address"))`)
 	s.hear(bad, "close")
-	if n := s.refusals(); n["login"] != 3 || n["login_rate"] != 1 {
-		t.Errorf("counted %v", n)
-	}
+	s.poll("not all are counted", func() bool {
+		n := s.refusals()
+		return n["login"] == 3 && n["login_rate"] == 1
+	})
 	s.say(good, `C0 00`)
 	s.hear(good, `D0 00`)
 }
@@ -346,4 +347,38 @@ func TestClientCertificate(t *testing.T) {
 	defer without.Close()
 	s.say(without, `10 L(s"MQTT" 04 02 003C s"b")`)
 	s.hear(without, `20 02 00 04`)
+}
+
+// A confirmation that comes while its session ends finds nothing to confirm.
+func TestConfirmationBehindTheEnd(t *testing.T) {
+	t.Parallel()
+	for _, hello := range []string{
+		`10 L(s"MQTT" 05 02 003C 00 s"a")`,
+		`10 L(s"MQTT" 05 00 003C L(11 00000E10) s"a")`,
+	} {
+		engine := coretest.NewEngine()
+		s := newSite(t, withEngine(&reopened{Engine: engine}))
+		c := s.dial()
+		s.say(c, hello)
+		s.hear(c, `20 L(00 00 L(21 0400 22 0040 27 00110000))`)
+		hold := make(chan struct{})
+		engine.Hold = func() { <-hold }
+		s.say(c, `34 L(s"t" 0007 00 "x")`)
+		s.poll("the publish did not arrive", func() bool {
+			x := s.conn("a")
+			x.mu.Lock()
+			defer x.mu.Unlock()
+			return x.waiting == 1
+		})
+		x := s.conn("a")
+		c.Close()
+		s.poll("the connection does not end", x.stopped.Load)
+		close(hold)
+		s.gone("a")
+		again := s.dial()
+		s.say(again, `10 L(s"MQTT" 05 00 003C 00 s"a") 3C L(s"t" 0007 00 "x")`)
+		s.hear(again, `20 L(?1 00 L(21 0400 22 0040 27 00110000)) 50 02 0007`)
+		s.say(again, `62 02 0007`)
+		s.hear(again, `70 02 0007`)
+	}
 }

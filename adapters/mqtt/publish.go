@@ -246,7 +246,7 @@ func (c *conn) confirmed(x *core.Confirmation) error {
 		if x.Err != nil {
 			c.unconfirmed--
 			delete(c.incoming, id) // [MQTT-4.3.3-9]
-		} else {
+		} else if _, ok := c.incoming[id]; ok { // or the session has been left
 			c.incoming[id] = incomingPubrec
 		}
 	case receiptPubcomp:

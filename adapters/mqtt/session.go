@@ -173,7 +173,7 @@ func (c *conn) keepSession(ctx context.Context) {
 	}
 	kept := &keptIDs{moved: c.flights.keep(c.main), until: time.Now().Add(c.expiry)}
 	c.mu.Lock()
-	kept.incoming = c.incoming
+	kept.incoming, c.incoming = c.incoming, nil
 	c.mu.Unlock()
 	if len(kept.moved) > 0 || len(kept.incoming) > 0 {
 		c.s.keep(c.id, kept)

@@ -149,6 +149,7 @@ func (tr *transcript) run(t *testing.T) {
 			if dir == '>' && rest == "close" {
 				c.Close()
 				delete(conns, name)
+				s.gone(name) // what it sent last has been read
 				continue
 			}
 			if dir == '>' {
