@@ -72,7 +72,10 @@ func (c *conn) handleConnect(h header, body []byte) error {
 	if err := c.login(ctx, pk); err != nil {
 		return err
 	}
-	if err := c.s.enter(ctx, c); err != nil {
+	switch err := c.s.enter(ctx, c); {
+	case err == errForeign:
+		return err
+	case err != nil:
 		return errHandshake
 	}
 	present, err := c.openSession(ctx, pk.Connect.Clean)

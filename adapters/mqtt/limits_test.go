@@ -141,6 +141,9 @@ func (rules) Authenticate(_ context.Context, c core.Credentials) (*core.Principa
 	if c.Certificate != nil {
 		return &core.Principal{Name: c.Certificate.Subject.CommonName}, nil
 	}
+	if c.User == "bob" {
+		return &core.Principal{Name: c.User}, nil
+	}
 	if c.User != "ann" || string(c.Password) != "secret" {
 		return nil, core.ErrUnauthenticated
 	}
@@ -381,4 +384,31 @@ func TestConfirmationBehindTheEnd(t *testing.T) {
 		s.say(again, `62 02 0007`)
 		s.hear(again, `70 02 0007`)
 	}
+}
+
+// Who knows a client id can end neither another user's connection nor session.
+func TestAnotherUsersClientID(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, withAuthorizer(rules{}))
+	ann := s.dial()
+	s.say(ann, `10 L(s"MQTT" 05 C0 003C L(11 00000E10) s"truck" s"ann" s"secret")`)
+	s.hear(ann, `20 L(00 00 L(21 0400 22 0040 27 00110000))`)
+	for _, flags := range []string{"82", "80"} {
+		bob := s.dial()
+		s.say(bob, `10 L(s"MQTT" 04 `+flags+` 003C s"truck" s"bob")`)
+		s.hear(bob, `20 02 00 05`)
+		s.hear(bob, "close")
+	}
+	s.say(ann, `82 L(0001 00 s"open" 01) E0 00`)
+	s.hear(ann, `90 L(0001 00 01)`)
+	s.gone("truck")
+	for _, flags := range []string{"82", "80"} {
+		bob := s.dial()
+		s.say(bob, `10 L(s"MQTT" 04 `+flags+` 003C s"truck" s"bob")`)
+		s.hear(bob, `20 02 00 05`)
+		s.hear(bob, "close")
+	}
+	ann = s.dial()
+	s.say(ann, `10 L(s"MQTT" 05 C0 003C L(11 00000E10) s"truck" s"ann" s"secret")`)
+	s.hear(ann, `20 L(01 00 L(21 0400 22 0040 27 00110000))`)
 }

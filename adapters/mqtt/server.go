@@ -76,7 +76,8 @@ func (s *Server) Close(ctx context.Context) error {
 }
 
 // enter registers a connection under its client id. Another connection that has
-// the id is ended first ([MQTT-3.1.4-3] of 5.0, [MQTT-3.1.4-2] of 3.1.1).
+// the id is ended first ([MQTT-3.1.4-3] of 5.0, [MQTT-3.1.4-2] of 3.1.1), unless
+// it is another principal's: who knows a client id may not end others' sessions.
 func (s *Server) enter(ctx context.Context, c *conn) error {
 	for {
 		s.mu.Lock()
@@ -87,6 +88,9 @@ func (s *Server) enter(ctx context.Context, c *conn) error {
 			return nil
 		}
 		s.mu.Unlock()
+		if old.client.Principal().Name != c.client.Principal().Name {
+			return errForeign
+		}
 		old.stop(errTakenOver)
 		select {
 		case <-old.done:
