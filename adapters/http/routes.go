@@ -52,6 +52,7 @@ func (s *Server) routes() *chi.Mux {
 	read("/healthz", s.healthy)
 	read("/readyz", s.ready)
 	read("/openapi.json", s.openAPI)
+	read("/sluice.js", s.javaScript)
 	for path, h := range s.options.Mount {
 		m.Handle(path, unhurried(h))
 	}
