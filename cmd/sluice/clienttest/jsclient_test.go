@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -193,9 +194,7 @@ func runScenario(t *testing.T, b *broker, w *wire, name string) {
 		case "open":
 			w.set(false, false)
 		case "delete":
-			if _, _, err := b.request("DELETE", "/v1/queues/"+about); err != nil {
-				t.Error(err)
-			}
+			deleteQueue(t, b, about)
 		case "done":
 			done = true
 			continue
@@ -214,5 +213,21 @@ func runScenario(t *testing.T, b *broker, w *wire, name string) {
 	}
 	if s := stderr.String(); s != "" {
 		t.Errorf("it wrote: %s", s)
+	}
+}
+
+func deleteQueue(t *testing.T, b *broker, queue string) {
+	t.Helper()
+	req, err := http.NewRequest("DELETE", "http://"+b.HTTP+"/v1/queues/"+queue, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode >= 300 {
+		t.Fatal(res.Status)
 	}
 }
