@@ -19,10 +19,10 @@ func TestResources(t *testing.T) {
 		old, fresh := w.peer("old"), w.peer("fresh")
 		old.subscribe(core.Latest, "x").Grant(plenty)
 		old.publish("x", "before")
-		publish := func(p *peer) (error, time.Duration) {
+		publish := func(p *peer) (took time.Duration, err error) {
 			start := time.Now()
-			err := p.Publish(ctx, &core.Envelope{Topic: "x", Payload: []byte("m")}, 0)
-			return err, time.Since(start)
+			err = p.Publish(ctx, &core.Envelope{Topic: "x", Payload: []byte("m")}, 0)
+			return time.Since(start), err
 		}
 		const gib = 1 << 30
 		for _, c := range []struct {
@@ -40,13 +40,13 @@ func TestResources(t *testing.T) {
 			{core.Resources{}, nil, nil, false},
 		} {
 			w.broker.SetResources(c.r)
-			err, took := publish(old)
+			took, err := publish(old)
 			if !errors.Is(err, c.old) || (took > 0) != c.waits {
 				t.Errorf("%+v: %v after %s", c.r, err, took)
 			}
 			fresh.Close()
 			fresh = w.peer("fresh")
-			if err, _ := publish(fresh); !errors.Is(err, c.fresh) {
+			if _, err := publish(fresh); !errors.Is(err, c.fresh) {
 				t.Errorf("%+v: a new publisher: %v", c.r, err)
 			}
 			page, err := fresh.Read(ctx, core.ReadRequest{Filters: []core.Filter{"x"}, From: core.Earliest, Limit: 1})

@@ -159,7 +159,7 @@ func kindOf(topic string) kind {
 // where those mean something themselves. Any other "%" is only that.
 func parseLevels(s string, st style, filter bool) string {
 	if st == slashes || st == bare {
-		if strings.IndexByte(s, '%') < 0 && (!filter || strings.IndexAny(s, "*>") < 0) {
+		if strings.IndexByte(s, '%') < 0 && (!filter || !strings.ContainsAny(s, "*>")) {
 			return s
 		}
 	}

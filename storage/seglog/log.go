@@ -72,7 +72,6 @@ type Log struct {
 	requests   chan request  // to the committer, too
 	free       chan *pending // pending commits that may be used again
 	packer     packer        // Append's own
-	toIndex    chan *segment // to the indexer
 	committed  chan struct{} // closed when the committer has ended
 	closing    chan struct{} // closed to end the background work
 	background sync.WaitGroup

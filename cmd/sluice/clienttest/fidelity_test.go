@@ -53,8 +53,7 @@ type dialect struct {
 }
 
 var (
-	exact = dialect{}
-	bare  = dialect{bare: true, note: "MQTT 3.1.1 has no properties: the payload alone"}
+	bare = dialect{bare: true, note: "MQTT 3.1.1 has no properties: the payload alone"}
 	// stomp.py writes headers sorted by name.
 	sortedHeaders = dialect{headers: func(h []header) []header {
 		sorted := slices.Clone(h)
