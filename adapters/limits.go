@@ -113,6 +113,8 @@ func (l *Limits) Table() []Limit {
 		{Name: "in_flight", Bounds: "messages in flight to a consumer that does not say", Value: &l.InFlight, Max: 65535},
 		{Name: "in_flight_max", Bounds: "messages in flight that a consumer may ask for", Value: &l.MaxInFlight, Max: 65535},
 		{Name: "publish_in_flight", Bounds: "unconfirmed publishes of a connection", Value: &l.PublishInFlight, Max: 65535},
+		{Name: "session_messages", Bounds: "the messages that wait for a session whose client is away; the oldest make room", Value: &l.SessionMessages},
+		{Name: "session_size", Bounds: "those messages together", Unit: Bytes, Value: &l.SessionBytes},
 		{Name: "outstanding", Bounds: "messages of one queue that are held or wait for redelivery", Value: &l.Outstanding},
 		{Name: "pending", Bounds: "what publishers have handed in and the log has not yet taken; then they wait", Unit: Bytes, Value: &l.PendingBytes},
 		{Name: "queues", Bounds: "queues, groups and sessions", Value: &l.Queues},

@@ -256,6 +256,32 @@ func TestSessionTakeoverAndOfflineMessages(t *testing.T) {
 	})
 }
 
+// What a session remembers of its publishes ends with it.
+func TestSessionEndsWithItsMemory(t *testing.T) {
+	run(t, func(w *world) {
+		ctx := context.Background()
+		a := w.peer("a")
+		session(t, a, core.QueueSettings{Once: []byte("s/")}).Close()
+		once := func(p *peer, r core.Receipt) {
+			t.Helper()
+			if err := p.Publish(ctx, &core.Envelope{Topic: "x", Once: "s/1", Guarantee: core.ExactlyOnce}, r); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		once(a, 1)
+		if err := a.EndSession(ctx, "s"); err != nil {
+			t.Fatal(err)
+		}
+		w.restart()
+		b := w.peer("b")
+		once(b, 2)
+		if a.confirms[0].Duplicate || b.confirms[0].Duplicate {
+			t.Fatalf("%+v %+v", a.confirms, b.confirms)
+		}
+	})
+}
+
 func TestDeletedQueueTellsItsConsumers(t *testing.T) {
 	run(t, func(w *world) {
 		a := w.peer("a")

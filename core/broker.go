@@ -235,6 +235,8 @@ func withDefaults(l Limits) Limits {
 		{&l.Subscriptions, &d.Subscriptions},
 		{&l.InFlight, &d.InFlight},
 		{&l.MaxInFlight, &d.MaxInFlight},
+		{&l.SessionMessages, &d.SessionMessages},
+		{&l.SessionBytes, &d.SessionBytes},
 		{&l.Outstanding, &d.Outstanding},
 		{&l.PendingBytes, &d.PendingBytes},
 		{&l.Queues, &d.Queues},

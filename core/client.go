@@ -135,6 +135,9 @@ type Consumption struct {
 type BindOptions struct {
 	// Retained sends the retained values that match.
 	Retained bool
+	// Unsaved does not wait until the binding of a queue is durable:
+	// [Consumer.Save] does, for all that were bound before it.
+	Unsaved bool
 }
 
 // An Outcome is how a delivery was settled.

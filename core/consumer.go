@@ -138,6 +138,14 @@ func (k *Consumer) Bind(ctx context.Context, b Binding, opts BindOptions) error 
 	if err := k.cursor.bind(b, k.cursor.b.dispatcher.end(), opts.Retained); err != nil {
 		return err
 	}
+	if opts.Unsaved {
+		return nil
+	}
+	return k.Save(ctx)
+}
+
+// Save blocks until the bindings of a queue are durable.
+func (k *Consumer) Save(ctx context.Context) error {
 	if k.queue == nil {
 		return nil
 	}

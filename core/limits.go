@@ -14,6 +14,9 @@ type Limits struct {
 	// InFlight is the credit in messages that a consumer has unless it asks,
 	// MaxInFlight the most that it may ask for.
 	InFlight, MaxInFlight int
+	// SessionMessages and SessionBytes bound what waits for a session whose
+	// client is away; the oldest messages make room.
+	SessionMessages, SessionBytes int
 	// Outstanding bounds what is held or waits for redelivery in one queue;
 	// at the bound it dispatches nothing further.
 	Outstanding int
@@ -39,23 +42,25 @@ type Limits struct {
 // DefaultLimits is the table's core part as documented.
 func DefaultLimits() Limits {
 	return Limits{
-		MessageBytes:  1 << 20,
-		HeaderCount:   64,
-		HeaderBytes:   64 << 10,
-		Subscriptions: 1000,
-		InFlight:      32,
-		MaxInFlight:   1024,
-		Outstanding:   100_000,
-		PendingBytes:  8 << 20,
-		Queues:        1_000_000,
-		Exchanges:     10_000,
-		DedupWindow:   10 * time.Minute,
-		DedupIDs:      1_000_000,
-		DiskLow:       10,
-		DiskFull:      5,
-		DiskLowBytes:  4 << 30,
-		DiskFullBytes: 2 << 30,
-		MemoryHigh:    75,
-		MemoryFull:    85,
+		MessageBytes:    1 << 20,
+		HeaderCount:     64,
+		HeaderBytes:     64 << 10,
+		Subscriptions:   1000,
+		InFlight:        32,
+		MaxInFlight:     1024,
+		SessionMessages: 100_000,
+		SessionBytes:    256 << 20,
+		Outstanding:     100_000,
+		PendingBytes:    8 << 20,
+		Queues:          1_000_000,
+		Exchanges:       10_000,
+		DedupWindow:     10 * time.Minute,
+		DedupIDs:        1_000_000,
+		DiskLow:         10,
+		DiskFull:        5,
+		DiskLowBytes:    4 << 30,
+		DiskFullBytes:   2 << 30,
+		MemoryHigh:      75,
+		MemoryFull:      85,
 	}
 }

@@ -3,6 +3,7 @@ package core
 import (
 	"encoding/binary"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -89,6 +90,17 @@ func (m *memory) forget(p *commit, once string) {
 	if m.once[key] != nil {
 		delete(m.once, key)
 		p.Changes = append(p.Changes, Change{Key: key})
+	}
+}
+
+// forgetAll ends the memory of what begins with a prefix.
+func (m *memory) forgetAll(p *commit, prefix string) {
+	prefix = onceKey(prefix)
+	for key := range m.once {
+		if strings.HasPrefix(key, prefix) {
+			delete(m.once, key)
+			p.Changes = append(p.Changes, Change{Key: key})
+		}
 	}
 }
 

@@ -317,7 +317,13 @@ func (q *queue) putPosition(p *commit) {
 			p.Changes = append(p.Changes, change)
 		}
 	}
-	p.Changes = append(p.Changes, Change{Key: keyPosition + q.name, Value: appendPosition(nil, q.next, q.idle, &q.out)})
+	p.Changes = append(p.Changes, q.positionChange())
+}
+
+// positionChange is the change that makes the position durable. cursor.mu is
+// held.
+func (q *queue) positionChange() Change {
+	return Change{Key: keyPosition + q.name, Value: appendPosition(nil, q.next, q.idle, &q.out)}
 }
 
 // arm sets the timer to fire at a time, if that is earlier than it would.
@@ -611,13 +617,14 @@ func (q *queue) definition() (Change, error) {
 	return Change{Key: keyQueue + q.name, Value: value}, err
 }
 
-// save makes the definition durable. It is taken within the journal, so a later
-// one comes behind an earlier one.
+// save makes the definition and the position durable. They are taken within the
+// journal, so later ones come behind earlier ones.
 func (q *queue) save(ctx context.Context) error {
 	return q.b.journal.changeBy(ctx, func() ([]Change, error) {
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		change, err := q.definition()
-		return []Change{change}, err
+		q.dirty = false
+		return []Change{change, q.positionChange()}, err
 	})
 }

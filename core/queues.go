@@ -221,7 +221,7 @@ func (c *Client) DeclareQueue(ctx context.Context, d QueueDefinition) error {
 }
 
 // UpdateSession replaces the settings of a session's queue and returns once
-// that is durable.
+// they are durable, together with its bindings and its position.
 func (k *Consumer) UpdateSession(ctx context.Context, s QueueSettings) error {
 	if k.queue == nil || kindOf(k.queue.name) != KindSession {
 		return fmt.Errorf("%w: only a session's settings change", ErrInvalid)
@@ -302,6 +302,7 @@ func (b *Broker) deleteQueue(ctx context.Context, q *queue) error {
 		}
 	}
 	ks := slices.Clone(q.consumers)
+	once := string(q.settings.Once)
 	q.mu.Unlock()
 	p, err := b.journal.enterUnbounded()
 	if err != nil {
@@ -310,6 +311,9 @@ func (b *Broker) deleteQueue(ctx context.Context, q *queue) error {
 	}
 	done := make(chan error, 1)
 	p.Changes = append(p.Changes, Change{Key: keyQueue + q.name}, Change{Key: keyPosition + q.name})
+	if once != "" {
+		b.journal.memory.forgetAll(p, once)
+	}
 	p.Sync = true
 	p.after = append(p.after, func(_ Offset, err error) { done <- err })
 	b.journal.leave()

@@ -47,6 +47,9 @@ type QueueSettings struct {
 	Kind QueueKind `json:"kind,omitempty"`
 	// Owner is the principal that a session belongs to; the core sets it.
 	Owner string `json:"owner,omitempty"`
+	// Once begins the names of Envelope.Once that are forgotten when the queue
+	// ends; empty is none.
+	Once []byte `json:"once,omitempty"`
 	// Meta is the adapter's own, kept with the queue.
 	Meta []byte `json:"meta,omitempty"`
 }

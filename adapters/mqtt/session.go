@@ -80,6 +80,8 @@ func (c *conn) openSession(ctx context.Context, clean bool) (present bool, err e
 	if c.expiry > 0 {
 		settings.Expires = c.expiry
 	}
+	settings.MaxLength, settings.MaxBytes = int64(c.s.limits.SessionMessages), int64(c.s.limits.SessionBytes)
+	settings.Overflow, settings.Once = core.OverflowDropOldest, c.meta.Once
 	c.settings = settings
 	if settings.Meta, err = json.Marshal(&c.meta); err != nil {
 		return false, err

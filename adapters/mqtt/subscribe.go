@@ -59,6 +59,12 @@ func (c *conn) handleSubscribe(pk *packets.Packet) error {
 			return err
 		}
 	}
+	// The session knows all of them before the client is told of one.
+	if c.main != nil {
+		if err := c.main.k.Save(c.ctx); err != nil {
+			return err
+		}
+	}
 	c.answer(typeSuback, pk.PacketID, codes, why)
 	for _, a := range grants {
 		a.k.Grant(core.Credit{Messages: c.credit, Bytes: c.creditBytes(a)})
@@ -159,7 +165,7 @@ func (c *conn) bind(t *target, o subscriptionOptions, retainHandling byte) error
 	}
 	// [MQTT-3.3.1-9] to [MQTT-3.3.1-11]
 	retained := retainHandling == 0 || retainHandling == 1 && !existed
-	return c.main.k.Bind(c.ctx, b, core.BindOptions{Retained: retained})
+	return c.main.k.Bind(c.ctx, b, core.BindOptions{Retained: retained, Unsaved: true})
 }
 
 // boundTag is the tag of the session's binding, if it has it.

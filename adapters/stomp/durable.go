@@ -39,18 +39,11 @@ func (c *conn) durableName(client, name string) string {
 	return "stomp/" + quote(c.client.Principal().Name) + "/" + quote(client) + "/" + quote(name)
 }
 
-// The backlog of a durable subscription whose client is away; the oldest
-// messages make room.
-const (
-	durableMessages = 100_000
-	durableBytes    = 256 << 20
-)
-
 // attachDurable consumes the queue of a durable subscription.
 func (c *conn) attachDurable(w *subscribing, s *subscription, settlement core.Settlement, bindings []core.Binding, from core.From) (*core.Consumer, error) {
 	settings := core.QueueSettings{
 		Kind: core.KindSession, Expires: c.server.limits.SessionExpiry,
-		MaxLength: durableMessages, MaxBytes: durableBytes, Overflow: core.OverflowDropOldest,
+		MaxLength: int64(c.server.limits.SessionMessages), MaxBytes: int64(c.server.limits.SessionBytes), Overflow: core.OverflowDropOldest,
 	}
 	queue := core.SessionQueue(w.name)
 	k, err := c.client.Consume(c.ctx, core.Consumption{

@@ -3,10 +3,7 @@ package clienttest
 import (
 	"bytes"
 	"context"
-	"errors"
-	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -200,25 +197,4 @@ func eventually(t testing.TB, within time.Duration, ok func() error) {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-}
-
-// request is a plain HTTP request, for what a test asks beside its clients.
-func (b *broker) request(method, path string) (status int, body string, err error) {
-	req, err := http.NewRequest(method, "http://"+b.HTTP+path, nil)
-	if err != nil {
-		return 0, "", err
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, "", err
-	}
-	defer res.Body.Close()
-	var buf bytes.Buffer
-	if _, err := buf.ReadFrom(res.Body); err != nil {
-		return 0, "", err
-	}
-	if res.StatusCode >= 400 {
-		err = errors.New(fmt.Sprint(res.Status, ": ", buf.String()))
-	}
-	return res.StatusCode, buf.String(), err
 }

@@ -156,7 +156,8 @@ func sluice(program string) kind {
 		command: func(dir string, at addresses) (*exec.Cmd, error) {
 			cmd := exec.Command(program, "serve", "--data", filepath.Join(dir, "data"),
 				"--mqtt", at.mqtt, "--stomp", at.stomp, "--http", at.http)
-			cmd.Env = append(os.Environ(), "SLUICE_DEBUG_PPROF="+at.pprof)
+			// The backlog is more than a session is allowed by default.
+			cmd.Env = append(os.Environ(), "SLUICE_DEBUG_PPROF="+at.pprof, "SLUICE_LIMITS_SESSION_MESSAGES=10000000", "SLUICE_LIMITS_SESSION_SIZE=8GiB")
 			return cmd, nil
 		},
 	}
