@@ -17,9 +17,9 @@ run: build
 	bin/sluice serve
 
 build:
-	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/sluice ./cmd/sluice
+	$(GO) build -ldflags '-X main.version=$(VERSION)' -o bin/sluice ./cmd/sluice
 
-test: clients check unit fuzz-short
+test: clients check build unit fuzz-short
 
 # What the tests with clients of others need; quick when it is all there.
 clients:
