@@ -3,6 +3,7 @@ package mqtt
 import (
 	"time"
 
+	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
 )
 
@@ -132,7 +133,7 @@ func (a *attachment) encode(b []byte, d *core.Delivery, now time.Time) []byte {
 		b = a.publish(b, d, plain, a.ids[:ids], nil, twin, now, &wait)
 	}
 	if meta.is {
-		a.json = appendJSON(a.json[:0], d, now)
+		a.json = appendMeta(a.json[:0], d, now)
 		b = a.publish(b, d, meta, a.ids[ids:], a.json, twin, now, &wait)
 	}
 	if !d.Settled && !wait {
@@ -215,6 +216,15 @@ func (a *attachment) publish(b []byte, d *core.Delivery, m match, ids []uint32, 
 		f.mu.Unlock()
 		return b[:start]
 	}
+	return b
+}
+
+// appendMeta appends a delivery as the JSON object that a WebSocket client gets,
+// for a $meta subscription.
+func appendMeta(b []byte, d *core.Delivery, now time.Time) []byte {
+	start := len(b)
+	b = append(adapters.AppendJSONDelivery(b, d, now), '}')
+	b[start] = '{' // where there is a comma
 	return b
 }
 

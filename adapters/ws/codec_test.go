@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
 )
 
@@ -53,7 +54,7 @@ func (c *conn) fillForTest(e *core.Envelope, cmd *command) error {
 
 // encoded is a delivery as an object.
 func encoded(d *core.Delivery, now time.Time) []byte {
-	return append(appendDelivery([]byte(`{"op":"msg"`), d, now), '}')
+	return append(adapters.AppendJSONDelivery([]byte(`{"op":"msg"`), d, now), '}')
 }
 
 // TestHostileEnvelope: whatever an envelope of another door holds, the message
@@ -71,24 +72,6 @@ func TestHostileEnvelope(t *testing.T) {
 	}
 	if !bytes.Contains(out, []byte(`"ttl":0`)) {
 		t.Fatalf("an expiry that has passed: %s", out)
-	}
-}
-
-func TestHeaderForms(t *testing.T) {
-	for _, c := range []struct {
-		headers []core.Header
-		want    string
-	}{
-		{[]core.Header{{Name: "a", Value: "1"}}, `{"a":"1"}`},
-		{[]core.Header{{Name: "b", Value: "1"}, {Name: "a", Value: ""}}, `{"b":"1","a":""}`},
-		{[]core.Header{{Name: "a", Value: "1"}, {Name: "a", Value: "1"}}, `[["a","1"],["a","1"]]`},
-		{[]core.Header{{Name: "a", Value: "1"}, {Name: "10", Value: "2"}}, `[["a","1"],["10","2"]]`},
-		{[]core.Header{{Name: "__proto__", Value: "x"}}, `[["__proto__","x"]]`},
-		{[]core.Header{{Name: "", Value: "x"}}, `[["","x"]]`},
-	} {
-		if got := string(appendHeaders(nil, c.headers)); got != c.want {
-			t.Errorf("got %s, want %s", got, c.want)
-		}
 	}
 }
 
@@ -170,7 +153,7 @@ func TestAllocations(t *testing.T) {
 	}}
 	out, now := make([]byte, 0, 1024), time.Now()
 	if n := testing.AllocsPerRun(100, func() {
-		out = closeFrame(append(appendDelivery(append(openFrame(out[:0]), `{"op":"msg","sub":"1"`...), d, now), '}'), 0, frameText)
+		out = closeFrame(append(adapters.AppendJSONDelivery(append(openFrame(out[:0]), `{"op":"msg","sub":"1"`...), d, now), '}'), 0, frameText)
 	}); n != 0 {
 		t.Errorf("encoding allocates %v times", n)
 	}
@@ -209,6 +192,6 @@ func BenchmarkEncode(b *testing.B) {
 	}}
 	out, now := make([]byte, 0, 1024), time.Now()
 	for b.Loop() {
-		out = closeFrame(append(appendDelivery(append(openFrame(out[:0]), `{"op":"msg","sub":"1"`...), d, now), '}'), 0, frameText)
+		out = closeFrame(append(adapters.AppendJSONDelivery(append(openFrame(out[:0]), `{"op":"msg","sub":"1"`...), d, now), '}'), 0, frameText)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
 )
 
@@ -109,8 +110,8 @@ func appendError(dst []byte, req []byte, err error) []byte {
 // appendErr appends an "err"; cause, where it has more to tell, adds members.
 func appendErr(dst []byte, req []byte, code, text string, again bool, cause error) []byte {
 	dst = appendReq(append(dst, `{"op":"err"`...), req)
-	dst = appendMember(dst, "code", code)
-	dst = appendMember(dst, "text", text)
+	dst = adapters.AppendJSONMember(dst, "code", code)
+	dst = adapters.AppendJSONMember(dst, "text", text)
 	if again {
 		dst = append(dst, `,"retry":true`...)
 	}
@@ -118,10 +119,10 @@ func appendErr(dst []byte, req []byte, code, text string, again bool, cause erro
 	var removed *core.OffsetRemovedError
 	switch {
 	case errors.As(cause, &syntax):
-		dst = appendInt(dst, "at", int64(syntax.at))
+		dst = adapters.AppendJSONInt(dst, "at", int64(syntax.at))
 	case errors.As(cause, &removed):
-		dst = appendInt(dst, "earliest", int64(removed.Earliest))
-		dst = appendInt(dst, "end", int64(removed.End))
+		dst = adapters.AppendJSONInt(dst, "earliest", int64(removed.Earliest))
+		dst = adapters.AppendJSONInt(dst, "end", int64(removed.End))
 	}
 	return append(dst, '}')
 }

@@ -3,6 +3,7 @@ package ws
 import (
 	"time"
 
+	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
 )
 
@@ -89,7 +90,7 @@ func appendConfirmation(dst []byte, p *pending, a *core.Confirmation) []byte {
 	}
 	dst = appendReq(append(dst, `{"op":"ok"`...), p.req)
 	if p.publish {
-		dst = appendInt(dst, "o", int64(a.Offset))
+		dst = adapters.AppendJSONInt(dst, "o", int64(a.Offset))
 	}
 	if a.Duplicate {
 		dst = append(dst, `,"dup":true`...)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
 )
 
@@ -24,7 +25,7 @@ func TestMessageSize(t *testing.T) {
 	c.send(`{"op":"sub","topic":"big","sub":"s"}`)
 	n := 100_000
 	for _, payload := range []string{strings.Repeat("a", n), strings.Repeat("\n", n), strings.Repeat("\u20ac", n/3), strings.Repeat("\xff", n)} {
-		member := `"d":` + string(appendString(nil, payload))
+		member := `"d":` + string(adapters.AppendJSONString(nil, payload))
 		if payload[0] == 0xff {
 			member = `"b":"` + base64.StdEncoding.EncodeToString([]byte(payload)) + `"`
 		}

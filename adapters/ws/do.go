@@ -8,6 +8,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
 )
 
@@ -41,7 +42,7 @@ func (c *conn) do(cmd *command, sc *scratch) error {
 	case opPing:
 		c.sendText(func(buf []byte) []byte {
 			buf = appendReq(append(buf, `{"op":"pong"`...), cmd.req)
-			return append(appendInt(buf, "ts", time.Now().UnixMilli()), '}')
+			return append(adapters.AppendJSONInt(buf, "ts", time.Now().UnixMilli()), '}')
 		})
 	case opBye:
 		c.bye(cmd)
@@ -120,7 +121,7 @@ func (c *conn) welcome(req []byte) {
 	c.sendText(func(buf []byte) []byte {
 		buf = appendReq(append(buf, `{"op":"welcome"`...), req)
 		if user != "" {
-			buf = appendMember(buf, "user", user)
+			buf = adapters.AppendJSONMember(buf, "user", user)
 		}
 		return append(buf, c.srv.own...)
 	})

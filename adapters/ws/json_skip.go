@@ -160,13 +160,3 @@ func (l *lexer) skipWord() error {
 	}
 	return l.fail("want a value")
 }
-
-// isStructured reports whether a text in UTF-8 is one JSON value that is not a
-// string.
-func isStructured(text []byte) bool {
-	l := lexer{buf: text}
-	if l.peek() == '"' || l.skip() != nil {
-		return false
-	}
-	return l.end() == nil
-}

@@ -60,19 +60,6 @@ func TestLexerIntegers(t *testing.T) {
 	}
 }
 
-func TestIsStructured(t *testing.T) {
-	for _, text := range []string{`{}`, `[]`, ` {"a":[1,-2.5e+3,null,true,{"b":"\u0000"}]} `, `0`, `null`, "[1 ,\n2]", strings.Repeat("[", maxDepth) + strings.Repeat("]", maxDepth)} {
-		if !isStructured([]byte(text)) {
-			t.Errorf("%s: not found to be structured", text)
-		}
-	}
-	for _, text := range []string{``, ` `, `"a"`, `{`, `{"a"}`, `{"a":}`, `{,}`, `[1,]`, `{"a":1,}`, `{a:1}`, `nul`, `01`, `1.`, `.5`, `+1`, `-`, `1e`, `[1 2]`, `[1}`, `{"a":1]`, `{} {}`, `["\x"]`, strings.Repeat("[", maxDepth+1) + strings.Repeat("]", maxDepth+1)} {
-		if isStructured([]byte(text)) {
-			t.Errorf("%s: found to be structured", text)
-		}
-	}
-}
-
 // FuzzLexer holds the lexer against encoding/json.
 func FuzzLexer(f *testing.F) {
 	for _, seed := range []string{`{"a":[1,2.5e3,null]}`, `"\ud83d\ude00"`, `[[[[]]]]`, `-0`, `{"a":{"b":"c"}}`, "\"\x7f\"", `12`, `[{"":0},""]`} {

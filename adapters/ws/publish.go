@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
 )
 
@@ -68,7 +69,7 @@ func (c *conn) fill(e *core.Envelope, cmd *command, topic string) error {
 		e.Key = cmd.key
 	}
 	if cmd.structured && !cmd.hasAny(fieldType) {
-		e.ContentType = jsonType
+		e.ContentType = adapters.JSONType
 	}
 	if n := len(e.Key) + len(e.ID) + len(e.ContentType) + len(e.CorrelationID); n > limits.HeaderBytes {
 		return fmt.Errorf("%w: key, id, type and corr have %d bytes, at most %d are allowed", core.ErrTooLarge, n, limits.HeaderBytes)

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
 )
 
@@ -153,7 +154,7 @@ func (i *inbox) Deliver(batch []core.Delivery) {
 		i.conn.sendFor(i.consumer, credit, func(buf []byte) []byte {
 			start := len(buf)
 			buf = appendReq(append(openFrame(buf), `{"op":"reply"`...), k.req)
-			buf = append(appendDelivery(buf, d, now), '}')
+			buf = append(adapters.AppendJSONDelivery(buf, d, now), '}')
 			return closeFrame(buf, start, frameText)
 		})
 		i.conn.srv.count.Sent.Inc()

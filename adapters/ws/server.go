@@ -271,7 +271,7 @@ func (s *Server) refuse(w http.ResponseWriter, status int, reason, detail string
 	w.WriteHeader(status)
 	buf := append([]byte(nil), `{"status":`...)
 	buf = fmt.Append(buf, status)
-	buf = appendMember(buf, "title", http.StatusText(status))
-	buf = appendMember(buf, "detail", detail)
+	buf = adapters.AppendJSONMember(buf, "title", http.StatusText(status))
+	buf = adapters.AppendJSONMember(buf, "detail", detail)
 	w.Write(append(buf, "}\n"...))
 }

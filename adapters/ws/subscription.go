@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
 )
 
@@ -57,7 +58,7 @@ func (c *conn) subscribe(cmd *command) error {
 	if credit > uint64(c.srv.Limits.MaxInFlight) {
 		return fmt.Errorf("%w: at most %d messages of credit", core.ErrInvalid, c.srv.Limits.MaxInFlight)
 	}
-	s.opening = appendMember(append(s.opening, `{"op":"msg"`...), "sub", name)
+	s.opening = adapters.AppendJSONMember(append(s.opening, `{"op":"msg"`...), "sub", name)
 
 	var gap core.Notice
 	if queued {
@@ -76,7 +77,7 @@ func (c *conn) subscribe(cmd *command) error {
 	if cmd.req != nil {
 		c.sendText(func(buf []byte) []byte {
 			buf = appendReq(append(buf, `{"op":"ok"`...), cmd.req)
-			return append(appendMember(buf, "sub", name), '}')
+			return append(adapters.AppendJSONMember(buf, "sub", name), '}')
 		})
 	}
 	if gap.Kind != 0 {
@@ -236,7 +237,7 @@ func (s *subscription) Deliver(batch []core.Delivery) {
 			if s.held && batch[i].Settled {
 				buf = append(buf, `,"settled":true`...)
 			}
-			buf = append(appendDelivery(buf, &batch[i], now), '}')
+			buf = append(adapters.AppendJSONDelivery(buf, &batch[i], now), '}')
 			buf = closeFrame(buf, start, frameText)
 		}
 		return buf
@@ -286,15 +287,15 @@ func (s *subscription) tell(n core.Notice) {
 		switch n.Kind {
 		case core.NoticeGap:
 			buf = append(append(buf, `{"op":"gap"`...), name...)
-			buf = appendInt(buf, "from", int64(n.From))
-			buf = appendInt(buf, "to", int64(n.To))
+			buf = adapters.AppendJSONInt(buf, "from", int64(n.From))
+			buf = adapters.AppendJSONInt(buf, "to", int64(n.To))
 		case core.NoticeCaughtUp:
 			buf = append(append(buf, `{"op":"caught_up"`...), name...)
 		default:
 			buf = append(append(buf, `{"op":"ended"`...), name...)
 			code, text := endOf(n)
-			buf = appendMember(buf, "code", code)
-			buf = appendMember(buf, "text", text)
+			buf = adapters.AppendJSONMember(buf, "code", code)
+			buf = adapters.AppendJSONMember(buf, "text", text)
 		}
 		return append(buf, '}')
 	})

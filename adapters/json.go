@@ -1,18 +1,21 @@
-package ws
+package adapters
 
 import (
+	"bytes"
 	"encoding/base64"
+	"encoding/json"
 	"mime"
 	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
+	"unsafe"
 
 	"github.com/sluicemq/sluice/core"
 )
 
-// appendString appends a JSON string. Bytes that are not UTF-8 become U+FFFD.
-func appendString(dst []byte, s string) []byte {
+// AppendJSONString appends a JSON string (RFC 8259, section 7). Bytes that are not UTF-8 become U+FFFD.
+func AppendJSONString(dst []byte, s string) []byte {
 	const hex = "0123456789abcdef"
 	dst = append(dst, '"')
 	done := 0
@@ -53,60 +56,65 @@ func appendString(dst []byte, s string) []byte {
 	return append(dst, '"')
 }
 
-func appendMember(dst []byte, name, value string) []byte {
+// AppendJSONMember appends a comma and a member whose value is a string.
+func AppendJSONMember(dst []byte, name, value string) []byte {
 	dst = append(dst, ',', '"')
 	dst = append(dst, name...)
 	dst = append(dst, '"', ':')
-	return appendString(dst, value)
+	return AppendJSONString(dst, value)
 }
 
-func appendInt(dst []byte, name string, value int64) []byte {
+// AppendJSONInt appends a comma and a member whose value is a number.
+func AppendJSONInt(dst []byte, name string, value int64) []byte {
 	dst = append(dst, ',', '"')
 	dst = append(dst, name...)
 	dst = append(dst, '"', ':')
 	return strconv.AppendInt(dst, value, 10)
 }
 
-// appendDelivery appends a delivery's members, each behind a comma: what it is
-// to the broker first, then what its publisher said.
-func appendDelivery(dst []byte, d *core.Delivery, now time.Time) []byte {
+// AppendJSONDelivery appends the members of the JSON object that a delivery is,
+// each behind a comma: what it is to the broker first, then what its publisher
+// said. The payload comes last: "d" is a JSON payload as the value that it is,
+// but for a string, and text as a string; "b" is what is not UTF-8, in base64.
+// It does not allocate but for growing dst.
+func AppendJSONDelivery(dst []byte, d *core.Delivery, now time.Time) []byte {
 	e := d.Envelope
-	dst = appendInt(dst, "o", int64(d.Offset))
-	dst = appendInt(dst, "ts", e.Time.UnixMilli())
+	dst = AppendJSONInt(dst, "o", int64(d.Offset))
+	dst = AppendJSONInt(dst, "ts", e.Time.UnixMilli())
 	if d.Attempt > 1 {
-		dst = appendInt(dst, "n", int64(d.Attempt))
+		dst = AppendJSONInt(dst, "n", int64(d.Attempt))
 	}
 	if d.Retained {
 		dst = append(dst, `,"retained":true`...)
 	}
-	dst = appendMember(dst, "t", e.Topic)
+	dst = AppendJSONMember(dst, "t", e.Topic)
 	if e.Key != "" {
-		dst = appendMember(dst, "key", e.Key)
+		dst = AppendJSONMember(dst, "key", e.Key)
 	}
 	if e.ID != "" {
-		dst = appendMember(dst, "id", e.ID)
+		dst = AppendJSONMember(dst, "id", e.ID)
 	}
 	if len(e.Headers) > 0 {
 		dst = appendHeaders(append(dst, `,"h":`...), e.Headers)
 	}
 	if e.ReplyTo != "" {
-		dst = appendMember(dst, "reply", e.ReplyTo)
+		dst = AppendJSONMember(dst, "reply", e.ReplyTo)
 	}
 	if e.CorrelationID != nil {
 		if utf8.Valid(e.CorrelationID) {
-			dst = appendString(append(dst, `,"corr":`...), view(e.CorrelationID))
+			dst = AppendJSONString(append(dst, `,"corr":`...), alias(e.CorrelationID))
 		} else {
 			dst = appendBase64(append(dst, `,"corr64":`...), e.CorrelationID)
 		}
 	}
 	if !e.Expires.IsZero() {
-		dst = appendInt(dst, "ttl", max(e.Expires.UnixMilli()-now.UnixMilli(), 0))
+		dst = AppendJSONInt(dst, "ttl", max(e.Expires.UnixMilli()-now.UnixMilli(), 0))
 	}
 	if level, ok := e.Priority.Level(); ok {
-		dst = appendInt(dst, "prio", int64(level))
+		dst = AppendJSONInt(dst, "prio", int64(level))
 	}
 	if e.ContentType != "" {
-		dst = appendMember(dst, "type", e.ContentType)
+		dst = AppendJSONMember(dst, "type", e.ContentType)
 	}
 	dst = appendPublisher(dst, &e.Publisher)
 	switch {
@@ -115,7 +123,7 @@ func appendDelivery(dst []byte, d *core.Delivery, now time.Time) []byte {
 	case isJSON(e.ContentType) && isStructured(e.Payload):
 		return append(append(dst, `,"d":`...), e.Payload...)
 	}
-	return appendString(append(dst, `,"d":`...), view(e.Payload))
+	return AppendJSONString(append(dst, `,"d":`...), alias(e.Payload))
 }
 
 func appendPublisher(dst []byte, p *core.Publisher) []byte {
@@ -126,7 +134,7 @@ func appendPublisher(dst []byte, p *core.Publisher) []byte {
 	start := len(dst)
 	for _, m := range [...]struct{ name, value string }{{"user", p.Principal}, {"client", p.Client}, {"via", p.Protocol}} {
 		if m.value != "" {
-			dst = appendMember(dst, m.name, m.value)
+			dst = AppendJSONMember(dst, m.name, m.value)
 		}
 	}
 	copy(dst[start:], dst[start+1:]) // the comma in front
@@ -140,18 +148,18 @@ func appendHeaders(dst []byte, headers []core.Header) []byte {
 	if !fitsObject(headers) {
 		for i := range headers {
 			dst = append(dst, "[,"[min(i, 1)], '[')
-			dst = appendString(dst, headers[i].Name)
+			dst = AppendJSONString(dst, headers[i].Name)
 			dst = append(dst, ',')
-			dst = appendString(dst, headers[i].Value)
+			dst = AppendJSONString(dst, headers[i].Value)
 			dst = append(dst, ']')
 		}
 		return append(dst, ']')
 	}
 	for i := range headers {
 		dst = append(dst, "{,"[min(i, 1)])
-		dst = appendString(dst, headers[i].Name)
+		dst = AppendJSONString(dst, headers[i].Name)
 		dst = append(dst, ':')
-		dst = appendString(dst, headers[i].Value)
+		dst = AppendJSONString(dst, headers[i].Value)
 	}
 	return append(dst, '}')
 }
@@ -180,17 +188,28 @@ func appendBase64(dst, b []byte) []byte {
 	return append(dst, '"')
 }
 
+// alias views bytes as a string for as long as nobody writes them.
+func alias(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+
+// isStructured reports whether a payload is JSON other than a string: a JSON
+// string is not embedded, so that a string is always the payload's text.
+func isStructured(b []byte) bool {
+	t := bytes.TrimLeft(b, " \t\r\n")
+	return len(t) > 0 && t[0] != '"' && json.Valid(b)
+}
+
 // isJSON reports whether a content type says that the payload is JSON (RFC
 // 6839, section 3.1).
 func isJSON(contentType string) bool {
 	switch contentType {
 	case "":
 		return false
-	case jsonType:
+	case JSONType:
 		return true
 	}
 	t, _, err := mime.ParseMediaType(contentType)
-	return err == nil && (t == jsonType || strings.HasSuffix(t, "+json"))
+	return err == nil && (t == JSONType || strings.HasSuffix(t, "+json"))
 }
 
-const jsonType = "application/json"
+// JSONType is the content type of JSON.
+const JSONType = "application/json"
