@@ -671,6 +671,11 @@ func TestDelayed(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		put("soon", 1500*time.Microsecond)
+		time.Sleep(1499 * time.Microsecond)
+		a.want()
+		time.Sleep(time.Millisecond)
+		a.want("soon")
 		put("hour", time.Hour)
 		put("minute", time.Minute)
 		put("second", time.Second)

@@ -32,13 +32,14 @@ func (d *delayed) put(p *commit, e *Envelope) int {
 	record := p.add(e)
 	e.Topic = topic
 	d.seq++
+	// Never before it is due, so a part of a millisecond is a whole one.
+	due := e.DeliverAt.Add(time.Millisecond - time.Nanosecond).Truncate(time.Millisecond)
 	key := make([]byte, 0, len(keyDelayed)+24)
 	key = append(key, keyDelayed...)
-	key = binary.BigEndian.AppendUint64(key, uint64(e.DeliverAt.UnixMilli()))
+	key = binary.BigEndian.AppendUint64(key, uint64(due.UnixMilli()))
 	key = binary.BigEndian.AppendUint64(key, uint64(d.boot))
 	key = binary.BigEndian.AppendUint64(key, d.seq)
 	p.Changes = append(p.Changes, Change{Key: string(key), Value: []byte{}, OffsetOf: record + 1})
-	due := e.DeliverAt
 	p.after = append(p.after, func(_ Offset, err error) {
 		if err == nil {
 			select {
