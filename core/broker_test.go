@@ -749,12 +749,14 @@ func TestLogFullThenRoom(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
+		synctest.Wait()
 		if len(a.confirms) != 1 || !errors.Is(a.confirms[0].Err, core.ErrStorageFull) {
 			t.Fatalf("%+v", a.confirms)
 		}
 		w.engine.Fail(nil)
 		a.publish("$queue/new", "3")
 		time.Sleep(time.Second)
+		synctest.Wait()
 		if err := w.broker.Err(); err != nil {
 			t.Fatal(err)
 		}
