@@ -56,6 +56,9 @@ func AppendJSONString(dst []byte, s string) []byte {
 	return append(dst, '"')
 }
 
+// AppendJSONText is AppendJSONString for bytes.
+func AppendJSONText(dst, s []byte) []byte { return AppendJSONString(dst, alias(s)) }
+
 // AppendJSONMember appends a comma and a member whose value is a string.
 func AppendJSONMember(dst []byte, name, value string) []byte {
 	dst = append(dst, ',', '"')
@@ -95,7 +98,7 @@ func AppendJSONDelivery(dst []byte, d *core.Delivery, now time.Time) []byte {
 		dst = AppendJSONMember(dst, "id", e.ID)
 	}
 	if len(e.Headers) > 0 {
-		dst = appendHeaders(append(dst, `,"h":`...), e.Headers)
+		dst = AppendJSONHeaders(append(dst, `,"h":`...), e.Headers)
 	}
 	if e.ReplyTo != "" {
 		dst = AppendJSONMember(dst, "reply", e.ReplyTo)
@@ -116,7 +119,7 @@ func AppendJSONDelivery(dst []byte, d *core.Delivery, now time.Time) []byte {
 	if e.ContentType != "" {
 		dst = AppendJSONMember(dst, "type", e.ContentType)
 	}
-	dst = appendPublisher(dst, &e.Publisher)
+	dst = AppendJSONPublisher(dst, &e.Publisher)
 	switch {
 	case !utf8.Valid(e.Payload):
 		return appendBase64(append(dst, `,"b":`...), e.Payload)
@@ -126,7 +129,9 @@ func AppendJSONDelivery(dst []byte, d *core.Delivery, now time.Time) []byte {
 	return AppendJSONString(append(dst, `,"d":`...), alias(e.Payload))
 }
 
-func appendPublisher(dst []byte, p *core.Publisher) []byte {
+// AppendJSONPublisher appends a comma and the member that says who published a
+// message, or nothing where that is not known.
+func AppendJSONPublisher(dst []byte, p *core.Publisher) []byte {
 	if *p == (core.Publisher{}) {
 		return dst
 	}
@@ -142,9 +147,9 @@ func appendPublisher(dst []byte, p *core.Publisher) []byte {
 	return dst
 }
 
-// appendHeaders appends an object, or, where an object would lose the order or
+// AppendJSONHeaders appends an object, or, where an object would lose the order or
 // a repeat in some reader, a list of pairs.
-func appendHeaders(dst []byte, headers []core.Header) []byte {
+func AppendJSONHeaders(dst []byte, headers []core.Header) []byte {
 	if !fitsObject(headers) {
 		for i := range headers {
 			dst = append(dst, "[,"[min(i, 1)], '[')

@@ -18,7 +18,7 @@ func TestHeaderForms(t *testing.T) {
 		{[]core.Header{{Name: "__proto__", Value: "x"}}, `[["__proto__","x"]]`},
 		{[]core.Header{{Name: "", Value: "x"}}, `[["","x"]]`},
 	} {
-		if got := string(appendHeaders(nil, c.headers)); got != c.want {
+		if got := string(AppendJSONHeaders(nil, c.headers)); got != c.want {
 			t.Errorf("got %s, want %s", got, c.want)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
 )
 
@@ -266,7 +267,7 @@ func appendSettled(dst []byte, st *settling, until time.Time, err error) []byte 
 		return appendError(dst, err)
 	}
 	dst = append(dst, `{"lease":`...)
-	dst = appendString(dst, st.Lease)
+	dst = adapters.AppendJSONString(dst, st.Lease)
 	if !until.IsZero() {
 		dst = append(dst, `,"until":`...)
 		dst = strconv.AppendInt(dst, until.UnixMilli(), 10)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
 )
 
@@ -176,7 +177,7 @@ var jsonTypes = []string{"application/json"}
 // appendResult appends what became of one publish that was confirmed.
 func appendResult(dst []byte, topic string, c core.Confirmation) []byte {
 	dst = append(dst, `{"t":`...)
-	dst = appendString(dst, topic)
+	dst = adapters.AppendJSONString(dst, topic)
 	dst = append(dst, `,"o":`...)
 	dst = strconv.AppendUint(dst, uint64(c.Offset), 10)
 	if c.Duplicate {
@@ -210,7 +211,7 @@ func (s *Server) publishAsync(w nethttp.ResponseWriter, r *nethttp.Request, h *h
 		header["Preference-Applied"] = []string{"respond-async"}
 	}
 	p.answer = append(p.answer[:0], `{"t":`...)
-	p.answer = append(appendString(p.answer, p.envelope.Topic), "}\n"...)
+	p.answer = append(adapters.AppendJSONString(p.answer, p.envelope.Topic), "}\n"...)
 	if s.writeUntil(w) == nil {
 		w.WriteHeader(nethttp.StatusAccepted)
 		w.Write(p.answer)
