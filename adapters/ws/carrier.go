@@ -29,6 +29,7 @@ type carrier struct {
 	runes   runeChecker
 	isText  bool // it is a text message
 	readErr error
+	goodbye bool // the peer's close frame was read
 
 	writing sync.Mutex // held while a frame is written
 	closed  bool       // a close frame was written; guarded by writing
@@ -49,7 +50,8 @@ var (
 
 // Read reads across messages. Text messages are refused unless they are carried
 // ([MQTT-6.0.0-1]), and must be UTF-8 (RFC 6455, section 8.1). A peer's close
-// frame is io.EOF.
+// frame is io.EOF; after the adapter's own Close it is net.ErrClosed, whether
+// the peer's answer or the end came first.
 func (c *carrier) Read(p []byte) (int, error) {
 	if c.readErr != nil {
 		return 0, c.readErr
@@ -106,11 +108,13 @@ func (c *carrier) explain(err error) error {
 		c.srv.count.Refused("not_utf8")
 		c.end(websocket.CloseInvalidFramePayloadData, "not UTF-8")
 	case errors.As(err, &peer):
+		c.goodbye = true
+		if c.isClosing() {
+			return net.ErrClosed
+		}
 		return io.EOF
 	case isTimeout(err):
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.closing {
+		if c.isClosing() {
 			return net.ErrClosed
 		}
 		return &net.OpError{Op: "read", Net: "websocket", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: os.ErrDeadlineExceeded}
@@ -118,6 +122,12 @@ func (c *carrier) explain(err error) error {
 		c.srv.count.Refused("frame_malformed")
 	}
 	return err
+}
+
+func (c *carrier) isClosing() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closing
 }
 
 func isTimeout(err error) bool {
@@ -264,7 +274,7 @@ func (c *carrier) goingAway() {
 // finish ends the connection after its adapter has returned.
 func (c *carrier) finish() {
 	c.Close()
-	if c.readErr != io.EOF {
+	if !c.goodbye {
 		c.linger()
 	}
 	c.close()
