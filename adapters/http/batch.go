@@ -18,36 +18,26 @@ import (
 // with a line for each. Lines are taken as they come; what became of them is
 // gathered, and begins to be written where it outgrows the connection's output
 // buffer.
-func (s *Server) publishBatch(w nethttp.ResponseWriter, r *nethttp.Request, topic string, q query) {
+func (s *Server) publishBatch(w nethttp.ResponseWriter, r *nethttp.Request, topic string, q query) error {
 	atomic := q.flag("atomic", false)
-	for _, name := range []string{"retain", "durable", "reply"} {
-		if q.has(name) && q.err == nil {
-			q.err = badRequest.with("in a batch each line says " + name + " for itself")
-		}
-	}
+	q.refuse("is what each line of a batch says for itself", "retain", "durable", "reply")
 	// What a header says of one message is not said of each line.
 	for name := range r.Header {
-		if strings.HasPrefix(name, "X-H-") || slices.Contains(messageFields, strings.TrimSuffix(name, "*")) && q.err == nil {
-			q.err = badRequest.with("in a batch each line says for itself what " + name + " says of a message")
+		if strings.HasPrefix(name, "X-H-") || slices.Contains(messageFields, strings.TrimSuffix(name, "*")) {
+			q.fail(badRequest.with("in a batch each line says for itself what " + name + " says of a message"))
 		}
 	}
-	if q.err != nil {
-		s.fail(w, r, q.err)
-		return
-	}
-	h, err := s.connect(r)
+	h, err := s.begin(r, &q)
 	if err != nil {
-		s.fail(w, r, err)
-		return
+		return err
 	}
 	defer h.release()
 	if atomic {
-		s.publishAtomically(w, r, h, topic)
-		return
+		return s.publishAtomically(w, r, h, topic)
 	}
 	b := batch{s: s, w: w, r: r, hold: h, topic: topic, lines: s.lines(w, r), wait: h.wait()}
 	defer b.wait.end()
-	b.run()
+	return b.run()
 }
 
 // messageFields are the headers that say something of one message.
@@ -82,7 +72,9 @@ type failedLine struct {
 	err  error
 }
 
-func (b *batch) run() {
+// run publishes the lines. An error means that nothing of the answer has been
+// written.
+func (b *batch) run() error {
 	var ended error
 	for {
 		var data []byte
@@ -125,8 +117,7 @@ func (b *batch) run() {
 	b.s.metrics.Received.Add(float64(b.published))
 	if ended != io.EOF {
 		if b.read == 0 && !b.writing {
-			b.s.fail(b.w, b.r, ended)
-			return
+			return ended
 		}
 		b.s.metrics.Refused(problemOf(ended).reason())
 		b.out = appendError(b.out, ended)
@@ -135,15 +126,17 @@ func (b *batch) run() {
 		}
 	}
 	if b.read == 0 {
-		b.s.fail(b.w, b.r, badRequest.with("the batch has no line"))
-		return
+		return errNoLine
 	}
 	if !b.writing {
 		b.s.answer(b.w, formLines, b.out)
 	} else if b.flush(0) != nil {
 		gone()
 	}
+	return nil
 }
+
+var errNoLine = badRequest.with("the batch has no line")
 
 // confirm waits for confirmations and tells of them, unless the peer goes.
 func (b *batch) confirm(peer <-chan struct{}) {
@@ -208,7 +201,7 @@ const atomicMessages = 1024
 
 // publishAtomically publishes all lines or none, and answers once they are
 // durable.
-func (s *Server) publishAtomically(w nethttp.ResponseWriter, r *nethttp.Request, h *hold, topic string) {
+func (s *Server) publishAtomically(w nethttp.ResponseWriter, r *nethttp.Request, h *hold, topic string) error {
 	lines := s.lines(w, r)
 	var t core.Transaction
 	size, plain := 0, true
@@ -233,14 +226,12 @@ func (s *Server) publishAtomically(w nethttp.ResponseWriter, r *nethttp.Request,
 		if err != nil {
 			p := *problemOf(err)
 			p.detail = fmt.Sprintf("line %d: %s", len(t.Publish)+1, p.detail)
-			s.fail(w, r, &p)
-			return
+			return &p
 		}
 		t.Publish = append(t.Publish, e)
 	}
 	if len(t.Publish) == 0 {
-		s.fail(w, r, badRequest.with("the batch has no line"))
-		return
+		return errNoLine
 	}
 	wait := h.wait()
 	defer wait.end()
@@ -253,8 +244,7 @@ func (s *Server) publishAtomically(w nethttp.ResponseWriter, r *nethttp.Request,
 		err = c.Err
 	}
 	if err != nil {
-		s.fail(w, r, err)
-		return
+		return err
 	}
 	s.metrics.Received.Add(float64(len(t.Publish)))
 	var out []byte
@@ -273,6 +263,7 @@ func (s *Server) publishAtomically(w nethttp.ResponseWriter, r *nethttp.Request,
 		w.WriteHeader(nethttp.StatusCreated)
 		s.writeAll(w, out)
 	}
+	return nil
 }
 
 // commit hands a transaction in, in the order of the hold's publishes.
@@ -291,19 +282,14 @@ const (
 
 // settleLines is POST /lease: lines of {"lease","do",…}, with a line for each
 // in the answer.
-func (s *Server) settleLines(w nethttp.ResponseWriter, r *nethttp.Request) {
+func (s *Server) settleLines(w nethttp.ResponseWriter, r *nethttp.Request) error {
 	q := queryOf(r)
-	if q.err == nil && !isLines(r) {
-		q.err = wrongType.with("settlements are lines of JSON: Content-Type: " + typeLines)
+	if !isLines(r) {
+		q.fail(wrongType.with("settlements are lines of JSON: Content-Type: " + typeLines))
 	}
-	if q.err != nil {
-		s.fail(w, r, q.err)
-		return
-	}
-	h, err := s.connect(r)
+	h, err := s.begin(r, &q)
 	if err != nil {
-		s.fail(w, r, err)
-		return
+		return err
 	}
 	defer h.release()
 	lines := s.lines(w, r)
@@ -318,8 +304,7 @@ func (s *Server) settleLines(w nethttp.ResponseWriter, r *nethttp.Request) {
 			err = tooLarge.with(fmt.Sprintf("a batch settles at most %d leases", settleMost))
 		}
 		if err != nil {
-			s.fail(w, r, err) // nothing has been settled yet
-			return
+			return err // nothing has been settled yet
 		}
 		var st settled
 		if err := unmarshalStrict(data, &st.settling); err != nil {
@@ -328,8 +313,7 @@ func (s *Server) settleLines(w nethttp.ResponseWriter, r *nethttp.Request) {
 		all = append(all, st)
 	}
 	if len(all) == 0 {
-		s.fail(w, r, badRequest.with("the batch has no line"))
-		return
+		return errNoLine
 	}
 	next := make(chan *settled)
 	var workers sync.WaitGroup
@@ -355,6 +339,7 @@ func (s *Server) settleLines(w nethttp.ResponseWriter, r *nethttp.Request) {
 		out = appendSettled(out, &all[i].settling, all[i].until, all[i].err)
 	}
 	s.answer(w, formLines, out)
+	return nil
 }
 
 // A settled is a settling and what became of it.

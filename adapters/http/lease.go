@@ -13,39 +13,25 @@ import (
 
 // lease is POST /q/<queue>/lease: messages of a queue for a time, each with a
 // token to settle it by.
-func (s *Server) lease(w nethttp.ResponseWriter, r *nethttp.Request) {
-	queue, err := queueOf(r)
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
+func (s *Server) lease(w nethttp.ResponseWriter, r *nethttp.Request) error {
 	q := queryOf(r, "max", "wait", "for", "settle", "format")
-	form, err := formOf(r, &q)
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	s.takeLeases(w, r, core.Consumption{Queue: queue, Create: true}, q.int("max", 1, 1, s.limits.MaxInFlight), form, q)
+	c := core.Consumption{Queue: q.queue(), Create: true}
+	return s.takeLeases(w, r, c, q.int("max", 1, 1, s.limits.MaxInFlight), q.form(), q)
 }
 
 // leaseGroup is GET /t/<filter>?group=<name>: likewise of a group, which is made
 // by its first member and begins where that one says.
-func (s *Server) leaseGroup(w nethttp.ResponseWriter, r *nethttp.Request, f core.Filter, form form, q query) {
+func (s *Server) leaseGroup(w nethttp.ResponseWriter, r *nethttp.Request, f core.Filter, form form, q query) error {
 	if r.Method == nethttp.MethodHead {
 		w.Header().Set("Allow", "GET")
-		s.fail(w, r, wrongMethod.with("HEAD takes nothing from a group"))
-		return
+		return wrongMethod.with("HEAD takes nothing from a group")
 	}
-	for _, name := range []string{"until", "retained"} {
-		if q.has(name) && q.err == nil {
-			q.err = badRequest.with(name + " does not go with group")
-		}
-	}
+	q.refuse("does not go with group", "until", "retained")
 	c, err := groupConsumption(q.string("group"), f, q.from(core.Latest))
-	if err != nil && q.err == nil {
-		q.err = err
+	if err != nil {
+		q.fail(err)
 	}
-	s.takeLeases(w, r, c, q.int("limit", min(lastMessages, s.limits.MaxInFlight), 1, s.limits.MaxInFlight), form, q)
+	return s.takeLeases(w, r, c, q.int("limit", min(lastMessages, s.limits.MaxInFlight), 1, s.limits.MaxInFlight), form, q)
 }
 
 // groupConsumption is how a member of a group attaches to its queue.
@@ -65,7 +51,7 @@ func groupConsumption(group string, f core.Filter, from core.From) (core.Consump
 
 // takeLeases takes leases and answers with them. With settle=auto they are
 // accepted once the answer is written.
-func (s *Server) takeLeases(w nethttp.ResponseWriter, r *nethttp.Request, c core.Consumption, most int, form form, q query) {
+func (s *Server) takeLeases(w nethttp.ResponseWriter, r *nethttp.Request, c core.Consumption, most int, form form, q query) error {
 	lq := core.LeaseRequest{Consumption: c, Max: most, Wait: q.duration("wait", longestWait), For: q.duration("for", longestLease)}
 	if form == formRaw {
 		lq.Max = 1
@@ -74,17 +60,12 @@ func (s *Server) takeLeases(w nethttp.ResponseWriter, r *nethttp.Request, c core
 	if q.has("settle") && !auto {
 		q.bad("settle", "auto")
 	}
-	if form == formStream && q.err == nil {
-		q.err = notAcceptable.with("leases are not streamed")
+	if form == formStream {
+		q.fail(notAcceptable.with("leases are not streamed"))
 	}
-	if q.err != nil {
-		s.fail(w, r, q.err)
-		return
-	}
-	h, err := s.connect(r)
+	h, err := s.begin(r, &q)
 	if err != nil {
-		s.fail(w, r, err)
-		return
+		return err
 	}
 	defer h.release()
 	ctx, cancel := s.waiting(r)
@@ -94,8 +75,7 @@ func (s *Server) takeLeases(w nethttp.ResponseWriter, r *nethttp.Request, c core
 		err = &shuttingDown
 	}
 	if err != nil {
-		s.fail(w, r, err)
-		return
+		return err
 	}
 	s.metrics.Sent.Add(float64(len(leases)))
 	written := s.answerLeases(w, form, leases)
@@ -107,6 +87,7 @@ func (s *Server) takeLeases(w nethttp.ResponseWriter, r *nethttp.Request, c core
 	default:
 		s.endLeases(r, h, leases, core.Accepted, core.SettleOptions{})
 	}
+	return nil
 }
 
 func (s *Server) endLeases(r *nethttp.Request, h *hold, leases []core.Lease, o core.Outcome, opts core.SettleOptions) {
@@ -204,33 +185,21 @@ func (h *hold) settleNow(r *nethttp.Request, st *settling) (until time.Time, err
 	return until, badRequest.with(quote(st.Do) + " is not accept, release, reject or extend")
 }
 
+// settleParameters are what a verb of POST /lease/<token>/<verb> may be told.
+var settleParameters = map[string][]string{"accept": {}, "release": {"delay"}, "reject": {"reason"}, "extend": {"for"}}
+
 // settle is POST /lease/<token>/<verb>.
-func (s *Server) settle(w nethttp.ResponseWriter, r *nethttp.Request) {
-	token, err := segment(r, "token")
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
+func (s *Server) settle(w nethttp.ResponseWriter, r *nethttp.Request) error {
 	verb, err := segment(r, "verb")
 	if err != nil {
-		s.fail(w, r, err)
-		return
+		return err
 	}
-	st := settling{Lease: token, Do: verb}
-	var known []string
-	switch verb {
-	case "accept":
-	case "release":
-		known = []string{"delay"}
-	case "reject":
-		known = []string{"reason"}
-	case "extend":
-		known = []string{"for"}
-	default:
-		s.noSuchPath(w, r)
-		return
+	known, ok := settleParameters[verb]
+	if !ok {
+		return noSuchPath(r)
 	}
 	q := queryOf(r, known...)
+	st := settling{Lease: q.segment("token"), Do: verb, Reason: q.string("reason")}
 	if q.has("delay") {
 		ms := q.duration("delay", longestDelay).Milliseconds()
 		st.Delay = &ms
@@ -239,26 +208,20 @@ func (s *Server) settle(w nethttp.ResponseWriter, r *nethttp.Request) {
 		ms := q.duration("for", longestLease).Milliseconds()
 		st.For = &ms
 	}
-	st.Reason = q.string("reason")
-	if q.err != nil {
-		s.fail(w, r, q.err)
-		return
-	}
-	h, err := s.connect(r)
+	h, err := s.begin(r, &q)
 	if err != nil {
-		s.fail(w, r, err)
-		return
+		return err
 	}
 	defer h.release()
 	until, err := h.settleNow(r, &st)
 	if err != nil {
-		s.fail(w, r, err)
-		return
+		return err
 	}
 	if !until.IsZero() {
 		w.Header()["X-Lease-Until"] = []string{until.UTC().Format(timeLayout)}
 	}
 	s.answerNothing(w)
+	return nil
 }
 
 // appendSettled appends what became of a line of settlements.

@@ -48,16 +48,15 @@ func (s *Server) healthy(w nethttp.ResponseWriter, _ *nethttp.Request) { s.answe
 
 // ready is GET /readyz: the broker takes requests, its log has not failed, and
 // the server does not stop.
-func (s *Server) ready(w nethttp.ResponseWriter, r *nethttp.Request) {
+func (s *Server) ready(w nethttp.ResponseWriter, _ *nethttp.Request) error {
 	if s.stopping.Err() != nil {
-		s.fail(w, r, shuttingDown.with("the server is stopping"))
-		return
+		return shuttingDown.with("the server is stopping")
 	}
 	if err := s.broker.Err(); err != nil {
-		s.fail(w, r, err)
-		return
+		return err
 	}
 	s.answerWord(w, "ready\n")
+	return nil
 }
 
 func (s *Server) answerWord(w nethttp.ResponseWriter, word string) {

@@ -147,6 +147,20 @@ func (h *hold) Confirm(cs []core.Confirmation) {
 	}
 }
 
+// publishAndWait publishes and returns once the message is durable.
+func (h *hold) publishAndWait(ctx context.Context, e *core.Envelope) (core.Confirmation, error) {
+	wait := h.wait()
+	defer wait.end()
+	if err := h.publish(ctx, e, wait.first); err != nil {
+		return core.Confirmation{}, err
+	}
+	c, err := wait.one(ctx)
+	if err == nil {
+		err = c.Err
+	}
+	return c, err
+}
+
 // publish hands an envelope in, in the order of the hold's publishes.
 func (h *hold) publish(ctx context.Context, e *core.Envelope, r core.Receipt) error {
 	h.publishing.Lock()
@@ -183,6 +197,15 @@ func (s *Server) connect(r *nethttp.Request) (*hold, error) {
 		h.own = true
 	}
 	return h, err
+}
+
+// begin ends what every request begins with: it refuses what is wrong with its
+// path and query, and returns its client, which the caller releases.
+func (s *Server) begin(r *nethttp.Request, q *query) (*hold, error) {
+	if q.err != nil {
+		return nil, q.err
+	}
+	return s.connect(r)
 }
 
 // attach connects a client to the broker.

@@ -33,33 +33,31 @@ func (p *publishing) end() {
 }
 
 // publishTopic is POST /t/<topic>.
-func (s *Server) publishTopic(w nethttp.ResponseWriter, r *nethttp.Request) {
+func (s *Server) publishTopic(w nethttp.ResponseWriter, r *nethttp.Request) error {
 	topic, err := topicOf(r, "/t/")
-	s.publish(w, r, topic, err)
+	return s.publish(w, r, topic, err)
 }
 
 // publishLines is POST /t: a batch whose lines name their topics.
-func (s *Server) publishLines(w nethttp.ResponseWriter, r *nethttp.Request) {
+func (s *Server) publishLines(w nethttp.ResponseWriter, r *nethttp.Request) error {
 	if !isLines(r) {
-		s.fail(w, r, wrongType.with("without a topic in the path, the body is lines of JSON (Content-Type: application/x-ndjson) that name their topics"))
-		return
+		return wrongType.with("without a topic in the path, the body is lines of JSON (Content-Type: application/x-ndjson) that name their topics")
 	}
-	s.publish(w, r, "", nil)
+	return s.publish(w, r, "", nil)
 }
 
 // publishQueue is POST /q/<queue>.
-func (s *Server) publishQueue(w nethttp.ResponseWriter, r *nethttp.Request) {
+func (s *Server) publishQueue(w nethttp.ResponseWriter, r *nethttp.Request) error {
 	queue, err := queueOf(r)
-	s.publish(w, r, core.QueueTopic(queue), err)
+	return s.publish(w, r, core.QueueTopic(queue), err)
 }
 
 // publishExchange is POST /x/<exchange>/<key>. The key is the rest of the path;
 // as it is no topic, a %2F in it is a slash like any other.
-func (s *Server) publishExchange(w nethttp.ResponseWriter, r *nethttp.Request) {
+func (s *Server) publishExchange(w nethttp.ResponseWriter, r *nethttp.Request) error {
 	exchange, err := exchangeOf(r)
 	if err != nil {
-		s.fail(w, r, err)
-		return
+		return err
 	}
 	path := r.URL.Path
 	if r.URL.RawPath != "" {
@@ -70,7 +68,7 @@ func (s *Server) publishExchange(w nethttp.ResponseWriter, r *nethttp.Request) {
 		prefix = path[:len("/x/")+i+1]
 	}
 	key, err := rest(r, prefix, false)
-	s.publish(w, r, core.ExchangeTopic(exchange, key), err)
+	return s.publish(w, r, core.ExchangeTopic(exchange, key), err)
 }
 
 // isLines reports whether a request's body is lines of JSON.
@@ -85,15 +83,13 @@ func isLines(r *nethttp.Request) bool {
 
 // publish publishes a request's body to a topic and answers once it is durable,
 // unless the request wants less. err is what was wrong with its path.
-func (s *Server) publish(w nethttp.ResponseWriter, r *nethttp.Request, topic string, err error) {
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
+func (s *Server) publish(w nethttp.ResponseWriter, r *nethttp.Request, topic string, err error) error {
 	q := queryOf(r, "retain", "durable", "reply", "batch", "atomic")
+	if err != nil {
+		q.fail(err)
+	}
 	if isLines(r) && q.flag("batch", true) {
-		s.publishBatch(w, r, topic, q)
-		return
+		return s.publishBatch(w, r, topic, q)
 	}
 	p := publishings.Get().(*publishing)
 	defer p.end()
@@ -104,57 +100,37 @@ func (s *Server) publish(w nethttp.ResponseWriter, r *nethttp.Request, topic str
 		e.Guarantee = core.AtMostOnce
 	}
 	reply := q.duration("reply", longestWait)
-	if q.err == nil && q.has("atomic") {
-		q.err = badRequest.with("atomic goes with a batch of lines")
-	}
-	if q.err != nil {
-		s.fail(w, r, q.err)
-		return
-	}
+	q.refuse("goes with a batch of lines", "atomic")
 	if err := readFields(r, e); err != nil {
-		s.fail(w, r, err)
-		return
+		q.fail(err)
 	}
-	h, err := s.connect(r)
+	h, err := s.begin(r, &q)
 	if err != nil {
-		s.fail(w, r, err)
-		return
+		return err
 	}
 	defer h.release()
 	if p.body, err = s.readBody(w, r, p.body, s.limits.MessageBytes); err != nil {
-		s.fail(w, r, err)
-		return
+		return err
 	}
 	e.Payload = p.body
 	s.metrics.Received.Inc()
 	switch {
 	case q.has("reply"):
-		s.request(w, r, h, e, reply)
+		return s.request(w, r, h, e, reply)
 	case e.Guarantee == core.AtMostOnce:
-		s.publishAsync(w, r, h, p, false)
+		return s.publishAsync(w, r, h, p, false)
 	case prefersAsync(r):
-		s.publishAsync(w, r, h, p, true)
-	default:
-		s.publishDurably(w, r, h, p)
+		return s.publishAsync(w, r, h, p, true)
 	}
+	return s.publishDurably(w, r, h, p)
 }
 
 // publishDurably answers 201 once the message is durable, or 200 where it
 // repeats one that was.
-func (s *Server) publishDurably(w nethttp.ResponseWriter, r *nethttp.Request, h *hold, p *publishing) {
-	wait := h.wait()
-	defer wait.end()
-	if err := h.publish(r.Context(), &p.envelope, wait.first); err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	c, err := wait.one(r.Context())
-	if err == nil {
-		err = c.Err
-	}
+func (s *Server) publishDurably(w nethttp.ResponseWriter, r *nethttp.Request, h *hold, p *publishing) error {
+	c, err := h.publishAndWait(r.Context(), &p.envelope)
 	if err != nil {
-		s.fail(w, r, err)
-		return
+		return err
 	}
 	status := nethttp.StatusCreated
 	header := w.Header()
@@ -170,6 +146,7 @@ func (s *Server) publishDurably(w nethttp.ResponseWriter, r *nethttp.Request, h 
 		w.WriteHeader(status)
 		w.Write(append(p.answer, '\n'))
 	}
+	return nil
 }
 
 var jsonTypes = []string{"application/json"}
@@ -200,10 +177,9 @@ func prefersAsync(r *nethttp.Request) bool {
 }
 
 // publishAsync answers 202 once the message is taken, before it is durable.
-func (s *Server) publishAsync(w nethttp.ResponseWriter, r *nethttp.Request, h *hold, p *publishing, preferred bool) {
+func (s *Server) publishAsync(w nethttp.ResponseWriter, r *nethttp.Request, h *hold, p *publishing, preferred bool) error {
 	if err := h.publish(r.Context(), &p.envelope, 0); err != nil {
-		s.fail(w, r, err)
-		return
+		return err
 	}
 	header := w.Header()
 	header["Content-Type"] = jsonTypes
@@ -216,4 +192,5 @@ func (s *Server) publishAsync(w nethttp.ResponseWriter, r *nethttp.Request, h *h
 		w.WriteHeader(nethttp.StatusAccepted)
 		w.Write(p.answer)
 	}
+	return nil
 }

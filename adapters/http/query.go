@@ -14,8 +14,10 @@ import (
 
 // A query is a request's query, read strictly: a parameter that the path does
 // not know is an error, as a misspelt one would silently do nothing, and so is
-// one that stands twice. The first error is kept.
+// one that stands twice. What its path names is read through it too. The first
+// error is kept, for Server.begin.
 type query struct {
+	r      *nethttp.Request
 	values url.Values
 	err    error
 }
@@ -23,31 +25,90 @@ type query struct {
 // queryOf parses the query of a path that knows the names.
 func queryOf(r *nethttp.Request, names ...string) query {
 	if r.URL.RawQuery == "" {
-		return query{}
+		return query{r: r}
 	}
 	values, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return query{err: badRequest.with("the query is malformed: " + err.Error())}
+		return query{r: r, err: badRequest.with("the query is malformed: " + err.Error())}
 	}
 	for name, vs := range values {
 		if !slices.Contains(names, name) {
-			return query{err: badRequest.with(fmt.Sprintf("the query parameter %s is not known here; there are %s", quote(name), strings.Join(names, ", ")))}
+			return query{r: r, err: badRequest.with(fmt.Sprintf("the query parameter %s is not known here; there are %s", quote(name), strings.Join(names, ", ")))}
 		}
 		if len(vs) > 1 {
-			return query{err: badRequest.with("the query parameter " + name + " stands more than once")}
+			return query{r: r, err: badRequest.with("the query parameter " + name + " stands more than once")}
 		}
 	}
-	return query{values: values}
+	return query{r: r, values: values}
 }
 
 func (q *query) has(name string) bool { return len(q.values[name]) > 0 }
 
 func (q *query) string(name string) string { return q.values.Get(name) }
 
-func (q *query) bad(name, want string) {
+// fail keeps the first error.
+func (q *query) fail(err error) {
 	if q.err == nil {
-		q.err = badRequest.with(fmt.Sprintf("%s=%s: want %s", name, quote(q.string(name)), want))
+		q.err = err
 	}
+}
+
+func (q *query) bad(name, want string) {
+	q.fail(badRequest.with(fmt.Sprintf("%s=%s: want %s", name, quote(q.string(name)), want)))
+}
+
+// refuse refuses parameters that stand and, in this request, mean nothing.
+func (q *query) refuse(why string, names ...string) {
+	for _, name := range names {
+		if q.has(name) {
+			q.fail(badRequest.with(name + " " + why))
+		}
+	}
+}
+
+// topic is the topic that the path behind a prefix names.
+func (q *query) topic(prefix string) string {
+	t, err := topicOf(q.r, prefix)
+	if err != nil {
+		q.fail(err)
+	}
+	return t
+}
+
+// filter is the filter that the path behind a prefix names.
+func (q *query) filter(prefix string) core.Filter {
+	f, err := filterOf(q.r, prefix)
+	if err != nil {
+		q.fail(err)
+	}
+	return f
+}
+
+// queue is the queue that the path names.
+func (q *query) queue() string {
+	name, err := queueOf(q.r)
+	if err != nil {
+		q.fail(err)
+	}
+	return name
+}
+
+// segment is a segment that the path names.
+func (q *query) segment(name string) string {
+	v, err := segment(q.r, name)
+	if err != nil {
+		q.fail(err)
+	}
+	return v
+}
+
+// form is the form that the request asks for.
+func (q *query) form() form {
+	f, err := formOf(q.r, q)
+	if err != nil {
+		q.fail(err)
+	}
+	return f
 }
 
 // flag is a parameter that is true where it stands alone.

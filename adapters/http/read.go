@@ -21,71 +21,36 @@ const (
 
 // readTopic is GET /t/<filter>: one finite read, a long poll, or with a group
 // leases of what the group has not had.
-func (s *Server) readTopic(w nethttp.ResponseWriter, r *nethttp.Request) {
+func (s *Server) readTopic(w nethttp.ResponseWriter, r *nethttp.Request) error {
 	q := queryOf(r, "from", "until", "limit", "wait", "format", "group", "for", "settle", "retained")
-	form, err := formOf(r, &q)
-	if err == nil && form == formStream {
-		s.streamFilter(w, r, "/t/", q)
-		return
+	form := q.form()
+	if q.err == nil && form == formStream {
+		return s.streamFilter(w, r, "/t/", q)
 	}
-	var filter core.Filter
-	if err == nil {
-		filter, err = filterOf(r, "/t/")
-	}
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
+	filter := q.filter("/t/")
 	if q.has("group") {
-		s.leaseGroup(w, r, filter, form, q)
-		return
+		return s.leaseGroup(w, r, filter, form, q)
 	}
-	for _, name := range []string{"for", "settle"} {
-		if q.has(name) && q.err == nil {
-			q.err = badRequest.with(name + " goes with group")
-		}
-	}
-	if q.has("retained") && q.err == nil {
-		q.err = badRequest.with("retained goes with a stream; retained values are at /last/")
-	}
-	h, err := s.connect(r)
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	defer h.release()
-	s.readPage(w, r, form, q, func(ctx context.Context, rq core.ReadRequest) (core.Page, error) {
+	q.refuse("goes with group", "for", "settle")
+	q.refuse("goes with a stream; retained values are at /last/", "retained")
+	return s.readPage(w, r, form, q, func(ctx context.Context, h *hold, rq core.ReadRequest) (core.Page, error) {
 		rq.Filters = []core.Filter{filter}
 		return h.client.Read(ctx, rq)
 	})
 }
 
 // browse is GET /q/<queue>: what the queue has not settled. It changes nothing.
-func (s *Server) browse(w nethttp.ResponseWriter, r *nethttp.Request) {
-	queue, err := queueOf(r)
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
+func (s *Server) browse(w nethttp.ResponseWriter, r *nethttp.Request) error {
 	q := queryOf(r, "from", "limit", "format")
-	form, err := formOf(r, &q)
-	if err == nil && form == formStream {
-		err = notAcceptable.with("a queue has no stream of events: lease its messages, or stream a group")
-	}
-	if err != nil {
-		s.fail(w, r, err)
-		return
+	queue := q.queue()
+	form := q.form()
+	if form == formStream {
+		q.fail(notAcceptable.with("a queue has no stream of events: lease its messages, or stream a group"))
 	}
 	if !q.has("from") {
 		q.set("from", "earliest")
 	}
-	h, err := s.connect(r)
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	defer h.release()
-	s.readPage(w, r, form, q, func(ctx context.Context, rq core.ReadRequest) (core.Page, error) {
+	return s.readPage(w, r, form, q, func(ctx context.Context, h *hold, rq core.ReadRequest) (core.Page, error) {
 		if f := rq.From.String(); f != "earliest" && !('0' <= f[0] && f[0] <= '9') {
 			return core.Page{}, badFrom.with("a queue is browsed from earliest or from an offset")
 		}
@@ -94,7 +59,7 @@ func (s *Server) browse(w nethttp.ResponseWriter, r *nethttp.Request) {
 }
 
 // readPage reads one page and answers with it.
-func (s *Server) readPage(w nethttp.ResponseWriter, r *nethttp.Request, form form, q query, read func(context.Context, core.ReadRequest) (core.Page, error)) {
+func (s *Server) readPage(w nethttp.ResponseWriter, r *nethttp.Request, form form, q query, read func(context.Context, *hold, core.ReadRequest) (core.Page, error)) error {
 	rq := core.ReadRequest{Until: q.offset("until"), Wait: q.duration("wait", longestWait), MaxBytes: pageBytes}
 	switch {
 	case q.has("from"):
@@ -113,23 +78,23 @@ func (s *Server) readPage(w nethttp.ResponseWriter, r *nethttp.Request, form for
 		}
 		rq.Limit = 1
 	}
-	if q.err != nil {
-		s.fail(w, r, q.err)
-		return
+	h, err := s.begin(r, &q)
+	if err != nil {
+		return err
 	}
+	defer h.release()
 	ctx, cancel := s.waiting(r)
 	defer cancel()
-	page, err := read(ctx, rq)
+	page, err := read(ctx, h, rq)
 	if err != nil && !(s.stopping.Err() != nil && ctx.Err() != nil) {
-		s.fail(w, r, err)
-		return
+		return err
 	}
 	if page.Next == 0 { // stopped before it began
-		s.fail(w, r, &shuttingDown)
-		return
+		return &shuttingDown
 	}
 	s.metrics.Sent.Add(float64(len(page.Messages)))
 	s.answerPage(w, r, form, q, page)
+	return nil
 }
 
 // waiting is a request's context that also ends when the server stops, for

@@ -14,10 +14,9 @@ const defaultReply = 5 * time.Second
 
 // request publishes a message whose reply-to is an inbox of its own and answers
 // with the first message that comes there.
-func (s *Server) request(w nethttp.ResponseWriter, r *nethttp.Request, h *hold, e *core.Envelope, patience time.Duration) {
+func (s *Server) request(w nethttp.ResponseWriter, r *nethttp.Request, h *hold, e *core.Envelope, patience time.Duration) error {
 	if e.ReplyTo != "" {
-		s.fail(w, r, badRequest.with("?reply waits at an inbox of the broker's: leave out X-Reply-To"))
-		return
+		return badRequest.with("?reply waits at an inbox of the broker's: leave out X-Reply-To")
 	}
 	if patience == 0 {
 		patience = defaultReply
@@ -26,46 +25,31 @@ func (s *Server) request(w nethttp.ResponseWriter, r *nethttp.Request, h *hold, 
 	inbox := &inbox{came: make(chan struct{}, 1)}
 	k, err := h.client.Subscribe(r.Context(), core.Subscription{Bindings: []core.Binding{{Filter: core.Filter(e.ReplyTo)}}}, inbox)
 	if err != nil {
-		s.fail(w, r, err)
-		return
+		return err
 	}
 	defer k.Close()
 	k.Grant(core.Credit{Messages: 1, Bytes: 1})
-
-	wait := h.wait()
-	defer wait.end()
-	if err := h.publish(r.Context(), e, wait.first); err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	c, err := wait.one(r.Context())
-	if err == nil {
-		err = c.Err
-	}
-	if err != nil {
-		s.fail(w, r, err)
-		return
+	if _, err := h.publishAndWait(r.Context(), e); err != nil {
+		return err
 	}
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
 	case <-inbox.came:
 	case <-timer.C:
-		s.fail(w, r, noReply.with("the request is in the log, but nobody replied within "+patience.String()))
-		return
+		return noReply.with("the request is in the log, but nobody replied within " + patience.String())
 	case <-s.stopping.Done():
-		s.fail(w, r, &shuttingDown)
-		return
+		return &shuttingDown
 	case <-r.Context().Done():
 		gone()
 	}
 	d, err := inbox.first()
 	if err != nil {
-		s.fail(w, r, err)
-		return
+		return err
 	}
 	s.metrics.Sent.Inc()
 	s.answerRaw(w, &d, time.Now())
+	return nil
 }
 
 // An inbox is a receiver that keeps the first message.

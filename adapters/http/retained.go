@@ -9,35 +9,23 @@ import (
 
 // readRetained is GET /last/<topic>: the topic's retained value as it is, or in
 // the form asked for; with a filter, the values that it matches, by topic.
-func (s *Server) readRetained(w nethttp.ResponseWriter, r *nethttp.Request) {
-	filter, err := filterOf(r, "/last/")
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
+func (s *Server) readRetained(w nethttp.ResponseWriter, r *nethttp.Request) error {
 	q := queryOf(r, "format", "limit")
-	form, err := formOf(r, &q)
-	if filter.Exact() && !q.has("format") && len(r.Header["Accept"]) <= 1 && anything(r) {
-		form, err = formRaw, q.err
+	filter := q.filter("/last/")
+	form := formRaw
+	if !filter.Exact() || q.has("format") || !anything(r) {
+		form = q.form()
 	}
 	limit := q.int("limit", mostMessages, 1, mostMessages)
-	if err == nil {
-		err = q.err
+	if form == formStream {
+		q.fail(notAcceptable.with("stream a filter with its retained values at /sse/…?retained"))
 	}
-	if err == nil && form == formStream {
-		err = notAcceptable.with("stream a filter with its retained values at /sse/…?retained")
+	if form == formRaw && !filter.Exact() {
+		q.fail(notAcceptable.with("a filter's values are more than one message"))
 	}
-	if err == nil && form == formRaw && !filter.Exact() {
-		err = notAcceptable.with("a filter's values are more than one message")
-	}
+	h, err := s.begin(r, &q)
 	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	h, err := s.connect(r)
-	if err != nil {
-		s.fail(w, r, err)
-		return
+		return err
 	}
 	defer h.release()
 	now := time.Now()
@@ -48,8 +36,7 @@ func (s *Server) readRetained(w nethttp.ResponseWriter, r *nethttp.Request) {
 	}
 	for d, err := range h.client.Retained(r.Context(), filter) {
 		if err != nil {
-			s.fail(w, r, err)
-			return
+			return err
 		}
 		if n == limit || len(body) > pageBytes {
 			more = true
@@ -59,7 +46,7 @@ func (s *Server) readRetained(w nethttp.ResponseWriter, r *nethttp.Request) {
 		if form == formRaw {
 			s.metrics.Sent.Inc()
 			s.answerRaw(w, d, now)
-			return
+			return nil
 		}
 		if n > 1 && form == formJSON {
 			body = append(body, ',')
@@ -70,8 +57,7 @@ func (s *Server) readRetained(w nethttp.ResponseWriter, r *nethttp.Request) {
 		}
 	}
 	if n == 0 && filter.Exact() {
-		s.fail(w, r, notFound.with("the topic "+quote(string(filter))+" has no retained value"))
-		return
+		return notFound.with("the topic " + quote(string(filter)) + " has no retained value")
 	}
 	if form == formJSON {
 		body = append(body, "]}\n"...)
@@ -83,44 +69,28 @@ func (s *Server) readRetained(w nethttp.ResponseWriter, r *nethttp.Request) {
 	}
 	s.metrics.Sent.Add(float64(n))
 	s.answer(w, form, body)
+	return nil
 }
 
 // anything reports whether a request does not say what it accepts.
 func anything(r *nethttp.Request) bool {
 	a := r.Header["Accept"]
-	return len(a) == 0 || a[0] == "*/*"
+	return len(a) == 0 || len(a) == 1 && a[0] == "*/*"
 }
 
 // clearRetained is DELETE /last/<topic>: as on every protocol, an empty message
 // that is retained removes the value.
-func (s *Server) clearRetained(w nethttp.ResponseWriter, r *nethttp.Request) {
-	topic, err := topicOf(r, "/last/")
-	if q := queryOf(r); err == nil {
-		err = q.err
-	}
+func (s *Server) clearRetained(w nethttp.ResponseWriter, r *nethttp.Request) error {
+	q := queryOf(r)
+	e := core.Envelope{Topic: q.topic("/last/"), Retain: true, Guarantee: core.AtLeastOnce}
+	h, err := s.begin(r, &q)
 	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	h, err := s.connect(r)
-	if err != nil {
-		s.fail(w, r, err)
-		return
+		return err
 	}
 	defer h.release()
-	wait := h.wait()
-	defer wait.end()
-	e := core.Envelope{Topic: topic, Retain: true, Guarantee: core.AtLeastOnce}
-	err = h.publish(r.Context(), &e, wait.first)
-	if err == nil {
-		var c core.Confirmation
-		if c, err = wait.one(r.Context()); err == nil {
-			err = c.Err
-		}
-	}
-	if err != nil {
-		s.fail(w, r, err)
-		return
+	if _, err := h.publishAndWait(r.Context(), &e); err != nil {
+		return err
 	}
 	s.answerNothing(w)
+	return nil
 }

@@ -13,46 +13,47 @@ import (
 // nothing cleans paths or redirects.
 func (s *Server) routes() *chi.Mux {
 	m := chi.NewMux()
-	m.NotFound(s.noSuchPath)
-	m.MethodNotAllowed(s.noSuchMethod)
-	read := func(pattern string, h nethttp.HandlerFunc) {
+	m.NotFound(s.handle(func(_ nethttp.ResponseWriter, r *nethttp.Request) error { return noSuchPath(r) }))
+	m.MethodNotAllowed(s.handle(s.noSuchMethod))
+	get := func(pattern string, h nethttp.HandlerFunc) {
 		m.Get(pattern, h)
 		m.Head(pattern, h)
 	}
+	read := func(pattern string, h handler) { get(pattern, s.handle(h)) }
 
-	m.Post("/t", s.publishLines)
-	m.Post("/t/*", s.publishTopic)
+	m.Post("/t", s.handle(s.publishLines))
+	m.Post("/t/*", s.handle(s.publishTopic))
 	read("/t/*", s.readTopic)
 	read("/sse/*", s.streamTopic)
 	read("/last/*", s.readRetained)
-	m.Delete("/last/*", s.clearRetained)
+	m.Delete("/last/*", s.handle(s.clearRetained))
 
-	m.Post("/q/{queue}", s.publishQueue)
+	m.Post("/q/{queue}", s.handle(s.publishQueue))
 	read("/q/{queue}", s.browse)
-	m.Post("/q/{queue}/lease", s.lease)
-	m.Post("/lease", s.settleLines)
-	m.Post("/lease/{token}/{verb}", s.settle)
+	m.Post("/q/{queue}/lease", s.handle(s.lease))
+	m.Post("/lease", s.handle(s.settleLines))
+	m.Post("/lease/{token}/{verb}", s.handle(s.settle))
 
-	m.Post("/x/{exchange}", s.publishExchange)
-	m.Post("/x/{exchange}/*", s.publishExchange)
+	m.Post("/x/{exchange}", s.handle(s.publishExchange))
+	m.Post("/x/{exchange}/*", s.handle(s.publishExchange))
 
-	read("/v1/queues", s.listQueues)
-	read("/v1/queues/{queue}", s.showQueue)
+	get("/v1/queues", s.listQueues)
+	get("/v1/queues/{queue}", s.showQueue)
 	m.Put("/v1/queues/{queue}", s.declareQueue)
 	m.Delete("/v1/queues/{queue}", s.deleteQueue)
-	read("/v1/queues/{queue}/bindings", s.listBindings)
+	get("/v1/queues/{queue}/bindings", s.listBindings)
 	m.Post("/v1/queues/{queue}/bindings", s.bind)
 	m.Delete("/v1/queues/{queue}/bindings", s.unbind)
-	read("/v1/exchanges", s.listExchanges)
-	read("/v1/exchanges/{exchange}", s.showExchange)
+	get("/v1/exchanges", s.listExchanges)
+	get("/v1/exchanges/{exchange}", s.showExchange)
 	m.Put("/v1/exchanges/{exchange}", s.declareExchange)
 	m.Delete("/v1/exchanges/{exchange}", s.deleteExchange)
 
-	read("/", s.front)
-	read("/healthz", s.healthy)
+	get("/", s.front)
+	get("/healthz", s.healthy)
 	read("/readyz", s.ready)
-	read("/openapi.json", s.openAPI)
-	read("/sluice.js", s.javaScript)
+	get("/openapi.json", s.openAPI)
+	get("/sluice.js", s.javaScript)
 	for path, h := range s.options.Mount {
 		m.Handle(path, unhurried(h))
 	}
@@ -90,21 +91,37 @@ func (s *Server) serve(w nethttp.ResponseWriter, r *nethttp.Request) {
 	// What is asked for most goes straight to where the router would send it,
 	// which saves it a copy of the request.
 	if r.Method == nethttp.MethodPost && r.URL.RawPath == "" && strings.HasPrefix(r.URL.Path, "/t/") {
-		s.publishTopic(w, r)
+		if err := s.publishTopic(w, r); err != nil {
+			s.fail(w, r, err)
+		}
 		return
 	}
 	s.mux.ServeHTTP(w, r)
 }
 
-// noSuchPath answers 404.
-func (s *Server) noSuchPath(w nethttp.ResponseWriter, r *nethttp.Request) {
-	s.fail(w, r, notFound.with("there is nothing at "+quote(r.URL.EscapedPath())))
+// A handler answers a request, or says why not before anything of an answer has
+// been written.
+type handler func(nethttp.ResponseWriter, *nethttp.Request) error
+
+// handle makes a handler one of net/http's, which answers with the problem that
+// an error is.
+func (s *Server) handle(h handler) nethttp.HandlerFunc {
+	return func(w nethttp.ResponseWriter, r *nethttp.Request) {
+		if err := h(w, r); err != nil {
+			s.fail(w, r, err)
+		}
+	}
+}
+
+// noSuchPath is 404.
+func noSuchPath(r *nethttp.Request) error {
+	return notFound.with("there is nothing at " + quote(r.URL.EscapedPath()))
 }
 
 // noSuchMethod answers 405 (RFC 9110, 15.5.6).
-func (s *Server) noSuchMethod(w nethttp.ResponseWriter, r *nethttp.Request) {
+func (s *Server) noSuchMethod(w nethttp.ResponseWriter, r *nethttp.Request) error {
 	w.Header().Set("Allow", s.allowed(r))
-	s.fail(w, r, wrongMethod.with(quote(r.Method)+" is not a method of this path"))
+	return wrongMethod.with(quote(r.Method) + " is not a method of this path")
 }
 
 // tellOptions answers OPTIONS, which asks for the methods of a path (RFC 9110,
@@ -112,7 +129,7 @@ func (s *Server) noSuchMethod(w nethttp.ResponseWriter, r *nethttp.Request) {
 func (s *Server) tellOptions(w nethttp.ResponseWriter, r *nethttp.Request) {
 	allowed := s.allowed(r)
 	if allowed == "OPTIONS" {
-		s.noSuchPath(w, r)
+		s.fail(w, r, noSuchPath(r))
 		return
 	}
 	w.Header().Set("Allow", allowed)

@@ -18,18 +18,14 @@ const (
 )
 
 // streamTopic is GET /sse/<filter>.
-func (s *Server) streamTopic(w nethttp.ResponseWriter, r *nethttp.Request) {
-	s.streamFilter(w, r, "/sse/", queryOf(r, "from", "group", "format", "retained"))
+func (s *Server) streamTopic(w nethttp.ResponseWriter, r *nethttp.Request) error {
+	return s.streamFilter(w, r, "/sse/", queryOf(r, "from", "group", "format", "retained"))
 }
 
 // streamFilter answers with the events of a filter until the peer or the server
 // ends it.
-func (s *Server) streamFilter(w nethttp.ResponseWriter, r *nethttp.Request, prefix string, q query) {
-	filter, err := filterOf(r, prefix)
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
+func (s *Server) streamFilter(w nethttp.ResponseWriter, r *nethttp.Request, prefix string, q query) error {
+	filter := q.filter(prefix)
 	e := eventEncoder{topics: !filter.Exact()}
 	switch q.string("format") {
 	case "", "text", "sse":
@@ -38,11 +34,7 @@ func (s *Server) streamFilter(w nethttp.ResponseWriter, r *nethttp.Request, pref
 	default:
 		q.bad("format", "text or json")
 	}
-	for _, name := range []string{"until", "limit", "wait", "for", "settle"} {
-		if q.has(name) && q.err == nil {
-			q.err = badRequest.with(name + " does not go with a stream")
-		}
-	}
+	q.refuse("does not go with a stream", "until", "limit", "wait", "for", "settle")
 	st := &stream{s: s, events: e, wake: make(chan struct{}, 1), group: q.has("group")}
 	retained := q.flag("retained", false)
 	from := q.from(core.Latest)
@@ -51,22 +43,17 @@ func (s *Server) streamFilter(w nethttp.ResponseWriter, r *nethttp.Request, pref
 		// A browser that comes again asks for the same address, so this is
 		// newer than from.
 		n, err := strconv.ParseUint(last, 10, 63)
-		if err != nil && q.err == nil {
-			q.err = badFrom.with("Last-Event-ID: " + quote(last) + " is not the offset of an event")
+		if err != nil {
+			q.fail(badFrom.with("Last-Event-ID: " + quote(last) + " is not the offset of an event"))
 		}
 		from, resumed, retained = core.FromOffset(core.Offset(n+1)), true, false
 	}
-	if st.group && retained && q.err == nil {
-		q.err = badRequest.with("retained does not go with group")
+	if st.group && retained {
+		q.fail(badRequest.with("retained does not go with group"))
 	}
-	if q.err != nil {
-		s.fail(w, r, q.err)
-		return
-	}
-	h, err := s.connect(r)
+	h, err := s.begin(r, &q)
 	if err != nil {
-		s.fail(w, r, err)
-		return
+		return err
 	}
 	defer h.release()
 
@@ -89,8 +76,7 @@ func (s *Server) streamFilter(w nethttp.ResponseWriter, r *nethttp.Request, pref
 		}
 	}
 	if err != nil {
-		s.fail(w, r, err)
-		return
+		return err
 	}
 	defer k.Close()
 	st.consumer = k
@@ -99,10 +85,10 @@ func (s *Server) streamFilter(w nethttp.ResponseWriter, r *nethttp.Request, pref
 	header["Cache-Control"] = noStore
 	header["X-Accel-Buffering"] = []string{"no"} // nginx
 	header["X-Content-Type-Options"] = nosniff
-	if r.Method == nethttp.MethodHead {
-		return
+	if r.Method != nethttp.MethodHead {
+		st.run(w, r)
 	}
-	st.run(w, r)
+	return nil
 }
 
 // A stream is the events of one request. The core fills its buffer; the
