@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sluicemq/sluice/cmd/sluice/internal/loopback"
 )
 
 // A block is a fenced block of the README, and the section that it stands in.
@@ -129,7 +131,7 @@ func readmePorts(t *testing.T) map[string]string {
 		}
 		t.Logf("port %s is taken: other ports stand in for those of the README", port)
 		for name := range ports {
-			address, err := freeAddress()
+			address, err := loopback.FreeAddress()
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -2,18 +2,17 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/sluicemq/sluice/cmd/sluice/internal/loopback"
 )
 
 func TestMain(m *testing.M) {
@@ -30,7 +29,7 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
 			for _, name := range []string{"MQTT", "STOMP", "HTTP"} {
-				address, err := freeAddress()
+				address, err := loopback.FreeAddress()
 				if err != nil {
 					return err
 				}
@@ -122,19 +121,4 @@ func retry(ts *testscript.TestScript, _ bool, args []string) {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-}
-
-// lastPort is below the ports that systems give to outgoing connections, one of
-// which could otherwise take an address between its choice and its use.
-var lastPort atomic.Int32
-
-func freeAddress() (string, error) {
-	lastPort.CompareAndSwap(0, int32(12000+os.Getpid()%8000))
-	for range 1000 {
-		address := fmt.Sprintf("127.0.0.1:%d", lastPort.Add(1))
-		if l, err := net.Listen("tcp", address); err == nil {
-			return address, l.Close()
-		}
-	}
-	return "", errors.New("no free port")
 }

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sluicemq/sluice/cmd/sluice/internal/loopback"
 )
 
 // A broker is one sluice process with its data directory. It can be stopped or
@@ -78,15 +80,14 @@ func startBroker(t testing.TB, config ...string) *broker {
 	return b
 }
 
-// freeAddress is a loopback address that nothing listens on.
+// freeAddress is an address on which nothing listens.
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := loopback.FreeAddress()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return address
 }
 
 // start starts the process and waits until every door answers.

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/sluicemq/sluice/cmd/sluice/internal/loopback"
 )
 
 // A kind is a broker that can be measured.
@@ -42,7 +44,7 @@ type server struct {
 func (k kind) start(ctx context.Context, dir string, d *dialer) (*server, error) {
 	s := &server{kind: k, dir: dir}
 	for _, to := range []*string{&s.mqtt, &s.stomp, &s.http, &s.pprof} {
-		addr, err := freeAddress()
+		addr, err := loopback.FreeAddress()
 		if err != nil {
 			return nil, err
 		}
@@ -127,17 +129,6 @@ func (s *server) stop() {
 	case <-time.After(30 * time.Second):
 		s.kill()
 	}
-}
-
-// freeAddress is a loopback address that nobody listens on. Somebody else may
-// take it before it is used; then the server says so and the run fails.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }
 
 func tail(file string) string {
