@@ -53,6 +53,14 @@ func (c *Config) checkAuth(fail func(key, format string, args ...any)) {
 			fail(key, "want either allow or deny, with what is allowed or denied")
 		}
 	}
+	for i, t := range c.Auth.Tokens {
+		if t.Keys == "" {
+			fail(fmt.Sprintf("auth.tokens[%d]", i), "keys is missing: the file of the keys that verify the tokens")
+		}
+	}
+	if len(c.Auth.Tokens) > 0 && len(c.Auth.Rules) == 0 {
+		fail("auth.tokens", "there are tokens but no rules, so nobody could do anything; to let every user do everything add to auth:\n    rules:\n      - {who: [users], allow: [all]}")
+	}
 	if c.Auth.Users != "" && len(c.Auth.Rules) == 0 {
 		fail("auth.users", "there are users but no rules, so nobody could do anything; to let every user do everything add to auth:\n    rules:\n      - {who: [users], allow: [all]}")
 	}
@@ -152,9 +160,9 @@ func (c *Config) protocols() []protocolListeners {
 
 // Open lists the addresses, "KEY ADDRESS" each, on which anybody who reaches
 // the machine could do everything: those that are not loopback, where there
-// are neither users nor rules, and which do not ask for a client certificate.
+// are neither users, tokens nor rules, and which do not ask for a client certificate.
 func (c *Config) Open() []string {
-	if c.Auth.Users != "" || len(c.Auth.Rules) > 0 {
+	if c.Auth.Enabled() {
 		return nil
 	}
 	var open []string

@@ -63,12 +63,24 @@ type TLS struct {
 // Enabled reports whether the listener speaks TLS.
 func (t TLS) Enabled() bool { return t != TLS{} }
 
-// Auth says who may connect and who may do what. Without users and without
+// Auth says who may connect and who may do what. Without users, tokens and
 // rules everybody may do everything, on loopback addresses only.
 type Auth struct {
 	Users       string   `yaml:"users" doc:"file of users, made with: sluice user add FILE NAME; read again on SIGHUP"`
+	Tokens      []Token  `yaml:"tokens" doc:"whose JSON web tokens are taken, as bearer tokens and in a password's place"`
 	Certificate CertName `yaml:"certificate" doc:"what of a client's certificate is its user name: cn, or san for its first alternative name"`
 	Rules       []Rule   `yaml:"rules" doc:"who may do what; the first rule that matches decides, and what none matches is refused"`
+}
+
+// A Token says whose JSON web tokens (RFC 7519) name users. They are signed by
+// HS256, RS256, ES256 or EdDSA and have an exp.
+type Token struct {
+	Keys     string   `yaml:"keys" doc:"file of keys: a JWKS, PEM public keys or certificates, or a secret for HS256; read again on SIGHUP"`
+	Issuer   string   `yaml:"issuer" doc:"what iss must be; left out is anything"`
+	Audience string   `yaml:"audience" doc:"what must stand in aud; left out is anything"`
+	User     string   `yaml:"user" doc:"the claim that is the user's name; left out is sub. Dots lead into objects"`
+	Roles    string   `yaml:"roles" doc:"the claim that holds the roles, a list or a string with spaces; left out is roles. Dots lead into objects"`
+	Leeway   Duration `yaml:"leeway" doc:"how far the clocks may differ for exp and nbf"`
 }
 
 // A Rule allows or denies some actions on some topics to some users.

@@ -1,6 +1,9 @@
 package configs
 
 import (
+	"cmp"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sluicemq/sluice/core"
@@ -11,6 +14,23 @@ import (
 var everything = []core.Filter{
 	"#", core.QueuePrefix + "#", core.ExchangePrefix + "#", core.InboxPrefix + "#", core.DelayedPrefix + "#", "$SYS/#",
 }
+
+// Access is Auth with its files' names as Path gives them, and with the claims
+// that are looked at where none is named.
+func (c *Config) Access() Auth {
+	a := c.Auth
+	a.Users = c.Path("auth.users", a.Users)
+	a.Tokens = slices.Clone(a.Tokens)
+	for i := range a.Tokens {
+		t := &a.Tokens[i]
+		t.Keys = c.Path(fmt.Sprintf("auth.tokens[%d].keys", i), t.Keys)
+		t.User, t.Roles = cmp.Or(t.User, "sub"), cmp.Or(t.Roles, "roles")
+	}
+	return a
+}
+
+// Enabled reports whether anybody is asked who they are.
+func (a Auth) Enabled() bool { return a.Users != "" || len(a.Tokens) > 0 || len(a.Rules) > 0 }
 
 // CorePolicies are the policies in the core's terms.
 func (c *Config) CorePolicies() []core.Policy {

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"net"
 	"strings"
+	"time"
 )
 
 // Credentials are what a peer showed when it connected. A password belongs to
@@ -28,6 +29,9 @@ type Principal struct {
 	// Name is empty for an anonymous peer.
 	Name  string
 	Roles []string
+	// Until is when the proof of who it is ends; zero is never. The client is
+	// ended then, unless it was renewed ([Client.Renew]).
+	Until time.Time
 }
 
 // An Action is what a principal wants to do with a resource.

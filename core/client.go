@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -234,7 +235,7 @@ type RetainedValue = Delivery
 // client must not overlap: their order is the order of the calls.
 type Client struct {
 	broker    *Broker
-	principal *Principal
+	proof     atomic.Pointer[proof]
 	publisher Publisher
 	confirmer Confirmer
 
@@ -244,11 +245,13 @@ type Client struct {
 	confirming    sync.Mutex     // held while the confirmer is called
 	closed        bool           // guarded by confirming
 
-	mu        sync.Mutex // guards what follows
-	consumers map[*Consumer]struct{}
-	ended     bool
-	rights    map[right]error
-	rules     uint64 // the authorizer's version that rights are of
+	mu          sync.Mutex // guards what follows
+	consumers   map[*Consumer]struct{}
+	ended       bool
+	expired     bool // the principal's time is over
+	whenExpired func()
+	rights      map[right]error
+	rules       uint64 // the authorizer's version that rights are of
 }
 
 type right struct {
@@ -264,14 +267,19 @@ func (b *Broker) Connect(ctx context.Context, cr Credentials, confirm Confirmer)
 	if err != nil {
 		return nil, err
 	}
-	return &Client{
-		broker: b, principal: p, confirmer: confirm,
+	c := &Client{
+		broker: b, confirmer: confirm,
 		publisher: Publisher{Principal: p.Name, Client: strings.Clone(cr.Client), Protocol: cr.Protocol},
-	}, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.prove(p)
+	return c, nil
 }
 
-// Principal is who the client is.
-func (c *Client) Principal() *Principal { return c.principal }
+// Principal is who the client is. [Client.Renew] replaces it by another one of
+// the same name.
+func (c *Client) Principal() *Principal { return c.proof.Load().principal }
 
 // Close ends the client's consumers and frees it. Publishes that were handed in
 // are still made durable; the Confirmer is not called after Close has returned.
@@ -280,6 +288,9 @@ func (c *Client) Principal() *Principal { return c.principal }
 func (c *Client) Close() {
 	c.mu.Lock()
 	c.ended = true
+	if t := c.proof.Load().timer; t != nil {
+		t.Stop()
+	}
 	ks := make([]*Consumer, 0, len(c.consumers))
 	for k := range c.consumers {
 		ks = append(ks, k)
@@ -313,6 +324,9 @@ func (c *Client) remember(k *Consumer) error {
 	if c.ended {
 		return ErrClosed
 	}
+	if c.expired {
+		return errProofOver
+	}
 	if c.consumers == nil {
 		c.consumers = make(map[*Consumer]struct{})
 	}
@@ -334,12 +348,15 @@ func (c *Client) authorize(a Action, resource string) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.expired {
+		return errProofOver
+	}
 	if v := b.authorizer.Version(); c.rights == nil || c.rules != v || len(c.rights) >= rightsTopics {
 		c.rights, c.rules = make(map[right]error), v
 	}
 	err, known := c.rights[right{a, resource}]
 	if !known {
-		err = b.authorizer.Authorize(c.principal, a, resource)
+		err = b.authorizer.Authorize(c.Principal(), a, resource)
 		c.rights[right{a, strings.Clone(resource)}] = err
 	}
 	return err

@@ -25,6 +25,7 @@ type Consumer struct {
 	credit Credit
 	rights map[string]bool // whether a topic may be delivered
 	rules  uint64          // the authorizer's version that rights are of
+	who    *Principal      // whose rights they are
 
 	batch []Delivery // the scratch of whoever runs the cursor
 }
@@ -66,12 +67,13 @@ func (k *Consumer) mayReceive(topic string) bool {
 	if b.open || topic[0] == '$' {
 		return true
 	}
-	if v := b.authorizer.Version(); k.rights == nil || k.rules != v || len(k.rights) >= rightsTopics {
-		k.rights, k.rules = make(map[string]bool), v
+	p := k.client.Principal()
+	if v := b.authorizer.Version(); k.rights == nil || k.rules != v || k.who != p || len(k.rights) >= rightsTopics {
+		k.rights, k.rules, k.who = make(map[string]bool), v, p
 	}
 	may, known := k.rights[topic]
 	if !known {
-		may = b.authorizer.Authorize(k.client.principal, Deliver, topic) == nil
+		may = b.authorizer.Authorize(p, Deliver, topic) == nil
 		k.rights[strings.Clone(topic)] = may
 	}
 	if !may {

@@ -119,7 +119,7 @@ func (c *Client) Consume(ctx context.Context, cn Consumption, recv Receiver) (*C
 			d.Settings = *cn.Settings
 		}
 		if kind == KindSession {
-			d.Settings.Owner = c.principal.Name
+			d.Settings.Owner = c.Principal().Name
 		}
 		var err error
 		if q, _, err = c.declare(ctx, d); err != nil {
@@ -244,7 +244,7 @@ func (c *Client) mayOwn(q *queue) error {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.settings.Owner != c.principal.Name {
+	if q.settings.Owner != c.Principal().Name {
 		return fmt.Errorf("%w: the session belongs to another user", ErrNotAuthorized)
 	}
 	return nil

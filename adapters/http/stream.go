@@ -142,6 +142,10 @@ func (st *stream) Notice(n core.Notice) {
 	case core.NoticeGap:
 		st.buf = st.events.appendGap(st.buf, n.From, n.To)
 	case core.NoticeRevoked:
+		if n.Err != nil {
+			st.end(problemOf(n.Err))
+			break
+		}
 		st.end(forbidden.with("the right to read this was withdrawn, or another consumer took over"))
 	case core.NoticeDeleted:
 		st.end(notFound.with("the group was deleted"))

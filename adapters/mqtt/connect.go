@@ -174,6 +174,7 @@ func (c *conn) login(ctx context.Context, pk *packets.Packet) error {
 		return &fault{code, reason, "the login failed"}
 	}
 	c.client = client
+	client.WhenExpired(func() { c.stop(errExpired) })
 	return nil
 }
 

@@ -86,6 +86,7 @@ var (
 	errKeepAlive = &fault{codeKeepAlive, "keep_alive", "nothing came within one and a half keep-alive times"}
 	errTakenOver = &fault{codeTakenOver, "taken_over", "another connection uses the client id"}
 	errForeign   = &fault{codeNotAuthorized, "not_authorized", "the client id is another user's"}
+	errExpired   = &fault{codeNotAuthorized, "expired", "the credentials have expired"}
 	errShutdown  = &fault{codeShutdown, "shutdown", "the server shuts down"}
 	errRevoked   = &fault{codeTakenOver, "taken_over", "the session was taken over or withdrawn"}
 	errDeleted   = &fault{codeAdministrative, "deleted", "the session was deleted"}

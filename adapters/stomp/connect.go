@@ -17,6 +17,9 @@ import (
 // "Protocol Negotiation").
 var errVersion = &refusal{reason: "version", message: "unsupported version", detail: "Supported protocol versions are 1.0, 1.1 and 1.2."}
 
+// errExpired ends a connection whose token was good for no longer.
+var errExpired = &refusal{reason: "expired", message: "access expired", detail: "The token in the header passcode has expired. Connect with a new one."}
+
 // negotiate picks the highest version that an accept-version header names; one
 // that is absent is 1.0.
 func negotiate(accept string, given bool) (version, error) {
@@ -80,7 +83,15 @@ func (c *conn) connect(f *clientFrame) error {
 	server := beats.answer(c.server.limits)
 	c.out.Append(func(buf []byte) []byte { return appendConnected(buf, v, c.session, server.String()) })
 	c.beats.start(beats, server, c.beat)
+	client.WhenExpired(c.expire)
 	return nil
+}
+
+// expire ends the connection of a client whose token's time is over.
+func (c *conn) expire() {
+	c.refuse(errExpired, nil, false)
+	c.receipts.end()
+	c.interrupt()
 }
 
 // beat sends a heart-beat.

@@ -95,6 +95,7 @@ func (c *conn) enter(cr core.Credentials, shown bool) (status int, code, text st
 	case err == nil:
 		c.leave()
 		c.client, c.shown = client, shown
+		client.WhenExpired(c.expire)
 		s.count.Connects.Inc()
 		return 0, "", ""
 	case !errors.Is(err, core.ErrUnauthenticated):
@@ -105,6 +106,14 @@ func (c *conn) enter(cr core.Credentials, shown bool) (status int, code, text st
 		return http.StatusUnauthorized, codeUnauthenticated, "wrong credentials"
 	}
 	return 0, "", ""
+}
+
+// expire turns a client away whose token's time is over.
+func (c *conn) expire() {
+	const text = "the credentials have expired: connect with new ones"
+	c.srv.count.Refused("expired")
+	c.sendText(func(buf []byte) []byte { return appendErr(buf, nil, codeUnauthenticated, text, false, nil) })
+	c.part(closeUnauthenticated, text)
 }
 
 // newName is the adapter's name for a connection that has none.

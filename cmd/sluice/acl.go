@@ -32,12 +32,12 @@ who did not log in.`,
 			if err != nil {
 				return usageError{err}
 			}
-			a, err := access.New(cfg.Auth, cfg.Path("auth.users", cfg.Auth.Users))
+			a, err := access.New(cfg.Access())
 			if err != nil {
 				return err
 			}
 			out := c.OutOrStdout()
-			if cfg.Auth.Users == "" && len(cfg.Auth.Rules) == 0 {
+			if !cfg.Auth.Enabled() {
 				fmt.Fprintln(out, "allowed: there are no users and no rules")
 				return nil
 			}

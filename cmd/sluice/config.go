@@ -25,7 +25,7 @@ func newConfig() *cobra.Command {
 				if err := refuseOpen(cfg); err != nil {
 					return err
 				}
-				if _, err := access.New(cfg.Auth, cfg.Path("auth.users", cfg.Auth.Users)); err != nil {
+				if _, err := access.New(cfg.Access()); err != nil {
 					return err
 				}
 				fmt.Fprintf(c.OutOrStdout(), "%s is fine\n", args[0])

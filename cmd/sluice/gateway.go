@@ -86,12 +86,11 @@ func openGateway(ctx context.Context, cfg *configs.Config, log *slog.Logger) (g 
 
 // openAccess makes the authorizer, where the configuration asks for one.
 func (g *gateway) openAccess() (core.Authorizer, error) {
-	auth := g.config.Auth
-	if auth.Users == "" && len(auth.Rules) == 0 {
+	if !g.config.Auth.Enabled() {
 		return nil, nil
 	}
 	var err error
-	g.access, err = access.New(auth, g.config.Path("auth.users", auth.Users))
+	g.access, err = access.New(g.config.Access())
 	return g.access, err
 }
 
@@ -256,18 +255,17 @@ func (g *gateway) Close(ctx context.Context) error {
 	return g.broker.Close(closing)
 }
 
-// Reload reads users, rules, certificates and the log's level again.
+// Reload reads users, keys, rules, certificates and the log's level again.
 func (g *gateway) Reload(load func() (*configs.Config, error), level *slog.LevelVar) error {
 	cfg, err := load()
 	if err != nil {
 		return err
 	}
-	wants := cfg.Auth.Users != "" || len(cfg.Auth.Rules) > 0
-	if wants != (g.access != nil) {
+	if cfg.Auth.Enabled() != (g.access != nil) {
 		return errors.New("auth: users and rules can be changed while the broker runs, but not be switched on or off")
 	}
 	if g.access != nil {
-		if err := g.access.Reload(cfg.Auth, cfg.Path("auth.users", cfg.Auth.Users)); err != nil {
+		if err := g.access.Reload(cfg.Access()); err != nil {
 			return err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 
 	"net"
 	"net/netip"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -74,6 +75,9 @@ func metricsHandler(g prometheus.Gatherer, gate *adapters.Gate, a *access.Access
 			return
 		}
 		c := core.Credentials{Protocol: "http", Remote: remote}
+		if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
+			c.Token = token
+		}
 		user, password, _ := r.BasicAuth()
 		c.User, c.Password = user, []byte(password)
 		if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
@@ -83,7 +87,7 @@ func metricsHandler(g prometheus.Gatherer, gate *adapters.Gate, a *access.Access
 		if err != nil {
 			gate.LoginFailed(remote)
 			w.Header().Set("WWW-Authenticate", `Basic realm="sluice"`)
-			nethttp.Error(w, "a user and a password are needed", nethttp.StatusUnauthorized)
+			nethttp.Error(w, "a user and a password, or a token, are needed", nethttp.StatusUnauthorized)
 			return
 		}
 		if err := a.Authorize(p, core.Subscribe, metricsTopic); err != nil {

@@ -1,8 +1,9 @@
 // Package access is the broker's [core.Authorizer]: users with passwords and
-// roles from a file, users named by TLS certificates, and an ordered list of
-// rules about topics.
+// roles from a file, users named by tokens or TLS certificates, and an ordered
+// list of rules about topics.
 //
-//	Authenticate: password → users file (argon2id, bounded, remembered)
+//	Authenticate: token (a JWT), also in a password's place → its claims
+//	              password → users file (argon2id, bounded, remembered)
 //	              certificate → its common or alternative name
 //	              nothing → anonymous, where a rule speaks of them
 //	Authorize:    the first rule that matches decides; none is a refusal
@@ -21,6 +22,7 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
+	"time"
 	"unicode/utf8"
 
 	"github.com/sluicemq/sluice/configs"
@@ -38,7 +40,8 @@ type Access struct {
 type state struct {
 	version   uint64
 	users     map[string]User
-	hasUsers  bool
+	hasUsers  bool // there is something to log in by
+	issuers   []issuer
 	rules     []rule
 	anonymous bool // a rule speaks of them
 	san       bool // a certificate's alternative name counts, not its common name
@@ -51,18 +54,19 @@ const operatorName = "$broker"
 // user's role can begin so.
 const clientRole = "client:"
 
-// New reads the users that auth names, and takes its rules. users is the path
-// of the users file, empty for none.
-func New(auth configs.Auth, users string) (*Access, error) {
+// New reads the users and the keys that auth names, and takes its rules
+// ([configs.Config.Access] gives it).
+func New(auth configs.Auth) (*Access, error) {
 	token := make([]byte, 32)
 	rand.Read(token)
 	a := &Access{verifier: newVerifier(), operator: hex.EncodeToString(token)}
-	return a, a.Reload(auth, users)
+	return a, a.Reload(auth)
 }
 
-// Reload reads users and rules again; on an error what held before holds on.
-func (a *Access) Reload(auth configs.Auth, users string) error {
-	s := &state{users: make(map[string]User), hasUsers: users != "", san: auth.Certificate == "san", version: 1}
+// Reload reads users, keys and rules again; on an error what held before holds on.
+func (a *Access) Reload(auth configs.Auth) error {
+	users := auth.Users
+	s := &state{users: make(map[string]User), hasUsers: users != "" || len(auth.Tokens) > 0, san: auth.Certificate == "san", version: 1}
 	if users != "" {
 		text, err := os.ReadFile(users)
 		if err != nil {
@@ -75,6 +79,13 @@ func (a *Access) Reload(auth configs.Auth, users string) error {
 		for _, u := range list {
 			s.users[u.Name] = u
 		}
+	}
+	for _, t := range auth.Tokens {
+		i, err := openIssuer(t)
+		if err != nil {
+			return err
+		}
+		s.issuers = append(s.issuers, i)
 	}
 	for _, r := range auth.Rules {
 		rule := compile(r)
@@ -105,7 +116,9 @@ func (a *Access) Authenticate(ctx context.Context, c core.Credentials) (*core.Pr
 		if subtle.ConstantTimeCompare([]byte(c.Token), []byte(a.operator)) == 1 {
 			return &core.Principal{Name: operatorName}, nil
 		}
-		return nil, fmt.Errorf("%w: the token is not known here", core.ErrUnauthenticated)
+		return s.token(c.Token, c.User, c.Client, time.Now())
+	case len(s.issuers) > 0 && isToken(c.Password):
+		return s.token(string(c.Password), c.User, c.Client, time.Now())
 	case c.User != "" || len(c.Password) > 0:
 		u, known := s.users[c.User]
 		hash := u.Hash
@@ -128,7 +141,7 @@ func (a *Access) Authenticate(ctx context.Context, c core.Credentials) (*core.Pr
 		}
 		return principal(name, s.users[name].Roles, c.Client), nil
 	case s.hasUsers && !s.anonymous:
-		return nil, fmt.Errorf("%w: a user and a password are needed", core.ErrUnauthenticated)
+		return nil, fmt.Errorf("%w: a user and a password, or a token, are needed", core.ErrUnauthenticated)
 	}
 	return principal("", nil, c.Client), nil
 }

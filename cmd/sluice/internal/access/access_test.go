@@ -35,8 +35,8 @@ func writeUsers(t *testing.T, path string, users ...User) {
 func TestAuthenticate(t *testing.T) {
 	users := filepath.Join(t.TempDir(), "users.yaml")
 	writeUsers(t, users, User{Name: "alice", Hash: HashPassword([]byte("secret")), Roles: []string{"ops"}}, User{Name: "locked", Roles: []string{"ops"}})
-	auth := configs.Auth{Certificate: "cn", Rules: []configs.Rule{{Who: []configs.Who{"users"}, Allow: []configs.Action{"all"}}}}
-	a, err := New(auth, users)
+	auth := configs.Auth{Users: users, Certificate: "cn", Rules: []configs.Rule{{Who: []configs.Who{"users"}, Allow: []configs.Action{"all"}}}}
+	a, err := New(auth)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func TestAuthenticate(t *testing.T) {
 	}
 
 	auth.Certificate = "san"
-	if err := a.Reload(auth, users); err != nil {
+	if err := a.Reload(auth); err != nil {
 		t.Fatal(err)
 	}
 	if p, err := a.Authenticate(context.Background(), core.Credentials{Certificate: certificate("alice")}); err != nil || p.Name != "spiffe://x" {
@@ -90,7 +90,7 @@ func TestAnonymousNeedsARule(t *testing.T) {
 	users := filepath.Join(t.TempDir(), "users.yaml")
 	writeUsers(t, users)
 	rule := configs.Rule{Who: []configs.Who{"users"}, Allow: []configs.Action{"all"}}
-	a, err := New(configs.Auth{Rules: []configs.Rule{rule}}, users)
+	a, err := New(configs.Auth{Users: users, Rules: []configs.Rule{rule}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +99,7 @@ func TestAnonymousNeedsARule(t *testing.T) {
 	}
 	before := a.Version()
 	rule.Who = append(rule.Who, "anonymous")
-	if err := a.Reload(configs.Auth{Rules: []configs.Rule{rule}}, users); err != nil {
+	if err := a.Reload(configs.Auth{Users: users, Rules: []configs.Rule{rule}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := a.Authenticate(context.Background(), core.Credentials{}); err != nil {
@@ -114,8 +114,8 @@ func TestAnonymousNeedsARule(t *testing.T) {
 func TestBadReloadChangesNothing(t *testing.T) {
 	users := filepath.Join(t.TempDir(), "users.yaml")
 	writeUsers(t, users, User{Name: "alice", Hash: HashPassword([]byte("x"))})
-	auth := configs.Auth{Rules: []configs.Rule{{Who: []configs.Who{"users"}, Allow: []configs.Action{"all"}}}}
-	a, err := New(auth, users)
+	auth := configs.Auth{Users: users, Rules: []configs.Rule{{Who: []configs.Who{"users"}, Allow: []configs.Action{"all"}}}}
+	a, err := New(auth)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func TestBadReloadChangesNothing(t *testing.T) {
 	if err := os.WriteFile(users, []byte("users: [{nmae: bob}]"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Reload(auth, users); err == nil || !strings.Contains(err.Error(), `users[0].nmae: unknown key, did you mean "name"?`) {
+	if err := a.Reload(auth); err == nil || !strings.Contains(err.Error(), `users[0].nmae: unknown key, did you mean "name"?`) {
 		t.Errorf("got %v", err)
 	}
 	if _, err := a.Authenticate(context.Background(), core.Credentials{User: "alice", Password: []byte("x")}); err != nil || a.Version() != before {

@@ -34,7 +34,7 @@ auth:
 `
 
 func TestRules(t *testing.T) {
-	a, err := New(rulesOf(t, sample), "")
+	a, err := New(rulesOf(t, sample))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +139,7 @@ func TestRulesAgainstOracle(t *testing.T) {
 
 	rapid.Check(t, func(t *rapid.T) {
 		auth := configs.Auth{Rules: rapid.SliceOfN(oneRule, 0, 5).Draw(t, "rules")}
-		a, err := New(auth, "")
+		a, err := New(auth)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -267,7 +267,7 @@ func TestCoversAndOverlaps(t *testing.T) {
 }
 
 func TestExplain(t *testing.T) {
-	a, err := New(rulesOf(t, sample), "")
+	a, err := New(rulesOf(t, sample))
 	if err != nil {
 		t.Fatal(err)
 	}
