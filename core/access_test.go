@@ -123,7 +123,7 @@ func TestOneRuleOnEveryWay(t *testing.T) {
 		if err != nil || len(page.Messages) != 1 {
 			t.Errorf("%d messages read: %v", len(page.Messages), err)
 		}
-		for v, err := range bob.Retained(ctx, "a/#") {
+		for v, err := range bob.Retained(ctx, "a/#", "") {
 			if err != nil || v.Topic != "a/1" {
 				t.Errorf("retained %v: %v", v, err)
 			}

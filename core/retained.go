@@ -102,19 +102,23 @@ func (p *pump) retained(b *bound, at Offset) (*Delivery, error) {
 }
 
 // Retained yields the retained values that a filter matches and the principal
-// may read, by topic. The value is valid until the next step. It blocks for the
-// disk.
-func (c *Client) Retained(ctx context.Context, f Filter) iter.Seq2[*RetainedValue, error] {
+// may read, by topic, those behind the topic after; "" is the first. The value
+// is valid until the next step. It blocks for the disk.
+func (c *Client) Retained(ctx context.Context, f Filter, after string) iter.Seq2[*RetainedValue, error] {
 	return func(yield func(*RetainedValue, error) bool) {
 		if err := c.authorize(Subscribe, string(f)); err != nil {
 			yield(nil, err)
 			return
 		}
 		p := &pump{b: c.broker, ctx: ctx}
-		for key, value := range c.broker.retainedState(f, "") {
+		from := ""
+		if after != "" {
+			from = keyRetained + after
+		}
+		for key, value := range c.broker.retainedState(f, from) {
 			topic := key[len(keyRetained):]
 			at, ok := retainedOffset(value)
-			if !ok || !f.Match(topic) || c.authorize(Deliver, topic) != nil {
+			if !ok || topic <= after || !f.Match(topic) || c.authorize(Deliver, topic) != nil {
 				continue
 			}
 			d, err := p.retained(&bound{}, at)

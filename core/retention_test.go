@@ -173,7 +173,7 @@ func TestRetentionKeepsWhatIsNeeded(t *testing.T) {
 		if len(got) != 2 || string(got[0].Payload) != "kept" || string(got[1].Payload) != "kept too" {
 			t.Fatalf("%+v", got)
 		}
-		for v, err := range b.Retained(ctx, "r") {
+		for v, err := range b.Retained(ctx, "r", "") {
 			if err != nil || string(v.Payload) != "new" {
 				t.Fatalf("%v %v", v, err)
 			}

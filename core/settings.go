@@ -126,11 +126,25 @@ type QueueInfo struct {
 // GroupQueue is the name of the queue of a group on a filter.
 func GroupQueue(group string, f Filter) string { return groupPrefix + group + "/" + string(f) }
 
+// GroupQueuePrefix is what the names of groups' queues begin with.
+const GroupQueuePrefix = "$share/"
+
+// GroupOf returns the group and the filter that the name of a queue stands for,
+// if it is a group's.
+func GroupOf(queue string) (group string, f Filter, ok bool) {
+	rest, ok := strings.CutPrefix(queue, groupPrefix)
+	if !ok {
+		return "", "", false
+	}
+	group, filter, _ := strings.Cut(rest, "/")
+	return group, Filter(filter), true
+}
+
 // SessionQueue is the name of the queue of an adapter's session.
 func SessionQueue(session string) string { return sessionPrefix + session }
 
 const (
-	groupPrefix   = "$share/"
+	groupPrefix   = GroupQueuePrefix
 	sessionPrefix = "$session/"
 )
 

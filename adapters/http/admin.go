@@ -4,18 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	nethttp "net/http"
-	"sort"
 	"time"
 
 	"github.com/sluicemq/sluice/core"
 )
 
-// adminBytes bounds a body under /v1/, listMost a page of a list.
-const (
-	adminBytes = 64 << 10
-	listMost   = 1000
-	listPage   = 100
-)
+// adminBytes bounds a body under /v1/.
+const adminBytes = 64 << 10
 
 // A span is a duration in JSON: a string such as "5m", or "unlimited".
 type span time.Duration
@@ -130,6 +125,21 @@ func infoOf(q core.QueueInfo) queueInfo {
 	return info
 }
 
+// tag is the entity tag of a queue's definition.
+func (q queueInfo) tag() string {
+	return tagOf(struct {
+		Settings queueSettings
+		Bindings []binding
+	}{q.Settings, q.Bindings})
+}
+
+// answerDefinition answers with a queue and the tag of its definition. As the
+// rest of the answer changes all the time, there is no 304 for it.
+func (s *Server) answerDefinition(w nethttp.ResponseWriter, status int, q queueInfo) {
+	w.Header()["Etag"] = []string{q.tag()}
+	s.answerJSON(w, status, q)
+}
+
 // answerJSON answers with one JSON value.
 func (s *Server) answerJSON(w nethttp.ResponseWriter, status int, v any) {
 	b, err := json.Marshal(v)
@@ -174,26 +184,4 @@ func (s *Server) admin(w nethttp.ResponseWriter, r *nethttp.Request, into any, d
 	if err != nil {
 		s.fail(w, r, err)
 	}
-}
-
-// A pageOf is a page of a list, and the name to go on behind.
-type pageOf[T any] struct {
-	Items []T    `json:"items"`
-	Next  string `json:"next,omitempty"`
-}
-
-// pageAfter cuts a page out of items, which it sorts by name: those behind
-// after, at most limit.
-func pageAfter[T any](items []T, name func(T) string, after string, limit int) pageOf[T] {
-	sort.Slice(items, func(i, j int) bool { return name(items[i]) < name(items[j]) })
-	first := sort.Search(len(items), func(i int) bool { return name(items[i]) > after })
-	p := pageOf[T]{Items: items[first:]}
-	if len(p.Items) > limit {
-		p.Items = p.Items[:limit]
-		p.Next = name(p.Items[limit-1])
-	}
-	if p.Items == nil {
-		p.Items = []T{}
-	}
-	return p
 }

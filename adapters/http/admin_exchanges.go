@@ -6,19 +6,18 @@ import (
 	"github.com/sluicemq/sluice/core"
 )
 
-// listExchanges is GET /v1/exchanges, by name.
+// exchangeList is how exchanges are listed.
+var exchangeList = listing[core.ExchangeDefinition]{name: func(d *core.ExchangeDefinition) string { return d.Name }}
+
+// listExchanges is GET /v1/exchanges.
 func (s *Server) listExchanges(w nethttp.ResponseWriter, r *nethttp.Request) {
-	q := queryOf(r, "after", "limit")
-	limit := q.int("limit", listPage, 1, listMost)
+	q := queryOf(r, exchangeList.parameters()...)
 	s.admin(w, r, nil, func(h *hold) error {
+		p := exchangeList.page(&q, h.client.Exchanges())
 		if q.err != nil {
 			return q.err
 		}
-		var all []core.ExchangeDefinition
-		for d := range h.client.Exchanges() {
-			all = append(all, d)
-		}
-		s.answerJSON(w, 200, pageAfter(all, func(d core.ExchangeDefinition) string { return d.Name }, q.string("after"), limit))
+		answerList(s, w, r, p)
 		return nil
 	})
 }
@@ -44,7 +43,7 @@ func (s *Server) showExchange(w nethttp.ResponseWriter, r *nethttp.Request) {
 		if err != nil {
 			return err
 		}
-		s.answerJSON(w, 200, d)
+		s.answerTagged(w, r, 200, d, tagOf(d))
 		return nil
 	})
 }
@@ -64,15 +63,18 @@ func (s *Server) declareExchange(w nethttp.ResponseWriter, r *nethttp.Request) {
 		default:
 			return badRequest.with("kind is direct, fanout, topic or headers, not " + quote(string(in.Kind)))
 		}
-		status := 200
-		if _, err := h.exchange(name); err != nil {
-			status = 201
+		status, tag := 201, ""
+		if was, err := h.exchange(name); err == nil {
+			status, tag = 200, tagOf(was)
+		}
+		if err := checkMatch(r, tag); err != nil {
+			return err
 		}
 		d := core.ExchangeDefinition{Name: name, Kind: in.Kind}
 		if err := h.client.DeclareExchange(r.Context(), d); err != nil {
 			return err
 		}
-		s.answerJSON(w, status, d)
+		s.answerTagged(w, r, status, d, tagOf(d))
 		return nil
 	})
 }
@@ -83,6 +85,15 @@ func (s *Server) deleteExchange(w nethttp.ResponseWriter, r *nethttp.Request) {
 		name, err := exchangeOf(r)
 		if err != nil {
 			return err
+		}
+		if r.Header["If-Match"] != nil {
+			was, err := h.exchange(name)
+			if err != nil {
+				return err
+			}
+			if err := checkMatch(r, tagOf(was)); err != nil {
+				return err
+			}
 		}
 		if err := h.client.DeleteExchange(r.Context(), name); err != nil {
 			return err

@@ -8,10 +8,20 @@ import (
 	"github.com/sluicemq/sluice/core"
 )
 
-// listQueues is GET /v1/queues: those whose names begin with ?prefix=, by name.
+// queueList is how queues are listed.
+var queueList = listing[core.QueueInfo]{
+	name: func(q *core.QueueInfo) string { return q.Name },
+	keys: map[string]func(*core.QueueInfo) int64{
+		"held":      func(q *core.QueueInfo) int64 { return int64(q.Held) },
+		"waiting":   func(q *core.QueueInfo) int64 { return int64(q.Waiting) },
+		"consumers": func(q *core.QueueInfo) int64 { return int64(q.Consumers) },
+		"position":  func(q *core.QueueInfo) int64 { return int64(q.Position) },
+	},
+}
+
+// listQueues is GET /v1/queues: those whose names begin with ?prefix=.
 func (s *Server) listQueues(w nethttp.ResponseWriter, r *nethttp.Request) {
-	q := queryOf(r, "prefix", "after", "limit", "kind")
-	limit := q.int("limit", listPage, 1, listMost)
+	q := queryOf(r, queueList.parameters("prefix", "kind")...)
 	kind := core.QueueKind(q.string("kind"))
 	switch q.string("kind") {
 	case "", "group", "session":
@@ -21,21 +31,21 @@ func (s *Server) listQueues(w nethttp.ResponseWriter, r *nethttp.Request) {
 		q.bad("kind", "queue, group or session")
 	}
 	s.admin(w, r, nil, func(h *hold) error {
+		p := queueList.page(&q, func(yield func(core.QueueInfo) bool) {
+			for info := range h.client.Queues(q.string("prefix")) {
+				if (!q.has("kind") || info.Settings.Kind == kind) && !yield(info) {
+					return
+				}
+			}
+		})
 		if q.err != nil {
 			return q.err
 		}
-		var all []core.QueueInfo
-		for info := range h.client.Queues(q.string("prefix")) {
-			if !q.has("kind") || info.Settings.Kind == kind {
-				all = append(all, info)
-			}
-		}
-		p := pageAfter(all, func(i core.QueueInfo) string { return i.Name }, q.string("after"), limit)
-		out := pageOf[queueInfo]{Items: make([]queueInfo, len(p.Items)), Next: p.Next}
+		out := pageOf[queueInfo]{Items: make([]queueInfo, len(p.Items)), Next: p.Next, Total: p.Total}
 		for i := range p.Items {
 			out.Items[i] = infoOf(p.Items[i])
 		}
-		s.answerJSON(w, 200, out)
+		answerList(s, w, r, out)
 		return nil
 	})
 }
@@ -54,7 +64,7 @@ func (s *Server) showQueue(w nethttp.ResponseWriter, r *nethttp.Request) {
 		if err != nil {
 			return err
 		}
-		s.answerJSON(w, 200, infoOf(info))
+		s.answerDefinition(w, 200, infoOf(info))
 		return nil
 	})
 }
@@ -83,9 +93,17 @@ func (s *Server) declareQueue(w nethttp.ResponseWriter, r *nethttp.Request) {
 			}
 			d.Bindings = append(d.Bindings, cb)
 		}
-		status := 200
-		if _, err := h.client.Queue(name); errors.Is(err, core.ErrNotFound) {
+		status, tag := 200, ""
+		switch info, err := h.client.Queue(name); {
+		case errors.Is(err, core.ErrNotFound):
 			status = 201
+		case err != nil:
+			return err
+		default:
+			tag = infoOf(info).tag()
+		}
+		if err := checkMatch(r, tag); err != nil {
+			return err
 		}
 		if err := h.client.DeclareQueue(r.Context(), d); err != nil {
 			return err
@@ -94,7 +112,7 @@ func (s *Server) declareQueue(w nethttp.ResponseWriter, r *nethttp.Request) {
 		if err != nil {
 			return err
 		}
-		s.answerJSON(w, status, infoOf(info))
+		s.answerDefinition(w, status, infoOf(info))
 		return nil
 	})
 }
@@ -112,6 +130,15 @@ func (s *Server) deleteQueue(w nethttp.ResponseWriter, r *nethttp.Request) {
 		name, err := anyQueueOf(r)
 		if err != nil {
 			return err
+		}
+		if r.Header["If-Match"] != nil {
+			info, err := h.client.Queue(name)
+			if err != nil {
+				return err
+			}
+			if err := checkMatch(r, infoOf(info).tag()); err != nil {
+				return err
+			}
 		}
 		if err := h.client.DeleteQueue(r.Context(), name); err != nil {
 			return err
@@ -132,7 +159,8 @@ func (s *Server) listBindings(w nethttp.ResponseWriter, r *nethttp.Request) {
 		if err != nil {
 			return err
 		}
-		s.answerJSON(w, 200, pageOf[binding]{Items: bindingsOf(info.Bindings)})
+		bs := bindingsOf(info.Bindings)
+		answerList(s, w, r, pageOf[binding]{Items: bs, Total: len(bs)})
 		return nil
 	})
 }

@@ -84,14 +84,3 @@ func acceptsGzip(values []string) bool {
 	}
 	return accepts
 }
-
-// hasTag reports whether the values of If-None-Match have a tag (RFC 9110,
-// 13.1.2), which is compared weakly.
-func hasTag(values []string, tag string) bool {
-	for t := range strings.SplitSeq(strings.Join(values, ","), ",") {
-		if t = strings.TrimSpace(t); t == "*" || strings.TrimPrefix(t, "W/") == tag {
-			return true
-		}
-	}
-	return false
-}

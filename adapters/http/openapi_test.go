@@ -31,7 +31,9 @@ func TestDescriptionAndRouterAgree(t *testing.T) {
 				route = strings.TrimSuffix(route, "*") + name
 			}
 		}
-		routes[strings.ToLower(method)+" "+route] = true
+		if method != nethttp.MethodHead { // as GET, which the description says once
+			routes[strings.ToLower(method)+" "+route] = true
+		}
 		return nil
 	})
 	if err != nil {

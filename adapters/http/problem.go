@@ -62,6 +62,8 @@ var (
 		hint: "The message was settled, or the time of the lease is over and the message is somebody else's."}
 	offsetRemoved = problem{status: 410, kind: "offset-removed", title: "The offset has been removed",
 		hint: "Read on with ?from=earliest, or from the offset that earliest names."}
+	preconditionFailed = problem{status: 412, kind: "precondition-failed", title: "The condition does not hold",
+		hint: "Read it again: the ETag of the answer is what If-Match wants."}
 	tooLarge      = problem{status: 413, kind: "too-large", title: "The message is too large"}
 	wrongType     = problem{status: 415, kind: "unsupported-type", title: "The body is in a form that is not taken here"}
 	offsetAhead   = problem{status: 416, kind: "offset-ahead", title: "The offset is ahead of the log", hint: "Read on from the offset that end names, or with ?from=latest."}

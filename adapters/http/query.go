@@ -209,3 +209,8 @@ func (q *query) set(name, value string) {
 	}
 	q.values.Set(name, value)
 }
+
+// link is a Link (RFC 8288) to the request's path with the query as it is now.
+func (q *query) link(rel string) string {
+	return "<" + q.r.URL.EscapedPath() + "?" + q.values.Encode() + `>; rel="` + rel + `"`
+}

@@ -93,7 +93,7 @@ func (s *Server) readPage(w nethttp.ResponseWriter, r *nethttp.Request, form for
 		return &shuttingDown
 	}
 	s.metrics.Sent.Add(float64(len(page.Messages)))
-	s.answerPage(w, r, form, q, page)
+	s.answerPage(w, form, q, page)
 	return nil
 }
 
@@ -106,12 +106,12 @@ func (s *Server) waiting(r *nethttp.Request) (context.Context, context.CancelFun
 }
 
 // answerPage answers with a page, and where to go on.
-func (s *Server) answerPage(w nethttp.ResponseWriter, r *nethttp.Request, form form, q query, page core.Page) {
+func (s *Server) answerPage(w nethttp.ResponseWriter, form form, q query, page core.Page) {
 	h := w.Header()
 	next := strconv.FormatUint(uint64(page.Next), 10)
 	h["X-Next"] = []string{next}
 	q.set("from", next)
-	h["Link"] = []string{"<" + r.URL.EscapedPath() + "?" + q.values.Encode() + `>; rel="next"`}
+	h["Link"] = []string{q.link("next")}
 	if page.More {
 		h["X-More"] = []string{"true"}
 	}

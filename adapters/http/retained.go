@@ -2,6 +2,7 @@ package http
 
 import (
 	nethttp "net/http"
+	"strings"
 	"time"
 
 	"github.com/sluicemq/sluice/core"
@@ -10,7 +11,7 @@ import (
 // readRetained is GET /last/<topic>: the topic's retained value as it is, or in
 // the form asked for; with a filter, the values that it matches, by topic.
 func (s *Server) readRetained(w nethttp.ResponseWriter, r *nethttp.Request) error {
-	q := queryOf(r, "format", "limit")
+	q := queryOf(r, "format", "limit", "after")
 	filter := q.filter("/last/")
 	form := formRaw
 	if !filter.Exact() || q.has("format") || !anything(r) {
@@ -34,7 +35,8 @@ func (s *Server) readRetained(w nethttp.ResponseWriter, r *nethttp.Request) erro
 	if form == formJSON {
 		body = append(body, `{"messages":[`...)
 	}
-	for d, err := range h.client.Retained(r.Context(), filter) {
+	last := ""
+	for d, err := range h.client.Retained(r.Context(), filter, q.string("after")) {
 		if err != nil {
 			return err
 		}
@@ -43,6 +45,7 @@ func (s *Server) readRetained(w nethttp.ResponseWriter, r *nethttp.Request) erro
 			break
 		}
 		n++
+		last = strings.Clone(d.Topic)
 		if form == formRaw {
 			s.metrics.Sent.Inc()
 			s.answerRaw(w, d, now)
@@ -66,6 +69,8 @@ func (s *Server) readRetained(w nethttp.ResponseWriter, r *nethttp.Request) erro
 	header["Cache-Control"] = noStore
 	if more {
 		header["X-More"] = []string{"true"}
+		q.set("after", last)
+		header["Link"] = []string{q.link("next")}
 	}
 	s.metrics.Sent.Add(float64(n))
 	s.answer(w, form, body)

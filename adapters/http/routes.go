@@ -49,6 +49,10 @@ func (s *Server) routes() *chi.Mux {
 	m.Put("/v1/exchanges/{exchange}", s.declareExchange)
 	m.Delete("/v1/exchanges/{exchange}", s.deleteExchange)
 
+	get("/v1/groups", s.listGroups)
+	get("/v1/policies", s.listPolicies)
+	get("/v1/retained", s.listRetained)
+
 	get("/", s.front)
 	get("/healthz", s.healthy)
 	read("/readyz", s.ready)
