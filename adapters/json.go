@@ -123,7 +123,7 @@ func AppendJSONDelivery(dst []byte, d *core.Delivery, now time.Time) []byte {
 	switch {
 	case !utf8.Valid(e.Payload):
 		return appendBase64(append(dst, `,"b":`...), e.Payload)
-	case isJSON(e.ContentType) && isStructured(e.Payload):
+	case IsStructured(e.ContentType, e.Payload):
 		return append(append(dst, `,"d":`...), e.Payload...)
 	}
 	return AppendJSONString(append(dst, `,"d":`...), alias(e.Payload))
@@ -150,7 +150,7 @@ func AppendJSONPublisher(dst []byte, p *core.Publisher) []byte {
 // AppendJSONHeaders appends an object, or, where an object would lose the order or
 // a repeat in some reader, a list of pairs.
 func AppendJSONHeaders(dst []byte, headers []core.Header) []byte {
-	if !fitsObject(headers) {
+	if !HeadersFitObject(headers) {
 		for i := range headers {
 			dst = append(dst, "[,"[min(i, 1)], '[')
 			dst = AppendJSONString(dst, headers[i].Name)
@@ -169,10 +169,10 @@ func AppendJSONHeaders(dst []byte, headers []core.Header) []byte {
 	return append(dst, '}')
 }
 
-// fitsObject reports whether every reader gets the headers of an object as they
+// HeadersFitObject reports whether every reader gets the headers of an object as they
 // are: no name repeats; none is an index, which JavaScript moves to the front,
 // nor the name by which it sets a prototype.
-func fitsObject(headers []core.Header) bool {
+func HeadersFitObject(headers []core.Header) bool {
 	for i := range headers {
 		name := headers[i].Name
 		if name == "__proto__" || strings.Trim(name, "0123456789") == "" {
@@ -196,8 +196,13 @@ func appendBase64(dst, b []byte) []byte {
 // alias views bytes as a string for as long as nobody writes them.
 func alias(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
-// isStructured reports whether a payload is JSON other than a string: a JSON
+// IsStructured reports whether a payload stands in an object as the value that it
+// is: its content type says JSON, and it is JSON other than a string. A JSON
 // string is not embedded, so that a string is always the payload's text.
+func IsStructured(contentType string, payload []byte) bool {
+	return isJSON(contentType) && isStructured(payload)
+}
+
 func isStructured(b []byte) bool {
 	t := bytes.TrimLeft(b, " \t\r\n")
 	return len(t) > 0 && t[0] != '"' && json.Valid(b)

@@ -15,7 +15,7 @@ import (
 // decodeNew decodes a copy of a text.
 func decodeNew(text string) (*command, error) {
 	c := &command{maxHeaders: 64}
-	return c, c.decode([]byte(text))
+	return c, c.decode(codingJSON, []byte(text))
 }
 
 func TestDataForms(t *testing.T) {
@@ -85,6 +85,8 @@ func FuzzCommand(f *testing.F) {
 		`{"op":"hello","token":"t","user":"u","pass":"p","client":"c"}`,
 		`{"op":"request","req":"x","exchange":"e","key":"k","b":"AAEC","timeout":1,"corr64":"/w=="}`,
 		`{"op":"extend","sub":"s","o":1,"by":1}`, `{"op":"credit","sub":"s","n":1}`, `{"op":"bye"}`, `{}`, `[]`, `{"op":"pub","d":"\ud83d\ude00\n"}`,
+		`{"op":"pub","topic":"a","d":{"a":[1,-2.5e+3,null,true,{"b":"\u0000\ud83d\ude00"}, 0.1, -0, 1e9]}}`,
+		`{"op":"pub","topic":"a","d":[18446744073709551616,"\ud800"]}`,
 	} {
 		f.Add([]byte(seed))
 	}
@@ -94,7 +96,7 @@ func FuzzCommand(f *testing.F) {
 		}
 		original := string(text)
 		c := &command{maxHeaders: 64}
-		if err := c.decode(text); err != nil {
+		if err := c.decode(codingJSON, text); err != nil {
 			if s, ok := err.(*syntaxError); !ok || s.at < 0 || s.at > len(text) {
 				t.Fatalf("%q: %v", original, err)
 			}
@@ -102,6 +104,9 @@ func FuzzCommand(f *testing.F) {
 		}
 		if !json.Valid([]byte(original)) {
 			t.Fatalf("%q accepted", original)
+		}
+		if c.structured {
+			checkValue(t, c.payload)
 		}
 		if c.op != opPub {
 			return
@@ -115,7 +120,7 @@ func FuzzCommand(f *testing.F) {
 		text2 := `{"op":"pub"` + strings.TrimPrefix(string(out), `{"op":"msg"`)
 		text2 = strings.Replace(text2, `"o":1,`, "", 1)
 		text2 = text2[:11] + `,"topic"` + text2[strings.Index(text2, `"t":`)+3:]
-		if err := again.decode([]byte(text2)); err != nil {
+		if err := again.decode(codingJSON, []byte(text2)); err != nil {
 			t.Fatalf("%q came out as %s: %v", original, out, err)
 		}
 		var e2 core.Envelope
@@ -138,10 +143,10 @@ func FuzzCommand(f *testing.F) {
 func TestAllocations(t *testing.T) {
 	text := []byte(`{"op":"pub","req":17,"topic":"plant/3/temp","d":"{\"celsius\":21.5}","type":"application/json","h":{"unit":"c"}}`)
 	buf := make([]byte, len(text))
-	c := &command{maxHeaders: 64}
+	c := &command{maxHeaders: 64, maxValue: 1000}
 	if n := testing.AllocsPerRun(100, func() {
 		copy(buf, text)
-		if err := c.decode(buf); err != nil {
+		if err := c.decode(codingJSON, buf); err != nil {
 			t.Fatal(err)
 		}
 	}); n != 0 {
@@ -156,6 +161,79 @@ func TestAllocations(t *testing.T) {
 		out = closeFrame(append(adapters.AppendJSONDelivery(append(openFrame(out[:0]), `{"op":"msg","sub":"1"`...), d, now), '}'), 0, frameText)
 	}); n != 0 {
 		t.Errorf("encoding allocates %v times", n)
+	}
+	message := toCBOR(t, strings.Replace(string(text), `"{\"celsius\":21.5}"`, `{"celsius":21.5}`, 1))
+	buf = make([]byte, len(message))
+	if n := testing.AllocsPerRun(100, func() {
+		copy(buf, message)
+		if err := c.decode(codingCBOR, buf); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 {
+		t.Errorf("decoding CBOR allocates %v times", n)
+	}
+	if n := testing.AllocsPerRun(100, func() { out, _ = appendCBORDelivery(out[:0], d, now) }); n != 0 {
+		t.Errorf("encoding CBOR allocates %v times", n)
+	}
+}
+
+// TestFanOutAllocations: what many subscribers are sent is encoded once, is the
+// same for all but for its subscription, and is not allocated.
+func TestFanOutAllocations(t *testing.T) {
+	for _, k := range []coding{codingJSON, codingCBOR} {
+		s := &Server{}
+		s.bodies[k].coding = k
+		d := &core.Delivery{Offset: 9, Attempt: 1, Envelope: &core.Envelope{
+			Topic: "plant/3/temp", Payload: []byte(`{"celsius":21.5}`), ContentType: "application/json",
+			Publisher: core.Publisher{Client: "a", Protocol: "mqtt"}, Time: time.Now(), Expires: time.Now().Add(time.Hour),
+		}}
+		now := time.Now()
+		want, members := k.appendDelivery(nil, d, now)
+		out := make([]byte, 0, 1024)
+		encoded := 0
+		var n int
+		deliver := func() {
+			if out, n = s.bodies[k].append(out[:0], d, now); !bytes.Equal(out, want) || n != members {
+				t.Fatalf("got %q, want %q", out, want)
+			}
+			if s.bodies[k].slot[9].encoded {
+				encoded++
+			}
+		}
+		deliver() // alone, nothing is kept
+		if encoded != 0 {
+			t.Error("what one subscriber is sent is kept")
+		}
+		deliver()
+		if allocs := testing.AllocsPerRun(100, deliver); allocs != 0 {
+			t.Errorf("a delivery allocates %v times", allocs)
+		}
+		// From here on only what was kept is sent.
+		d.Envelope.Payload = []byte("changed")
+		deliver()
+		want, members = k.appendDelivery(nil, d, now.Add(time.Second))
+		if out, _ = s.bodies[k].append(out[:0], d, now.Add(time.Second)); !bytes.Equal(out, want) {
+			t.Errorf("with another ttl: %q", out)
+		}
+		// The same place holds another message later; a redelivery is itself.
+		for _, other := range []*core.Delivery{{Offset: 9 + bodySlots, Attempt: 1, Envelope: d.Envelope}, {Offset: 9, Attempt: 2, Envelope: d.Envelope}, {Offset: 9, Attempt: 1, Retained: true, Envelope: d.Envelope}} {
+			want, members = k.appendDelivery(nil, other, now)
+			for range 3 {
+				if out, n = s.bodies[k].append(out[:0], other, now); !bytes.Equal(out, want) || n != members {
+					t.Errorf("%+v came as %q", other, out)
+				}
+			}
+		}
+		// What is kept is bounded.
+		for i := range 2 * bodySlots {
+			large := &core.Delivery{Offset: core.Offset(i), Attempt: 1, Envelope: &core.Envelope{Topic: "t", Payload: bytes.Repeat([]byte("x"), 200<<10)}}
+			for range 2 {
+				out, _ = s.bodies[k].append(out[:0], large, now)
+			}
+			if b := &s.bodies[k]; b.size > maxBodies {
+				t.Fatalf("%d bytes are kept", b.size)
+			}
+		}
 	}
 }
 
@@ -180,7 +258,7 @@ func BenchmarkDecode(b *testing.B) {
 	c := &command{maxHeaders: 64}
 	for b.Loop() {
 		copy(buf, text)
-		if err := c.decode(buf); err != nil {
+		if err := c.decode(codingJSON, buf); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 
-	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
 )
 
@@ -15,6 +14,7 @@ const (
 	closeMalformed       = 4400 // the first message could not be read
 	closeUnauthenticated = 4401 // wrong credentials, or none
 	closeNoHello         = 4408 // no hello within the time for a handshake
+	closeTakenOver       = 4409 // another connection took over, by resume
 	closeLoginRate       = 4429 // too many failed logins from the address
 )
 
@@ -98,41 +98,34 @@ func codeOf(err error) (code string, again bool) {
 }
 
 // appendError appends an "err". What is internal is not told.
-func appendError(dst []byte, req []byte, err error) []byte {
+func (k coding) appendError(dst []byte, req []byte, err error) []byte {
 	code, again := codeOf(err)
 	text := err.Error()
 	if code == codeInternal {
 		text = "internal error"
 	}
-	return appendErr(dst, req, code, text, again, err)
+	return k.appendErr(dst, req, code, text, again, err)
 }
 
 // appendErr appends an "err"; cause, where it has more to tell, adds members.
-func appendErr(dst []byte, req []byte, code, text string, again bool, cause error) []byte {
-	dst = appendReq(append(dst, `{"op":"err"`...), req)
-	dst = adapters.AppendJSONMember(dst, "code", code)
-	dst = adapters.AppendJSONMember(dst, "text", text)
+func (k coding) appendErr(dst []byte, req []byte, code, text string, again bool, cause error) []byte {
+	o := k.begin(dst, "err")
+	o.req(req)
+	o.str("code", code)
+	o.str("text", text)
 	if again {
-		dst = append(dst, `,"retry":true`...)
+		o.yes("retry")
 	}
 	var syntax *syntaxError
 	var removed *core.OffsetRemovedError
 	switch {
 	case errors.As(cause, &syntax):
-		dst = adapters.AppendJSONInt(dst, "at", int64(syntax.at))
+		o.int("at", int64(syntax.at))
 	case errors.As(cause, &removed):
-		dst = adapters.AppendJSONInt(dst, "earliest", int64(removed.Earliest))
-		dst = adapters.AppendJSONInt(dst, "end", int64(removed.End))
+		o.int("earliest", int64(removed.Earliest))
+		o.int("end", int64(removed.End))
 	}
-	return append(dst, '}')
-}
-
-// appendReq appends the request's number or name, as it came.
-func appendReq(dst, req []byte) []byte {
-	if req == nil {
-		return dst
-	}
-	return append(append(dst, `,"req":`...), req...)
+	return o.end()
 }
 
 // fail answers a request with an error and counts it.
@@ -142,5 +135,5 @@ func (c *conn) fail(req []byte, err error) {
 	if code == codeInternal {
 		c.srv.Logger.Error("request failed", "err", err)
 	}
-	c.sendText(func(buf []byte) []byte { return appendError(buf, req, err) })
+	c.sendFrame(func(buf []byte) []byte { return c.coding.appendError(buf, req, err) })
 }

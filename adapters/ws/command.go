@@ -68,13 +68,14 @@ const (
 	fieldReason
 	fieldBy
 	fieldTimeout
+	fieldResume
 )
 
 // fieldNames are in the order of the bits.
 var fieldNames = [...]string{
 	"op", "req", "token", "user", "pass", "client", "topic", "queue", "exchange", "key", "group", "d", "b", "type", "h",
 	"reply", "corr", "corr64", "ttl", "prio", "id", "delay", "durable", "retain", "sub", "from", "credit", "retained",
-	"ack", "create", "exclusive", "gap", "o", "n", "requeue", "reason", "by", "timeout",
+	"ack", "create", "exclusive", "gap", "o", "n", "requeue", "reason", "by", "timeout", "resume",
 }
 
 func (f field) String() string { return fieldNames[bits.TrailingZeros64(uint64(f))] }
@@ -111,7 +112,7 @@ var grammar = [...]struct {
 	name      string
 	may, must field
 }{
-	opHello:   {"hello", fieldToken | fieldUser | fieldPass | fieldClient, 0},
+	opHello:   {"hello", fieldToken | fieldUser | fieldPass | fieldClient | fieldResume, 0},
 	opPub:     {"pub", message | fieldReply | fieldRetain, 0},
 	opSub:     {"sub", fieldSub | fieldTopic | fieldQueue | fieldExchange | fieldKey | fieldGroup | fieldFrom | fieldCredit | fieldRetained | fieldAck | fieldCreate | fieldExclusive | fieldGap, 0},
 	opAck:     {"ack", 0, fieldSub | fieldOffset},
@@ -134,18 +135,21 @@ func opOf(name string) op {
 }
 
 // A command is one message of the client's. Its strings and slices alias the
-// message's text. One command is used for all of a connection.
+// message. One command is used again and again.
 type command struct {
-	// maxHeaders is the most headers that decode takes.
-	maxHeaders int
+	// maxHeaders is the most headers that decode takes, maxValue how long the
+	// JSON text of a value may become that came in another coding.
+	maxHeaders, maxValue int
+	json                 lexer
+	cbor                 cborLexer
 
 	op  op
 	has field
-	// req is the JSON text of the request's number or name; nil if it has
-	// none.
+	// req is the request's number or name as it came, in the coding of the
+	// connection; nil if it has none.
 	req []byte
 
-	token, user, pass, client                 string
+	token, user, pass, client, resume         string
 	topic, queue, exchange, key, group        string
 	contentType, reply, id, sub, from, reason string
 	corr                                      []byte
@@ -176,34 +180,59 @@ const (
 	maxSafe = 1<<53 - 1
 )
 
-// decode decodes a message, which has been found to be UTF-8 and is changed.
-// On an error, what was decoded until then (req above all) is there.
-func (c *command) decode(text []byte) error {
-	*c = command{maxHeaders: c.maxHeaders, headers: c.headers[:0], durable: true, create: true, requeue: true}
-	l := lexer{buf: text}
+// decode decodes a message, which is changed. What is JSON has been found to be
+// UTF-8. On an error, what was decoded until then (req above all) is there.
+func (c *command) decode(in coding, text []byte) error {
+	c.op, c.has, c.req = opNone, 0, nil
+	c.token, c.user, c.pass, c.client, c.resume = "", "", "", "", ""
+	c.topic, c.queue, c.exchange, c.key, c.group = "", "", "", "", ""
+	c.contentType, c.reply, c.id, c.sub, c.from, c.reason = "", "", "", "", "", ""
+	c.corr, c.headers, c.payload, c.structured = nil, c.headers[:0], nil, false
+	c.ttl, c.delay, c.by, c.timeout, c.priority, c.offset, c.credit, c.count = 0, 0, 0, 0, 0, 0, 0, 0
+	c.retain, c.retained, c.exclusive, c.gap, c.ack = false, false, false, false, false
+	c.durable, c.create, c.requeue = true, true, true
+	var l decoder = &c.json
+	if in == codingCBOR {
+		c.cbor.most = c.maxValue
+		l = &c.cbor
+	}
+	l.reset(text)
+	return c.take(l)
+}
+
+func (c *command) take(l decoder) error {
 	opAt := 0
 	var wrong error // what is well formed but means nothing; req may follow it
-	err := l.members(func(at int, name string) error {
+	err := l.object()
+	for err == nil {
+		var name string
+		var at int
+		var more bool
+		if name, at, more, err = l.name(); err != nil || !more {
+			break
+		}
 		f := fieldOf(name)
 		switch {
 		case f == 0:
 			wrong = cmp.Or(wrong, l.failAt(at, fmt.Sprintf("unknown member %.32q", name)))
-			return l.skip()
+			err = l.skip()
+			continue
 		case c.has&f != 0:
 			return l.failAt(at, fmt.Sprintf("member %q comes twice", f))
 		}
 		c.has |= f
 		if f != fieldOp {
-			return c.member(&l, f)
+			err = c.member(l, f)
+			continue
 		}
-		l.peek()
-		opAt = l.pos
-		op, err := l.str()
+		l.front()
+		opAt = l.at()
+		var op string
+		op, err = l.str()
 		if c.op = opOf(op); c.op == opNone && err == nil {
 			wrong = cmp.Or(wrong, l.failAt(opAt, fmt.Sprintf("unknown op %.32q", op)))
 		}
-		return err
-	})
+	}
 	if err == nil {
 		err = l.end()
 	}
@@ -230,10 +259,10 @@ func (c *command) decode(text []byte) error {
 }
 
 // member takes the value of one member other than op.
-func (c *command) member(l *lexer, f field) (err error) {
+func (c *command) member(l decoder, f field) (err error) {
 	switch f {
 	case fieldReq:
-		return c.takeReq(l)
+		c.req, err = l.req()
 	case fieldToken:
 		c.token, err = l.str()
 	case fieldUser:
@@ -253,14 +282,14 @@ func (c *command) member(l *lexer, f field) (err error) {
 	case fieldGroup:
 		c.group, err = l.str()
 	case fieldData:
-		if l.peek() == '"' {
-			c.payload, err = l.strBytes()
+		if l.front() == kindText {
+			c.payload, err = l.text()
 		} else {
-			c.payload, err = l.raw()
+			c.payload, err = l.value()
 			c.structured = true
 		}
 	case fieldBinary:
-		c.payload, err = l.base64()
+		c.payload, err = l.binary()
 	case fieldType:
 		c.contentType, err = l.str()
 	case fieldHeaders:
@@ -268,9 +297,9 @@ func (c *command) member(l *lexer, f field) (err error) {
 	case fieldReply:
 		c.reply, err = l.str()
 	case fieldCorr:
-		c.corr, err = l.strBytes()
+		c.corr, err = l.text()
 	case fieldCorr64:
-		c.corr, err = l.base64()
+		c.corr, err = l.binary()
 	case fieldTTL:
 		c.ttl, err = l.integer(maxMillis)
 	case fieldPriority:
@@ -286,12 +315,10 @@ func (c *command) member(l *lexer, f field) (err error) {
 	case fieldSub:
 		c.sub, err = c.bounded(l, 1, maxSubBytes)
 	case fieldFrom:
-		if l.peek() == '"' {
+		if l.front() == kindText {
 			c.from, err = l.str()
 		} else {
-			at := l.pos
-			_, err = l.integer(maxSafe)
-			c.from = view(l.buf[at:l.pos])
+			c.from, err = l.number()
 		}
 	case fieldCredit:
 		c.credit, err = l.integer(maxSafe)
@@ -317,32 +344,15 @@ func (c *command) member(l *lexer, f field) (err error) {
 		c.by, err = l.integer(maxMillis)
 	case fieldTimeout:
 		c.timeout, err = l.integer(maxMillis)
+	case fieldResume:
+		c.resume, err = l.str()
 	}
 	return err
 }
 
-// takeReq takes a request's number or name and keeps its text, which is given
-// back as it came.
-func (c *command) takeReq(l *lexer) error {
-	l.peek()
-	start := l.pos
-	if l.peek() == '"' {
-		if err := l.skipString(); err != nil {
-			return err
-		}
-		if l.pos-start > maxReqBytes+2 {
-			return l.failAt(start, fmt.Sprintf(`"req" is longer than %d bytes`, maxReqBytes))
-		}
-	} else if _, err := l.integer(maxSafe); err != nil {
-		return err
-	}
-	c.req = l.buf[start:l.pos:l.pos]
-	return nil
-}
-
-func (c *command) bounded(l *lexer, least, most int) (string, error) {
-	l.peek()
-	at := l.pos
+func (c *command) bounded(l decoder, least, most int) (string, error) {
+	l.front()
+	at := l.at()
 	s, err := l.str()
 	if err == nil && (len(s) < least || len(s) > most) {
 		err = l.failAt(at, fmt.Sprintf("want a string of %d to %d bytes", least, most))
@@ -351,44 +361,64 @@ func (c *command) bounded(l *lexer, least, most int) (string, error) {
 }
 
 // takeHeaders takes a list of pairs, or an object in which no name repeats.
-func (c *command) takeHeaders(l *lexer) error {
-	if l.peek() == '{' {
-		return l.members(func(at int, name string) error {
+func (c *command) takeHeaders(l decoder) error {
+	if l.front() == kindObject {
+		err := l.object()
+		for err == nil {
+			name, at, more, failed := l.name()
+			if failed != nil || !more {
+				return failed
+			}
 			for i := range c.headers {
 				if c.headers[i].Name == name {
 					return l.failAt(at, fmt.Sprintf("header %.32q comes twice: give a list of pairs", name))
 				}
 			}
-			value, err := l.str()
-			if err != nil {
-				return err
+			var value string
+			if value, err = l.str(); err == nil {
+				err = c.addHeader(l, at, name, value)
 			}
-			return c.addHeader(l, at, name, value)
-		})
+		}
+		return err
 	}
-	return l.elements(func() error {
-		var pair [2]string
-		l.peek()
-		at, n := l.pos, 0
-		err := l.elements(func() (err error) {
-			if n == len(pair) {
-				return l.failAt(at, "want a header's name and value")
-			}
-			pair[n], err = l.str()
-			n++
-			return err
-		})
+	err := l.array()
+	for err == nil {
+		more, failed := l.element()
+		if failed != nil || !more {
+			return failed
+		}
+		err = c.takePair(l)
+	}
+	return err
+}
+
+// takePair takes a header's name and value.
+func (c *command) takePair(l decoder) error {
+	var pair [2]string
+	l.front()
+	at, n := l.at(), 0
+	if err := l.array(); err != nil {
+		return err
+	}
+	for {
+		more, err := l.element()
 		if err != nil {
 			return err
 		}
-		if n != len(pair) {
+		if more && n == len(pair) || !more && n < len(pair) {
 			return l.failAt(at, "want a header's name and value")
 		}
-		return c.addHeader(l, at, pair[0], pair[1])
-	})
+		if !more {
+			return c.addHeader(l, at, pair[0], pair[1])
+		}
+		if pair[n], err = l.str(); err != nil {
+			return err
+		}
+		n++
+	}
 }
 
-func (c *command) addHeader(l *lexer, at int, name, value string) error {
+func (c *command) addHeader(l decoder, at int, name, value string) error {
 	if len(c.headers) == c.maxHeaders {
 		return l.failAt(at, fmt.Sprintf("more than %d headers", c.maxHeaders))
 	}

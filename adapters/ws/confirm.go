@@ -3,7 +3,6 @@ package ws
 import (
 	"time"
 
-	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
 )
 
@@ -71,7 +70,7 @@ func (c *conn) Confirm(all []core.Confirmation) {
 				continue // it has been answered
 			}
 			start := len(buf)
-			buf = closeFrame(appendConfirmation(openFrame(buf), p, &all[i]), start, frameText)
+			buf = closeFrame(c.coding.appendConfirmation(openFrame(buf), p, &all[i]), start, c.coding.frame())
 		}
 		return buf
 	})
@@ -84,18 +83,19 @@ func (c *conn) Confirm(all []core.Confirmation) {
 	}
 }
 
-func appendConfirmation(dst []byte, p *pending, a *core.Confirmation) []byte {
+func (k coding) appendConfirmation(dst []byte, p *pending, a *core.Confirmation) []byte {
 	if a.Err != nil {
-		return appendError(dst, p.req, a.Err)
+		return k.appendError(dst, p.req, a.Err)
 	}
-	dst = appendReq(append(dst, `{"op":"ok"`...), p.req)
+	o := k.begin(dst, "ok")
+	o.req(p.req)
 	if p.publish {
-		dst = adapters.AppendJSONInt(dst, "o", int64(a.Offset))
+		o.int("o", int64(a.Offset))
 	}
 	if a.Duplicate {
-		dst = append(dst, `,"dup":true`...)
+		o.yes("dup")
 	}
-	return append(dst, '}')
+	return o.end()
 }
 
 // drain waits until nothing is pending, but not longer than d.

@@ -38,6 +38,7 @@ type conn struct {
 	greeted bool         // a command was done: it is too late for hello
 	subs    map[string]*subscription
 	named   int // the last name that was given to a subscription
+	ticket  string
 	inbox   *inbox
 
 	mu      sync.Mutex // guards what follows
@@ -61,14 +62,14 @@ type scratch struct {
 }
 
 func (s *Server) newScratch() *scratch {
-	return &scratch{buf: make([]byte, 0, 1024), command: command{maxHeaders: s.Limits.HeaderCount}}
+	return &scratch{buf: make([]byte, 0, 1024), command: command{maxHeaders: s.Limits.HeaderCount, maxValue: s.Limits.MessageBytes}}
 }
 
 // maxScratch is how large the buffer of a scratch that is kept may be.
 const maxScratch = 64 << 10
 
 func (s *Server) putScratch(sc *scratch) {
-	if cap(sc.buf) <= maxScratch {
+	if cap(sc.buf) <= maxScratch && cap(sc.command.cbor.out) <= maxScratch {
 		s.scratches.Put(sc)
 	}
 }
@@ -164,6 +165,7 @@ func (c *conn) serve() {
 	}
 	c.keepAlive(s.Ping, func() { c.sendControl(framePing, "") })
 	err := c.read()
+	s.forget(c)
 	c.leave()
 	if c.inbox != nil {
 		c.inbox.close()
@@ -190,9 +192,13 @@ func (c *conn) read() (err error) {
 			return err
 		case c.leaving.Load():
 			continue
-		case kind != websocket.TextMessage:
-			c.srv.count.Refused("binary_message")
-			c.part(websocket.CloseUnsupportedData, "text messages only")
+		case (kind == websocket.TextMessage) != (c.coding == codingJSON):
+			reason, text := "binary_message", "text messages only"
+			if c.coding == codingCBOR {
+				reason, text = "text_message", "binary messages only"
+			}
+			c.srv.count.Refused(reason)
+			c.part(websocket.CloseUnsupportedData, text)
 			continue
 		}
 		if err := c.take(r); err != nil {
@@ -223,13 +229,13 @@ func (c *conn) take(r io.Reader) error {
 		}
 	}
 	sc.buf = buf
-	if !utf8.Valid(buf) {
+	if c.coding == codingJSON && !utf8.Valid(buf) {
 		c.srv.count.Refused("not_utf8")
 		c.part(websocket.CloseInvalidFramePayloadData, "not UTF-8")
 		return nil
 	}
 	cmd := &sc.command
-	err := cmd.decode(buf)
+	err := cmd.decode(c.coding, buf)
 	if err != nil && c.client == nil {
 		c.fail(cmd.req, err)
 		c.part(closeMalformed, "want a hello")
@@ -285,8 +291,10 @@ func (c *conn) ended(err error) {
 // that does not take too long.
 func (c *conn) depart() {
 	c.srv.conns.Go(func() {
-		c.sendText(func(buf []byte) []byte {
-			return append(buf, `{"op":"bye","code":"closing","text":"the broker stops","retry":true}`...)
+		c.answer("bye", func(o *object) {
+			o.str("code", codeClosing)
+			o.str("text", "the broker stops")
+			o.yes("retry")
 		})
 		c.leaving.Store(true)
 		c.drain(closeWait)

@@ -58,14 +58,14 @@ func TestSubscriptionLimit(t *testing.T) {
 	c := r.native()
 	for i := 1; i <= 2; i++ {
 		c.send(fmt.Sprintf(`{"op":"sub","req":%d,"topic":"a"}`, i))
-		c.want(fmt.Sprintf(`{"op":"ok","req":%d,"sub":"%d"}`, i, i))
+		c.want(fmt.Sprintf(`{"op":"ok","req":%d,"sub":"%d","o":1}`, i, i))
 	}
 	c.send(`{"op":"sub","req":3,"topic":"a"}`)
 	c.want(`{"op":"err","req":3,"code":"limit","text":"limit reached: at most 2 subscriptions","retry":true}`)
 	c.send(`{"op":"unsub","req":4,"sub":"1"}`)
 	c.want(`{"op":"ok","req":4}`)
 	c.send(`{"op":"sub","req":5,"topic":"a"}`)
-	c.want(`{"op":"ok","req":5,"sub":"3"}`)
+	c.want(`{"op":"ok","req":5,"sub":"3","o":1}`)
 	r.wantRefused("limit")
 }
 
@@ -116,9 +116,9 @@ func TestSlowReader(t *testing.T) {
 	r := newRig(t, func(o *rigOptions) { o.Limits.Stall = 300 * time.Millisecond })
 	slow, fast, pub := r.native(), r.native(), r.native()
 	slow.send(`{"op":"sub","req":1,"topic":"flood"}`)
-	slow.want(`{"op":"ok","req":1,"sub":"1"}`)
+	slow.want(`{"op":"ok","req":1,"sub":"1","o":1}`)
 	fast.send(`{"op":"sub","req":1,"topic":"flood"}`)
-	fast.want(`{"op":"ok","req":1,"sub":"1"}`)
+	fast.want(`{"op":"ok","req":1,"sub":"1","o":1}`)
 	payload := strings.Repeat("x", 100_000)
 	const n = 200 // 20 MB, more than the sockets' buffers hold
 	done := make(chan struct{})
@@ -255,7 +255,7 @@ func TestGap(t *testing.T) {
 	c.send(`{"op":"sub","req":6,"topic":"a","from":2}`)
 	c.want(`{"op":"err","req":6,"code":"removed","text":"offset 2 has been removed, the earliest left is 5","earliest":5,"end":6}`)
 	c.send(`{"op":"sub","req":7,"sub":"s","topic":"a","from":2,"gap":true}`)
-	c.want(`{"op":"ok","req":7,"sub":"s"}`)
+	c.want(`{"op":"ok","req":7,"sub":"s","o":5}`)
 	c.want(`{"op":"gap","sub":"s","from":2,"to":5}`)
 	if got := c.next(); !strings.HasSuffix(got, `"d":"5"}`) {
 		t.Fatal(got)

@@ -8,7 +8,6 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
 )
 
@@ -40,9 +39,9 @@ func (c *conn) do(cmd *command, sc *scratch) error {
 	case opCredit:
 		return c.credit(cmd)
 	case opPing:
-		c.sendText(func(buf []byte) []byte {
-			buf = appendReq(append(buf, `{"op":"pong"`...), cmd.req)
-			return append(adapters.AppendJSONInt(buf, "ts", time.Now().UnixMilli()), '}')
+		c.answer("pong", func(o *object) {
+			o.req(cmd.req)
+			o.int("ts", time.Now().UnixMilli())
 		})
 	case opBye:
 		c.bye(cmd)
@@ -53,12 +52,8 @@ func (c *conn) do(cmd *command, sc *scratch) error {
 // ok answers a request that has nothing else to tell.
 func (c *conn) ok(req []byte) {
 	if req != nil {
-		c.sendText(func(buf []byte) []byte { return appendOK(buf, req) })
+		c.answer("ok", func(o *object) { o.req(req) })
 	}
-}
-
-func appendOK(dst, req []byte) []byte {
-	return append(appendReq(append(dst, `{"op":"ok"`...), req), '}')
 }
 
 // hello authenticates. It is the first command or none; credentials of the
@@ -85,6 +80,9 @@ func (c *conn) hello(cmd *command) error {
 		}
 	}
 	c.greet()
+	if cmd.resume != "" {
+		c.takeOver(cmd.resume)
+	}
 	c.welcome(cmd.req)
 	return nil
 }
@@ -93,7 +91,7 @@ func (c *conn) hello(cmd *command) error {
 func (c *conn) turnAway(req []byte, status int, code, text string) {
 	c.srv.count.Refused(code)
 	again := status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable
-	c.sendText(func(buf []byte) []byte { return appendErr(buf, req, code, text, again, nil) })
+	c.sendFrame(func(buf []byte) []byte { return c.coding.appendErr(buf, req, code, text, again, nil) })
 	switch status {
 	case http.StatusTooManyRequests:
 		c.part(closeLoginRate, text)
@@ -118,19 +116,22 @@ func (c *conn) greet() {
 // welcome tells who the client is and what the limits are.
 func (c *conn) welcome(req []byte) {
 	user := c.client.Principal().Name
-	c.sendText(func(buf []byte) []byte {
-		buf = appendReq(append(buf, `{"op":"welcome"`...), req)
+	c.srv.remember(c)
+	c.answer("welcome", func(o *object) {
+		o.req(req)
 		if user != "" {
-			buf = adapters.AppendJSONMember(buf, "user", user)
+			o.str("user", user)
 		}
-		return append(buf, c.srv.own...)
+		o.str("protocol", c.coding.protocol())
+		o.str("resume", c.ticket)
+		o.name("limits")
+		o.buf = append(o.buf, c.srv.own[c.coding]...)
 	})
 }
 
-// appendOwn appends what all welcomes have in common.
-func (s *Server) appendOwn(dst []byte) []byte {
-	dst = append(dst, `,"protocol":"sluice.v1.json","limits":{`...)
-	for i, l := range [...]struct {
+// appendLimits appends the limits that a welcome tells.
+func (s *Server) appendLimits(dst []byte, k coding) []byte {
+	limits := [...]struct {
 		name  string
 		value int64
 	}{
@@ -144,14 +145,19 @@ func (s *Server) appendOwn(dst []byte) []byte {
 		{"max_credit", int64(s.Limits.MaxInFlight)},
 		{"publishes", int64(s.Limits.PublishInFlight)},
 		{"ping_ms", s.Ping.Milliseconds()},
-	} {
-		if i > 0 {
-			dst = append(dst, ',')
+	}
+	if k == codingCBOR {
+		dst = appendCBORHead(dst, cborMap, uint64(len(limits)))
+		for _, l := range limits {
+			dst = appendCBORHead(appendCBORText(dst, l.name), cborUint, uint64(l.value))
 		}
-		dst = strconv.AppendQuote(dst, l.name)
+		return dst
+	}
+	for i, l := range limits {
+		dst = strconv.AppendQuote(append(dst, "{,"[min(i, 1)]), l.name)
 		dst = strconv.AppendInt(append(dst, ':'), l.value, 10)
 	}
-	return append(dst, "}}"...)
+	return append(dst, '}')
 }
 
 // bye ends the subscriptions, waits for what is pending, and closes.
@@ -161,8 +167,6 @@ func (c *conn) bye(cmd *command) {
 	}
 	clear(c.subs)
 	c.drain(c.srv.Limits.Stall)
-	c.sendText(func(buf []byte) []byte {
-		return append(appendReq(append(buf, `{"op":"bye"`...), cmd.req), '}')
-	})
+	c.answer("bye", func(o *object) { o.req(cmd.req) })
 	c.part(websocket.CloseNormalClosure, "bye")
 }

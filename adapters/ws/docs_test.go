@@ -39,11 +39,11 @@ func TestDocs(t *testing.T) {
 		if !strings.Contains(page, "`"+c.code+"`") {
 			t.Errorf("the code %q is not on the page", c.code)
 		}
-		if err := rules.check("answer", string(appendError(nil, nil, c.err))); err != nil {
+		if err := rules.check("answer", string(codingJSON.appendError(nil, nil, c.err))); err != nil {
 			t.Errorf("the code %q: %v", c.code, err)
 		}
 	}
-	for _, code := range []string{"4400", "4401", "4408", "4429"} {
+	for _, code := range []string{"4400", "4401", "4408", "4409", "4429"} {
 		if !strings.Contains(page, "| "+code+" |") {
 			t.Errorf("the close code %s is not on the page", code)
 		}

@@ -20,7 +20,8 @@ import (
 type subprotocol struct {
 	name   string
 	family family
-	text   bool // text messages are carried
+	text   bool   // text messages are carried
+	coding coding // of the native protocol
 }
 
 type family uint8
@@ -33,12 +34,13 @@ const (
 
 // subprotocols are those on offer, the preferred first.
 var subprotocols = [...]subprotocol{
-	{"sluice.v1.json", native, true},
-	{"mqtt", mqtt, false},
-	{"mqttv3.1", mqtt, false},
-	{"v12.stomp", stomp, true},
-	{"v11.stomp", stomp, true},
-	{"v10.stomp", stomp, true},
+	{name: codingJSON.protocol()},
+	{name: codingCBOR.protocol(), coding: codingCBOR},
+	{name: "mqtt", family: mqtt},
+	{name: "mqttv3.1", family: mqtt},
+	{name: "v12.stomp", family: stomp, text: true},
+	{name: "v11.stomp", family: stomp, text: true},
+	{name: "v10.stomp", family: stomp, text: true},
 }
 
 // serve is who serves the subprotocol; nil is the door itself.

@@ -151,13 +151,18 @@ func (r *rig) native() *client {
 
 // A client is a WebSocket client of the library's.
 type client struct {
-	t  testing.TB
-	ws *websocket.Conn
+	t      testing.TB
+	ws     *websocket.Conn
+	coding coding // CBOR: what is sent and comes is JSON here all the same
 }
 
 func (c *client) send(text string) {
 	c.t.Helper()
-	if err := c.ws.WriteMessage(websocket.TextMessage, []byte(text)); err != nil {
+	kind, message := websocket.TextMessage, []byte(text)
+	if c.coding == codingCBOR {
+		kind, message = websocket.BinaryMessage, toCBOR(c.t, text)
+	}
+	if err := c.ws.WriteMessage(kind, message); err != nil {
 		c.t.Fatal(err)
 	}
 }
@@ -166,13 +171,19 @@ func (c *client) send(text string) {
 func (c *client) next() string {
 	c.t.Helper()
 	c.ws.SetReadDeadline(time.Now().Add(5 * time.Second))
-	_, b, err := c.ws.ReadMessage()
+	kind, b, err := c.ws.ReadMessage()
 	var closed *websocket.CloseError
 	if errors.As(err, &closed) {
 		return strings.TrimSpace("close " + strconv.Itoa(closed.Code) + " " + closed.Text)
 	}
 	if err != nil {
 		c.t.Fatalf("reading: %v", err)
+	}
+	if c.coding == codingCBOR && kind != websocket.BinaryMessage {
+		c.t.Fatalf("got a message of kind %d: %q", kind, b)
+	}
+	if c.coding == codingCBOR {
+		return fromCBOR(c.t, b)
 	}
 	return string(b)
 }

@@ -21,11 +21,18 @@ func (e *syntaxError) Error() string { return fmt.Sprintf("%s at byte %d", e.tex
 
 // A lexer takes values off one JSON text (RFC 8259), strictly. The text has
 // been found to be UTF-8. Strings are unescaped in place, so that what it
-// returns aliases the text and nothing is allocated.
+// returns aliases the text and nothing is allocated. It is a decoder.
 type lexer struct {
 	buf []byte
 	pos int
+	// fresh says that nothing was taken yet of the object or array that was
+	// begun last.
+	fresh bool
 }
+
+func (l *lexer) reset(text []byte) { *l = lexer{buf: text} }
+
+func (l *lexer) at() int { return l.pos }
 
 func (l *lexer) fail(text string) error { return &syntaxError{l.pos, text} }
 
@@ -42,6 +49,17 @@ func (l *lexer) peek() byte {
 		}
 	}
 	return 0
+}
+
+// front is what kind of value comes.
+func (l *lexer) front() kind {
+	switch l.peek() {
+	case '"':
+		return kindText
+	case '{':
+		return kindObject
+	}
+	return kindOther
 }
 
 // take skips white space and takes the byte c, or fails.
@@ -61,69 +79,93 @@ func (l *lexer) end() error {
 	return nil
 }
 
-// members takes an object and calls member for each of its names, in order;
-// member takes the value. Whether a name repeats is for member to say.
-func (l *lexer) members(member func(at int, name string) error) error {
-	if err := l.take('{', "an object"); err != nil {
-		return err
-	}
-	if l.peek() == '}' {
-		l.pos++
-		return nil
-	}
-	for {
-		at := l.pos
-		name, err := l.str()
-		if err != nil {
-			return err
-		}
-		if err := l.take(':', "a colon"); err != nil {
-			return err
-		}
-		if err := member(at, name); err != nil {
-			return err
-		}
-		if l.peek() == ',' {
-			l.pos++
-			l.peek()
-			continue
-		}
-		return l.take('}', "a comma or the object's end")
-	}
+// object begins an object.
+func (l *lexer) object() error {
+	l.fresh = true
+	return l.take('{', "an object")
 }
 
-// elements takes an array and calls element for each of its elements.
-func (l *lexer) elements(element func() error) error {
-	if err := l.take('[', "an array"); err != nil {
-		return err
+// name takes the next name of an object, and its colon, or the object's end.
+// Whether a name repeats is for the caller to say.
+func (l *lexer) name() (name string, at int, more bool, err error) {
+	if more, err = l.more('}', "a comma or the object's end"); !more || err != nil {
+		return "", l.pos, false, err
 	}
-	if l.peek() == ']' {
+	l.peek()
+	at = l.pos
+	if name, err = l.str(); err == nil {
+		err = l.take(':', "a colon")
+	}
+	return name, at, true, err
+}
+
+// array begins an array.
+func (l *lexer) array() error {
+	l.fresh = true
+	return l.take('[', "an array")
+}
+
+// element reports whether another element of an array comes, or takes the
+// array's end.
+func (l *lexer) element() (more bool, err error) {
+	return l.more(']', "a comma or the array's end")
+}
+
+func (l *lexer) more(closing byte, what string) (bool, error) {
+	c := l.peek()
+	switch {
+	case l.fresh && c != closing:
+		l.fresh = false
+		return true, nil
+	case !l.fresh && c == ',':
 		l.pos++
-		return nil
+		return true, nil
+	case c == closing:
+		l.fresh = false
+		l.pos++
+		return false, nil
 	}
-	for {
-		if err := element(); err != nil {
-			return err
-		}
-		if l.peek() == ',' {
-			l.pos++
-			continue
-		}
-		return l.take(']', "a comma or the array's end")
-	}
+	return false, l.fail("want " + what)
 }
 
 // str takes a string.
 func (l *lexer) str() (string, error) {
-	b, err := l.strBytes()
+	b, err := l.text()
 	return view(b), err
+}
+
+// req takes a request's number or name and keeps its text, which is given back
+// as it came.
+func (l *lexer) req() ([]byte, error) {
+	l.peek()
+	start := l.pos
+	if l.peek() == '"' {
+		if err := l.skipString(); err != nil {
+			return nil, err
+		}
+		if l.pos-start > maxReqBytes+2 {
+			return nil, l.failAt(start, errReqLong)
+		}
+	} else if _, err := l.integer(maxSafe); err != nil {
+		return nil, err
+	}
+	return l.buf[start:l.pos:l.pos], nil
+}
+
+// number takes an integer and returns its digits.
+func (l *lexer) number() (string, error) {
+	l.peek()
+	at := l.pos
+	_, err := l.integer(maxSafe)
+	return view(l.buf[at:l.pos]), err
 }
 
 // view views bytes as a string, which is valid as long as they stay as they
 // are.
 func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
-func (l *lexer) strBytes() ([]byte, error) {
+// text is str as bytes.
+func (l *lexer) text() ([]byte, error) {
 	if err := l.take('"', "a string"); err != nil {
 		return nil, err
 	}
@@ -162,29 +204,9 @@ func (l *lexer) unescape(start, from int) ([]byte, error) {
 		if i+1 >= len(l.buf) {
 			break
 		}
-		if l.buf[i+1] != 'u' {
-			r := escaped(l.buf[i+1])
-			if r == 0 {
-				return nil, l.failAt(i, "an unknown escape")
-			}
-			l.buf[to] = r
-			to, i = to+1, i+2
-			continue
-		}
-		r, ok := hex4(l.buf[i+2:])
+		r, n, ok := escapeAt(l.buf, i)
 		if !ok {
-			return nil, l.failAt(i, "an escape without four hexadecimal digits")
-		}
-		n := 6
-		if utf16.IsSurrogate(r) {
-			low, ok := rune(0), false
-			if rest := l.buf[i+6:]; len(rest) >= 2 && rest[0] == '\\' && rest[1] == 'u' {
-				low, ok = hex4(rest[2:])
-			}
-			if r = utf16.DecodeRune(r, low); !ok || r == utf8.RuneError {
-				return nil, l.failAt(i, "half of a surrogate pair")
-			}
-			n = 12
+			return nil, l.failAt(i, "an escape of no character")
 		}
 		// An escape is never shorter than what it stands for, so nothing
 		// unread is overwritten.
@@ -192,6 +214,27 @@ func (l *lexer) unescape(start, from int) ([]byte, error) {
 		i += n
 	}
 	return nil, l.failAt(len(l.buf), "a string does not end")
+}
+
+// escapeAt is the character that the escape at i stands for, and how long the
+// escape is.
+func escapeAt(b []byte, i int) (r rune, n int, ok bool) {
+	if i+1 >= len(b) {
+		return 0, 0, false
+	}
+	if b[i+1] != 'u' {
+		c := escaped(b[i+1])
+		return rune(c), 2, c != 0
+	}
+	if r, ok = hex4(b[i+2:]); !ok || !utf16.IsSurrogate(r) {
+		return r, 6, ok
+	}
+	low := rune(0)
+	if rest := b[i+6:]; len(rest) >= 2 && rest[0] == '\\' && rest[1] == 'u' {
+		low, ok = hex4(rest[2:])
+	}
+	r = utf16.DecodeRune(r, low)
+	return r, 12, ok && r != utf8.RuneError
 }
 
 // escaped is the byte that a backslash and c stand for, 0 for none.
@@ -233,12 +276,12 @@ func hex4(b []byte) (r rune, ok bool) {
 	return r, true
 }
 
-// base64 takes a string and decodes it, in place (RFC 4648, section 4, with
-// padding).
-func (l *lexer) base64() ([]byte, error) {
+// binary takes a string of base64 and decodes it, in place (RFC 4648, section 4,
+// with padding).
+func (l *lexer) binary() ([]byte, error) {
 	l.peek()
 	at := l.pos
-	b, err := l.strBytes()
+	b, err := l.text()
 	if err != nil {
 		return nil, err
 	}

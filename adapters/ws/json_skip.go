@@ -2,8 +2,8 @@ package ws
 
 import "fmt"
 
-// raw takes any value and returns its text, verbatim.
-func (l *lexer) raw() ([]byte, error) {
+// value takes any value and returns its text, verbatim.
+func (l *lexer) value() ([]byte, error) {
 	l.peek()
 	start := l.pos
 	if err := l.skip(); err != nil {

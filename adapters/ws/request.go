@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
 )
 
@@ -152,10 +151,11 @@ func (i *inbox) Deliver(batch []core.Delivery) {
 			continue
 		}
 		i.conn.sendFor(i.consumer, credit, func(buf []byte) []byte {
-			start := len(buf)
-			buf = appendReq(append(openFrame(buf), `{"op":"reply"`...), k.req)
-			buf = append(adapters.AppendJSONDelivery(buf, d, now), '}')
-			return closeFrame(buf, start, frameText)
+			o := i.conn.coding.begin(openFrame(buf), "reply")
+			o.req(k.req)
+			written, count := o.coding.appendDelivery(o.buf, d, now)
+			o.buf, o.count = written, o.count+count
+			return closeFrame(o.end(), len(buf), o.coding.frame())
 		})
 		i.conn.srv.count.Sent.Inc()
 	}

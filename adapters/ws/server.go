@@ -42,7 +42,9 @@ type Server struct {
 	broker *core.Broker
 	Options
 	count *adapters.ProtocolMetrics
-	own   []byte // of the welcome, what is the same for all
+	own   [2][]byte // the limits in a welcome, by coding
+
+	bodies [2]bodies // by coding
 
 	// frames are buffers for one frame each, which is written in one call, as
 	// two would be two packets; scratches are what decoding one message needs;
@@ -56,6 +58,7 @@ type Server struct {
 
 	mu      sync.Mutex // guards what follows
 	open    map[live]struct{}
+	tickets map[string]holder
 	closing bool
 }
 
@@ -73,12 +76,15 @@ func New(broker *core.Broker, o Options) *Server {
 		o.Ping = DefaultPing
 	}
 	o.Logger = o.Logger.With("protocol", protocol)
-	s := &Server{broker: broker, Options: o, count: o.Metrics.Protocol(protocol), open: make(map[live]struct{})}
+	s := &Server{broker: broker, Options: o, count: o.Metrics.Protocol(protocol), open: make(map[live]struct{}), tickets: make(map[string]holder)}
 	s.carrying, s.endCarrying = context.WithCancel(context.Background())
 	s.hard, s.cutIt = context.WithCancel(context.Background())
 	s.frames.New = func() any { return new([]byte) }
 	s.scratches.New = func() any { return s.newScratch() }
-	s.own = s.appendOwn(nil)
+	for _, k := range []coding{codingJSON, codingCBOR} {
+		s.own[k] = s.appendLimits(nil, k)
+		s.bodies[k].coding = k
+	}
 	return s
 }
 
@@ -120,6 +126,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // speak serves the native protocol.
 func (s *Server) speak(w http.ResponseWriter, r *http.Request, sub subprotocol) {
 	c := newConn(s)
+	c.coding = sub.coding
 	credentials, shown, err := credentialsOf(r)
 	if err != nil {
 		s.refuse(w, http.StatusBadRequest, "malformed", err.Error())

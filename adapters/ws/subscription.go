@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
 )
 
@@ -17,8 +16,11 @@ import (
 type subscription struct {
 	conn     *conn
 	consumer *core.Consumer
-	// opening is how a message to it begins.
+	// name is what the client calls it, opening how a message to it begins, in
+	// members of opened.
+	name    string
 	opening []byte
+	opened  int
 	// replays says that the client is told when the past has been sent.
 	replays bool
 	// held says that the client acknowledges; counted that deliveries take of
@@ -58,7 +60,10 @@ func (c *conn) subscribe(cmd *command) error {
 	if credit > uint64(c.srv.Limits.MaxInFlight) {
 		return fmt.Errorf("%w: at most %d messages of credit", core.ErrInvalid, c.srv.Limits.MaxInFlight)
 	}
-	s.opening = adapters.AppendJSONMember(append(s.opening, `{"op":"msg"`...), "sub", name)
+	s.name = name
+	o := c.coding.begin(nil, "msg")
+	o.str("sub", name)
+	s.opening, s.opened = o.buf, o.count
 
 	var gap core.Notice
 	if queued {
@@ -75,9 +80,14 @@ func (c *conn) subscribe(cmd *command) error {
 	c.subs[name] = s
 
 	if cmd.req != nil {
-		c.sendText(func(buf []byte) []byte {
-			buf = appendReq(append(buf, `{"op":"ok"`...), cmd.req)
-			return append(adapters.AppendJSONMember(buf, "sub", name), '}')
+		// It has no credit yet, so this is where it begins.
+		begin := s.consumer.Position()
+		c.answer("ok", func(o *object) {
+			o.req(cmd.req)
+			o.str("sub", name)
+			if !queued {
+				o.int("o", int64(begin))
+			}
 		})
 	}
 	if gap.Kind != 0 {
@@ -230,15 +240,20 @@ func (s *subscription) Deliver(batch []core.Delivery) {
 		size.Messages = unsettled
 	}
 	now := time.Now()
+	k := s.conn.coding
+	bodies := &s.conn.srv.bodies[k]
 	s.conn.sendFor(s.consumer, size, func(buf []byte) []byte {
 		for i := range batch {
 			start := len(buf)
-			buf = append(openFrame(buf), s.opening...)
+			o := object{coding: k, buf: openFrame(buf), count: s.opened}
+			o.start = len(o.buf)
+			o.buf = append(o.buf, s.opening...)
 			if s.held && batch[i].Settled {
-				buf = append(buf, `,"settled":true`...)
+				o.yes("settled")
 			}
-			buf = append(adapters.AppendJSONDelivery(buf, &batch[i], now), '}')
-			buf = closeFrame(buf, start, frameText)
+			written, count := bodies.append(o.buf, &batch[i], now)
+			o.buf, o.count = written, o.count+count
+			buf = closeFrame(o.end(), start, k.frame())
 		}
 		return buf
 	})
@@ -282,22 +297,25 @@ func (s *subscription) tell(n core.Notice) {
 	if n.Kind >= core.NoticeRevoked {
 		s.ended.Store(true)
 	}
-	s.conn.sendText(func(buf []byte) []byte {
-		name := s.opening[len(`{"op":"msg"`):]
+	op := "ended"
+	switch n.Kind {
+	case core.NoticeGap:
+		op = "gap"
+	case core.NoticeCaughtUp:
+		op = "caught_up"
+	}
+	s.conn.answer(op, func(o *object) {
+		o.str("sub", s.name)
 		switch n.Kind {
 		case core.NoticeGap:
-			buf = append(append(buf, `{"op":"gap"`...), name...)
-			buf = adapters.AppendJSONInt(buf, "from", int64(n.From))
-			buf = adapters.AppendJSONInt(buf, "to", int64(n.To))
+			o.int("from", int64(n.From))
+			o.int("to", int64(n.To))
 		case core.NoticeCaughtUp:
-			buf = append(append(buf, `{"op":"caught_up"`...), name...)
 		default:
-			buf = append(append(buf, `{"op":"ended"`...), name...)
 			code, text := endOf(n)
-			buf = adapters.AppendJSONMember(buf, "code", code)
-			buf = adapters.AppendJSONMember(buf, "text", text)
+			o.str("code", code)
+			o.str("text", text)
 		}
-		return append(buf, '}')
 	})
 }
 

@@ -28,9 +28,11 @@ var update = flag.Bool("update", false, "write what the transcripts' servers say
 //	a$                             nothing comes to a but the answer to a ping
 //
 // Everything is held against the schema in docs/, and a command that the broker
-// finds malformed must be refused by the schema too.
+// finds malformed must be refused by the schema too. Each transcript is played
+// once more in CBOR, where all but what is malformed must be the same.
 //
-// $REPLY in what is sent is the last reply-to that any client received. A file
+// $REPLY in what is sent is the last reply-to that any client received, $RESUME-a
+// the resume of the last welcome to a. A file
 // whose name begins with auth has the authorizer below.
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
@@ -38,7 +40,11 @@ func TestTranscripts(t *testing.T) {
 		t.Fatal("no transcripts", err)
 	}
 	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) { playFile(t, file) })
+		name := strings.TrimSuffix(filepath.Base(file), ".txt")
+		t.Run(name, func(t *testing.T) { playFile(t, file, codingJSON) })
+		if !*update {
+			t.Run(name+" in CBOR", func(t *testing.T) { playFile(t, file, codingCBOR) })
+		}
 	}
 }
 
@@ -47,15 +53,18 @@ var alike = []struct {
 	by string
 }{
 	{regexp.MustCompile(`"ts":\d{13}`), `"ts":0`},
+	{regexp.MustCompile(`"resume":"[A-Z2-7]{26}"`), `"resume":"x"`},
 	{regexp.MustCompile(`"ttl":\d+`), `"ttl":0`},
 	{regexp.MustCompile(`"client":"ws-[0-9a-f]{12}"`), `"client":"ws-x"`},
 	{regexp.MustCompile(`\$inbox/[0-9A-Z]{26}`), `$$inbox/x`},
 	{regexp.MustCompile(`"dead-letter-time":"[^"]+"`), `"dead-letter-time":"0"`},
 }
 
+var resume = regexp.MustCompile(`"resume":"([^"]+)"`)
+
 var replyTo = regexp.MustCompile(`"reply":"([^"]+)"`)
 
-func playFile(t *testing.T, file string) {
+func playFile(t *testing.T, file string, in coding) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -70,6 +79,7 @@ func playFile(t *testing.T, file string) {
 	clients := make(map[string]*client)
 	refusals := make(map[string]string)
 	reply := ""
+	resumes := make(map[string]string)
 	var out []string
 	if *update {
 		defer func() { os.WriteFile(file, []byte(strings.Join(out, "\n")+"\n"), 0o644) }()
@@ -87,14 +97,30 @@ func playFile(t *testing.T, file string) {
 		switch kind {
 		case '!':
 			f := strings.Fields(rest)
+			if in == codingCBOR && (len(f) == 1 || f[1] == codingJSON.protocol()) {
+				f = []string{f[0], codingCBOR.protocol()}
+			}
 			c, answer := r.dial(f[0], nil, f[1:]...)
-			if clients[name] = c; c == nil {
+			clients[name] = c
+			if c == nil {
 				refusals[name] = answer.Status
-			} else if got := answer.Header.Get("Sec-WebSocket-Protocol"); got != strings.Join(f[1:], "") {
+				break
+			}
+			c.coding = in
+			if got := answer.Header.Get("Sec-WebSocket-Protocol"); got != strings.Join(f[1:], "") {
 				t.Fatalf("%s:%d: subprotocol %q", file, n+1, got)
 			}
 		case '>':
 			sent[name] = strings.ReplaceAll(rest, "$REPLY", reply)
+			if _, whose, found := strings.Cut(rest, "$RESUME-"); found {
+				sent[name] = strings.ReplaceAll(sent[name], "$RESUME-"+whose[:1], resumes[whose[:1]])
+			}
+			if in == codingCBOR && n+1 < len(lines) && strings.Contains(lines[n+1], `"code":"malformed"`) {
+				if n++; strings.HasPrefix(lines[n+1], name+"< close") { // it cannot go on without
+					return
+				}
+				continue
+			}
 			clients[name].send(sent[name])
 			if n+1 == len(lines) || !strings.Contains(lines[n+1], `"code":"malformed"`) && !strings.Contains(lines[n+1], `"code":"invalid`) {
 				if err := rules.check("command", sent[name]); err != nil {
@@ -121,11 +147,18 @@ func playFile(t *testing.T, file string) {
 				if m := replyTo.FindStringSubmatch(g); m != nil {
 					reply = m[1]
 				}
+				if m := resume.FindStringSubmatch(g); m != nil {
+					resumes[name] = m[1]
+				}
 				for _, a := range alike {
 					g = a.re.ReplaceAllString(g, a.by)
 				}
 				got = append(got, g)
 				out = append(out, name+"< "+g)
+			}
+			if in == codingCBOR {
+				canonical(want)
+				canonical(got)
 			}
 			n--
 			slices.Sort(want)

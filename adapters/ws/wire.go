@@ -84,7 +84,8 @@ func (w *wire) close() {
 // come through Write.
 type outlet struct {
 	wire
-	out *adapters.Outbox
+	coding coding
+	out    *adapters.Outbox
 	// closed says that a close frame was appended, behind which nothing may
 	// follow (RFC 6455, section 5.5.1). It is guarded by the outbox's lock:
 	// only what runs under it looks at it.
@@ -129,11 +130,19 @@ func (o *outlet) sendFor(k *core.Consumer, credit core.Credit, encode func(buf [
 	})
 }
 
-// sendText sends one text message.
-func (o *outlet) sendText(encode func(buf []byte) []byte) bool {
+// answer sends one object, whose members fill adds.
+func (o *outlet) answer(op string, fill func(*object)) bool {
+	return o.sendFrame(func(buf []byte) []byte {
+		a := o.coding.begin(buf, op)
+		fill(&a)
+		return a.end()
+	})
+}
+
+// sendFrame sends what encode appends as one message.
+func (o *outlet) sendFrame(encode func(buf []byte) []byte) bool {
 	return o.send(func(buf []byte) []byte {
-		start := len(buf)
-		return closeFrame(encode(openFrame(buf)), start, frameText)
+		return closeFrame(encode(openFrame(buf)), len(buf), o.coding.frame())
 	})
 }
 
