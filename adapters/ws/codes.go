@@ -48,6 +48,9 @@ const (
 // errTimeout is a request's that nobody answered in time.
 var errTimeout = errors.New("no reply came in time")
 
+// errLoginRate is a login's from an address that failed too often.
+var errLoginRate = errors.New("too many failed logins from this address: wait a minute")
+
 // codes maps the core's errors to the protocol's codes; again says that the
 // same request may succeed later.
 var codes = [...]struct {
@@ -77,6 +80,7 @@ var codes = [...]struct {
 	{context.Canceled, codeClosing, true},
 	{context.DeadlineExceeded, codeUnavailable, true},
 	{errTimeout, codeTimeout, true},
+	{errLoginRate, codeLoginRate, true},
 }
 
 // codeOf is the one place that maps errors to codes.

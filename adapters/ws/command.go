@@ -24,6 +24,7 @@ const (
 	opUnsub
 	opPing
 	opBye
+	opAuth
 )
 
 // A field is one member of a command, as a bit.
@@ -123,6 +124,7 @@ var grammar = [...]struct {
 	opUnsub:   {"unsub", 0, fieldSub},
 	opPing:    {"ping", 0, 0},
 	opBye:     {"bye", 0, 0},
+	opAuth:    {"auth", fieldToken | fieldUser | fieldPass, 0},
 }
 
 func opOf(name string) op {

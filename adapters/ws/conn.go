@@ -34,6 +34,7 @@ type conn struct {
 	// The reader's.
 
 	client  *core.Client // nil before authentication
+	name    string       // of the client
 	shown   bool         // the upgrade request carried credentials
 	greeted bool         // a command was done: it is too late for hello
 	subs    map[string]*subscription
@@ -87,7 +88,7 @@ func (c *conn) enter(cr core.Credentials, shown bool) (status int, code, text st
 		cr.Client = newName()
 	}
 	if shown && !s.Gate.MayLogin(cr.Remote) {
-		return http.StatusTooManyRequests, codeLoginRate, "too many failed logins from this address: wait a minute"
+		return http.StatusTooManyRequests, codeLoginRate, errLoginRate.Error()
 	}
 	ctx, cancel := context.WithTimeout(s.hard, s.Limits.Handshake)
 	defer cancel()
@@ -95,8 +96,7 @@ func (c *conn) enter(cr core.Credentials, shown bool) (status int, code, text st
 	switch {
 	case err == nil:
 		c.leave()
-		c.client, c.shown = client, shown
-		client.WhenExpired(c.expire)
+		c.client, c.shown, c.name = client, shown, cr.Client
 		s.count.Connects.Inc()
 		return 0, "", ""
 	case !errors.Is(err, core.ErrUnauthenticated):
@@ -113,7 +113,7 @@ func (c *conn) enter(cr core.Credentials, shown bool) (status int, code, text st
 func (c *conn) expire() {
 	const text = "the credentials have expired: connect with new ones"
 	c.srv.count.Refused("expired")
-	c.sendText(func(buf []byte) []byte { return appendErr(buf, nil, codeUnauthenticated, text, false, nil) })
+	c.sendFrame(func(buf []byte) []byte { return c.coding.appendErr(buf, nil, codeUnauthenticated, text, false, nil) })
 	c.part(closeUnauthenticated, text)
 }
 

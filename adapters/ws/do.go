@@ -1,6 +1,8 @@
 package ws
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -43,6 +45,8 @@ func (c *conn) do(cmd *command, sc *scratch) error {
 			o.req(cmd.req)
 			o.int("ts", time.Now().UnixMilli())
 		})
+	case opAuth:
+		return c.auth(cmd)
 	case opBye:
 		c.bye(cmd)
 	}
@@ -87,6 +91,41 @@ func (c *conn) hello(cmd *command) error {
 	return nil
 }
 
+// auth shows new credentials before the old ones' time is over. Where they are
+// refused, what held before holds on.
+func (c *conn) auth(cmd *command) error {
+	if !cmd.hasAny(fieldToken | fieldUser) {
+		return fmt.Errorf(`%w: want a "token", or a "user" and a "pass"`, core.ErrInvalid)
+	}
+	s := c.srv
+	if !s.Gate.MayLogin(c.RemoteAddr()) {
+		return errLoginRate
+	}
+	ctx, cancel := context.WithTimeout(s.hard, s.Limits.Handshake)
+	defer cancel()
+	err := c.client.Renew(ctx, core.Credentials{
+		Protocol: protocol, Client: c.name, User: cmd.user, Password: []byte(cmd.pass), Token: cmd.token,
+		Certificate: c.certificate, Remote: c.RemoteAddr(),
+	})
+	if errors.Is(err, core.ErrUnauthenticated) {
+		s.Gate.LoginFailed(c.RemoteAddr())
+	}
+	if err == nil && cmd.req != nil {
+		c.answer("ok", func(o *object) {
+			o.req(cmd.req)
+			c.tellUntil(o)
+		})
+	}
+	return err
+}
+
+// tellUntil adds when the client's credentials end, where they do.
+func (c *conn) tellUntil(o *object) {
+	if until := c.client.Principal().Until; !until.IsZero() {
+		o.int("until", until.UnixMilli())
+	}
+}
+
 // turnAway answers a hello that was refused and closes.
 func (c *conn) turnAway(req []byte, status int, code, text string) {
 	c.srv.count.Refused(code)
@@ -117,11 +156,13 @@ func (c *conn) greet() {
 func (c *conn) welcome(req []byte) {
 	user := c.client.Principal().Name
 	c.srv.remember(c)
+	c.client.WhenExpired(c.expire)
 	c.answer("welcome", func(o *object) {
 		o.req(req)
 		if user != "" {
 			o.str("user", user)
 		}
+		c.tellUntil(o)
 		o.str("protocol", c.coding.protocol())
 		o.str("resume", c.ticket)
 		o.name("limits")

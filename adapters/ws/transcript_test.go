@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sluicemq/sluice/core"
 )
@@ -54,6 +55,7 @@ var alike = []struct {
 }{
 	{regexp.MustCompile(`"ts":\d{13}`), `"ts":0`},
 	{regexp.MustCompile(`"resume":"[A-Z2-7]{26}"`), `"resume":"x"`},
+	{regexp.MustCompile(`"until":1\d{12}\b`), `"until":0`},
 	{regexp.MustCompile(`"ttl":\d+`), `"ttl":0`},
 	{regexp.MustCompile(`"client":"ws-[0-9a-f]{12}"`), `"client":"ws-x"`},
 	{regexp.MustCompile(`\$inbox/[0-9A-Z]{26}`), `$$inbox/x`},
@@ -177,10 +179,19 @@ func playFile(t *testing.T, file string, in coding) {
 }
 
 // A guard lets in who knows the token "secret", as ann, or ann with the
-// password "pass"; nobody may touch topics below private/.
+// password "pass"; with the token "long" until 2100, with "brief" for a moment;
+// and bob with "other". Nobody may touch topics below private/.
 type guard struct{}
 
 func (guard) Authenticate(_ context.Context, c core.Credentials) (*core.Principal, error) {
+	switch c.Token {
+	case "long":
+		return &core.Principal{Name: "ann", Until: time.UnixMilli(4102444800000)}, nil
+	case "brief":
+		return &core.Principal{Name: "ann", Until: time.Now().Add(10 * time.Millisecond)}, nil
+	case "other":
+		return &core.Principal{Name: "bob"}, nil
+	}
 	if c.Token == "secret" || c.User == "ann" && string(c.Password) == "pass" {
 		return &core.Principal{Name: "ann"}, nil
 	}
