@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -119,14 +120,11 @@ func (b *Broker) load() error {
 		if q == nil {
 			continue
 		}
-		next, idle, out, err := parsePosition(value)
+		pos, err := parsePosition(value)
 		if err != nil {
 			return fmt.Errorf("state %q: %w", key, err)
 		}
-		q.next, q.out, q.waiting = next, out, out.len()
-		if !idle.IsZero() {
-			q.idle = idle
-		}
+		q.restore(&pos)
 	}
 	for _, q := range b.queues {
 		q.mu.Lock()
@@ -142,21 +140,16 @@ func (b *Broker) loadQueue(name string, value []byte) error {
 	if err := json.Unmarshal(value, &s); err != nil {
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
-	q := &queue{name: name, settings: s.Settings, idle: time.Now()}
-	q.init(b, q)
+	q := newQueue(b, name, s.Settings)
 	bs := make([]*bound, len(s.Bindings))
 	for i, bd := range s.Bindings {
-		bs[i] = &bound{
-			Binding: Binding{Filter: bd.Filter, Exchange: bd.Exchange, Key: bd.Key, Tag: bd.Tag, Settlement: bd.Settlement},
-			from:    bd.From, until: bd.Until,
+		nb, err := newBound(Binding{Filter: bd.Filter, Exchange: bd.Exchange, Key: bd.Key, Where: bd.Where, Tag: bd.Tag, Settlement: bd.Settlement}, bd.From, b.exchanges)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}
-		if bd.Exchange != "" {
-			if bs[i].exchange = b.exchanges[bd.Exchange]; bs[i].exchange == nil {
-				return fmt.Errorf("%w: a binding leads away from the exchange %q, which is not there", ErrCorrupt, bd.Exchange)
-			}
-			if bd.Until == 0 {
-				bs[i].count(1)
-			}
+		nb.until = bd.Until
+		if bs[i] = nb; bd.Until == 0 {
+			nb.count(1)
 		}
 		if i == 0 || bd.From < q.next {
 			q.next = bd.From
@@ -402,7 +395,7 @@ func (b *Broker) needs() Needs {
 	b.mu.RUnlock()
 	for _, q := range qs {
 		next, out := q.position()
-		need := queueNeeds{bindings: q.bound(), next: next}
+		need := queueNeeds{bindings: q.bound(), next: next, left: q.passedOver()}
 		if len(out) > 0 {
 			need.out = make(map[Offset]bool, len(out))
 			for _, e := range out {
@@ -423,6 +416,7 @@ type brokerNeeds struct {
 type queueNeeds struct {
 	bindings []*bound
 	next     Offset
+	left     []runs
 	out      map[Offset]bool
 }
 
@@ -455,7 +449,7 @@ func (n *brokerNeeds) Of(topic string) func(Offset) bool {
 			if q.out[at] {
 				return true
 			}
-			if at < q.next {
+			if at < q.next && !slices.ContainsFunc(q.left, func(l runs) bool { return l.has(at) }) {
 				continue
 			}
 			for _, bd := range q.bindings {

@@ -93,6 +93,9 @@ type Binding struct {
 	Filter Filter
 	// Exchange and Key: Key is compared as the exchange's kind says.
 	Exchange, Key string
+	// Where, if it is not empty, is a selector (package selector) that a
+	// message must fulfil besides. It is part of what names the binding.
+	Where string
 	// Tag is the adapter's own; deliveries carry the tags of the bindings
 	// that matched.
 	Tag uint64
@@ -130,6 +133,10 @@ type Consumption struct {
 	// Settlement of this consumer's deliveries; where a binding of the queue
 	// is stricter, the binding's holds.
 	Settlement Settlement
+	// Where, if it is not empty, is a selector (package selector): the
+	// consumer is given the messages that fulfil it, the others stay for
+	// other consumers and hold up nobody.
+	Where string
 }
 
 // BindOptions go with [Consumer.Bind].
@@ -191,6 +198,9 @@ type Transaction struct {
 type ReadRequest struct {
 	Filters []Filter
 	From    From
+	// Where, if it is not empty, is a selector (package selector): only
+	// messages that fulfil it come.
+	Where string
 	// Until ends the reading before that offset; 0 is the log's end.
 	Until Offset
 	// Limit and MaxBytes bound the page; 0 is 100 and 1 MiB.
@@ -364,6 +374,9 @@ func (c *Client) authorize(a Action, resource string) error {
 
 // mayBind says why the client may not have a binding.
 func (c *Client) mayBind(bd Binding) error {
+	if err := CheckWhere(bd.Where); err != nil {
+		return err
+	}
 	if bd.Exchange != "" {
 		if bd.Filter != "" {
 			return fmt.Errorf("%w: a binding has a filter or an exchange, not both", ErrInvalid)

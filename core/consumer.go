@@ -16,6 +16,8 @@ type Consumer struct {
 	cursor     *cursor
 	queue      *queue // nil for a reader of topics
 	settlement Settlement
+	where      *where // of a queue's consumer
+	class      *class // likewise; guarded by cursor.mu
 
 	calling sync.Mutex // held while the receiver is called
 	ended   bool       // the receiver is not called any more; guarded by calling
@@ -98,15 +100,23 @@ func (c Credit) positive() bool { return c.Messages > 0 && c.Bytes > 0 }
 // Grant adds credit.
 func (k *Consumer) Grant(c Credit) {
 	k.cursor.mu.Lock()
-	defer k.cursor.mu.Unlock()
-	k.grant(c)
-}
-
-// grant adds credit; cursor.mu is held.
-func (k *Consumer) grant(c Credit) {
+	had := k.credit.positive()
 	k.credit.Messages += c.Messages
 	k.credit.Bytes += c.Bytes
+	passedOver := false
+	if q := k.queue; q != nil && !had && k.credit.positive() && k.class != nil {
+		if k.class.again {
+			k.class.again = false
+			clear(k.class.looked)
+		}
+		q.wave++
+		passedOver = q.state == cursorLive && q.busy()
+	}
 	k.cursor.wake()
+	k.cursor.mu.Unlock()
+	if passedOver {
+		k.cursor.kick()
+	}
 }
 
 // Settle ends a delivery. An offset that this consumer does not hold is
@@ -206,12 +216,11 @@ func (k *Consumer) Close() {
 // bind adds a binding that begins at an offset. An ended binding stays until
 // the cursor has read past its end.
 func (c *cursor) bind(b Binding, from Offset, retained bool) error {
-	nb := &bound{Binding: b.clone(), from: from}
-	if b.Exchange != "" {
-		if nb.exchange = c.b.exchange(b.Exchange); nb.exchange == nil {
-			return fmt.Errorf("%w: there is no exchange %q", ErrNotFound, b.Exchange)
-		}
+	nb, err := c.b.newBound(b, from)
+	if err != nil {
+		return err
 	}
+	b = nb.Binding
 	d := c.b.dispatcher
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -271,6 +280,11 @@ func (c *cursor) endBinding(o *bound) *bound {
 }
 
 func (c *cursor) unbind(b Binding) error {
+	if w, err := parseWhere(b.Where); err != nil {
+		return err
+	} else if w != nil {
+		b.Where = w.text
+	}
 	d := c.b.dispatcher
 	d.mu.Lock()
 	defer d.mu.Unlock()

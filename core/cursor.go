@@ -43,7 +43,9 @@ type cursor struct {
 	tail      Offset // where the log ended when a reader began; 0 once it was told
 	filters   *FilterSet
 	attached  bool // its bindings stand in the index
-	gone      bool // closed, for good
+	// keepsExpired says that the owner itself sees to what has expired.
+	keepsExpired bool
+	gone         bool // closed, for good
 }
 
 type cursorState uint8
@@ -341,7 +343,7 @@ func (p *pump) step(c *cursor) bool {
 	for _, g := range p.b.untold(p.buf.Gaps) {
 		c.owner.notice(Notice{Kind: NoticeGap, From: g.From, To: g.To})
 	}
-	ds := p.decode(c.bound())
+	ds := p.decode(c.bound(), c.keepsExpired)
 	all := c.owner.take(ds, after)
 	clear(p.deliveries)
 	if tail != 0 && after >= tail && all {
@@ -371,8 +373,9 @@ func (p *pump) limit(records, bytes int) {
 	p.buf.MaxRecords, p.buf.MaxBytes = records, bytes
 }
 
-// decode makes deliveries of what was read and matches the bindings.
-func (p *pump) decode(bs []*bound) []Delivery {
+// decode makes deliveries of what was read and matches the bindings; of what
+// has expired, if asked.
+func (p *pump) decode(bs []*bound, expired bool) []Delivery {
 	now := time.Now()
 	n := len(p.buf.Records)
 	p.envelopes = slices.Grow(p.envelopes[:0], n)[:n]
@@ -380,25 +383,31 @@ func (p *pump) decode(bs []*bound) []Delivery {
 	p.tags = p.tags[:0]
 	for i := range p.buf.Records {
 		r := &p.buf.Records[i]
+		e := &p.envelopes[i]
+		decoded := false
 		start := len(p.tags)
-		matched, settlement := false, SettleNever
+		settlement := SettleNever
 		for _, b := range bs {
-			if b.matches(r.Topic, r.Offset) {
-				matched = true
+			if !b.matches(r.Topic, r.Offset) {
+				continue
+			}
+			if !decoded {
+				if err := r.Envelope(e); err != nil {
+					p.b.log.Error("record not readable", "offset", r.Offset, "err", err)
+					p.b.stats.Unreadable.Add(1)
+					break
+				}
+				decoded = true
+			}
+			if b.holds(e, r.Offset) {
 				p.tags = append(p.tags, b.Tag)
 				settlement = max(settlement, b.Settlement)
 			}
 		}
-		if !matched {
+		if len(p.tags) == start {
 			continue
 		}
-		e := &p.envelopes[i]
-		if err := r.Envelope(e); err != nil {
-			p.b.log.Error("record not readable", "offset", r.Offset, "err", err)
-			p.b.stats.Unreadable.Add(1)
-			continue
-		}
-		if e.Expired(now) {
+		if !expired && e.Expired(now) {
 			p.b.stats.Expired.Add(1)
 			continue
 		}

@@ -108,14 +108,16 @@ func (d *dispatcher) deliver(c *commit, i, j int) {
 					panic(err) // it was encoded here a moment ago
 				}
 			}
-			if e.Expired(now) {
+			if !cur.keepsExpired && e.Expired(now) {
 				d.b.stats.Expired.Add(1)
 				continue
 			}
-			ds = append(ds, Delivery{
-				Envelope: e, Offset: d.records[h.record].Offset, Attempt: 1,
-				Tags: h.match.tags, Settled: settled(h.match.settlement, e),
-			})
+			at := d.records[h.record].Offset
+			tags, settlement, ok := h.match.of(e, at)
+			if !ok {
+				continue
+			}
+			ds = append(ds, Delivery{Envelope: e, Offset: at, Attempt: 1, Tags: tags, Settled: settled(settlement, e)})
 		}
 		clear(cur.hits)
 		d.spareHits = append(d.spareHits, cur.hits[:0])

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -16,7 +17,42 @@ type bound struct {
 	order int
 	// exchange is set where Binding.Exchange is.
 	exchange *exchange
+	// where is Binding.Where; nil holds for all.
+	where *where
 }
+
+// newBound makes a binding that begins at an offset, with strings of its own:
+// those of a caller may only be lent.
+func (b *Broker) newBound(bd Binding, from Offset) (*bound, error) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return newBound(bd, from, b.exchanges)
+}
+
+func newBound(b Binding, from Offset, exchanges map[string]*exchange) (*bound, error) {
+	w, err := parseWhere(b.Where)
+	if err != nil {
+		return nil, err
+	}
+	var x *exchange
+	if b.Exchange != "" {
+		if x = exchanges[b.Exchange]; x == nil {
+			return nil, fmt.Errorf("%w: there is no exchange %q", ErrNotFound, b.Exchange)
+		}
+	}
+	b = b.clone()
+	if b.Where = ""; w != nil {
+		b.Where = w.text
+	}
+	return &bound{Binding: b, from: from, where: w, exchange: x}, nil
+}
+
+// conditional reports whether more than the topic says what matches.
+func (b *bound) conditional() bool { return b.where != nil }
+
+// holds reports whether the binding's condition, if it has one, holds for what
+// it matches.
+func (b *bound) holds(e *Envelope, at Offset) bool { return b.where.match(e, at) }
 
 // matches reports whether the binding leads here from a topic at an offset.
 func (b *bound) matches(topic string, at Offset) bool {
@@ -54,7 +90,7 @@ func (b Binding) clone() Binding {
 }
 
 func (b *Binding) same(o *Binding) bool {
-	return b.Filter == o.Filter && b.Exchange == o.Exchange && b.Key == o.Key
+	return b.Filter == o.Filter && b.Exchange == o.Exchange && b.Key == o.Key && b.Where == o.Where
 }
 
 // An index finds the cursors that a topic leads to. Only attached cursors stand
@@ -80,6 +116,22 @@ type match struct {
 	cursor     *cursor
 	tags       []uint64
 	settlement Settlement
+	// bounds is set where the record has to be looked at as well.
+	bounds []*bound
+}
+
+// of returns the tags and the settlement for one envelope, and whether it
+// matches.
+func (m *match) of(e *Envelope, at Offset) (tags []uint64, s Settlement, ok bool) {
+	if m.bounds == nil {
+		return m.tags, m.settlement, true
+	}
+	for _, b := range m.bounds {
+		if b.holds(e, at) {
+			tags, s = append(tags, b.Tag), max(s, b.Settlement)
+		}
+	}
+	return tags, s, len(tags) > 0
 }
 
 // cacheTopics bounds how many topics' matches are remembered.
@@ -230,6 +282,9 @@ func (x *index) match(topic string) []match {
 		for _, b := range bs {
 			m.tags = append(m.tags, b.Tag)
 			m.settlement = max(m.settlement, b.Settlement)
+			if b.conditional() {
+				m.bounds = bs
+			}
 		}
 		ms = append(ms, m)
 	}

@@ -180,7 +180,7 @@ func (q *queue) settleLeased(at Offset, token uint64, o Outcome, opts SettleOpti
 	}
 	q.settleOne(e, o, opts)
 	q.mu.Unlock()
-	if o != Accepted {
+	if o != Accepted || q.settings.Ordered {
 		q.kick()
 	}
 	return nil

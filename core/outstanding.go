@@ -28,6 +28,8 @@ type outEntry struct {
 	// be delivered; 0 is never, or at once. In nanoseconds since 1970.
 	due    int64
 	reason string // of a rejected one
+	// seen is the queue's wave in which no consumer took a waiting one.
+	seen uint64
 	// rejected are told when the message stands in the dead letters.
 	receipt Receipt
 }
@@ -38,6 +40,7 @@ const (
 	entryHeld entryState = iota
 	entryLeased
 	entryWaiting
+	entryParked   // behind an earlier one of the same key
 	entryRejected // on its way to the dead letters
 	entryDone
 )
@@ -112,19 +115,30 @@ func (o *outstanding) settle(e *outEntry) {
 }
 
 // A position's value in the state is a version byte, the next offset, the time
-// in milliseconds since which the queue has no consumer (0: it has one), and
-// the outstanding entries: count, then for each the distance to the offset
-// before it, the attempts, and the time in milliseconds before which it is not
-// delivered again (0: at once). All but the version are uvarints.
-const positionVersion = 1
+// in milliseconds since which the queue has no consumer (0: it has one), what
+// was passed over (the count of lanes, and for each its runs: count, then the
+// distance from the end of the one before it and its length), and the
+// outstanding entries: count, then for each the distance to the offset before
+// it, the attempts, and the time in milliseconds before which it is not
+// delivered again (0: at once; 1: it is on its way to the dead letters, and
+// the reason follows as a length and bytes). All but the version and the reason
+// are uvarints. Version 1 had neither runs nor reasons.
+const (
+	positionVersion  = 2
+	positionRejected = 1
+)
 
-func appendPosition(dst []byte, next Offset, idle time.Time, o *outstanding) []byte {
+func appendPosition(dst []byte, next Offset, idle time.Time, left []runs, o *outstanding) []byte {
 	dst = append(dst, positionVersion)
 	dst = binary.AppendUvarint(dst, uint64(next))
 	if idle.IsZero() {
 		dst = append(dst, 0)
 	} else {
 		dst = binary.AppendUvarint(dst, uint64(idle.UnixMilli()))
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(left)))
+	for _, l := range left {
+		dst = appendRuns(dst, l)
 	}
 	dst = binary.AppendUvarint(dst, uint64(o.len()))
 	last := Offset(0)
@@ -135,35 +149,64 @@ func appendPosition(dst []byte, next Offset, idle time.Time, o *outstanding) []b
 		}
 		dst = binary.AppendUvarint(dst, uint64(e.offset-last))
 		dst = binary.AppendUvarint(dst, uint64(e.attempts))
-		due := int64(0)
-		if e.state == entryWaiting {
-			due = e.due / int64(time.Millisecond)
+		switch e.state {
+		case entryRejected:
+			dst = binary.AppendUvarint(dst, positionRejected)
+			dst = appendString(dst, e.reason)
+		case entryWaiting:
+			due := e.due / int64(time.Millisecond)
+			if due <= positionRejected {
+				due = 0
+			}
+			dst = binary.AppendUvarint(dst, uint64(due))
+		default:
+			dst = append(dst, 0)
 		}
-		dst = binary.AppendUvarint(dst, uint64(max(due, 0)))
 		last = e.offset
 	}
 	return dst
 }
 
+// A position is what parsePosition reads.
+type position struct {
+	next     Offset
+	idle     time.Time
+	left     []runs
+	out      outstanding
+	rejected int
+}
+
 // parsePosition reads a position back; what was held waits to be delivered
-// again.
-func parsePosition(value []byte) (next Offset, idle time.Time, o outstanding, err error) {
-	if len(value) == 0 || value[0] != positionVersion {
-		return 0, idle, o, fmt.Errorf("%w: a position of an unknown version", ErrCorrupt)
+// again, what was rejected is still on its way to the dead letters.
+func parsePosition(value []byte) (p position, err error) {
+	if len(value) == 0 || value[0] < 1 || value[0] > positionVersion {
+		return p, fmt.Errorf("%w: a position of an unknown version", ErrCorrupt)
 	}
 	d := bodyDecoder{rest: value[1:]}
-	next = Offset(d.uvarint())
+	p.next = Offset(d.uvarint())
 	if ms := d.uvarint(); ms != 0 {
-		idle = time.UnixMilli(int64(ms))
+		p.idle = time.UnixMilli(int64(ms))
+	}
+	if value[0] >= 2 {
+		for n := d.uvarint(); n > 0 && !d.bad; n-- {
+			p.left = append(p.left, d.runs())
+		}
 	}
 	at := Offset(0)
 	for n := d.uvarint(); n > 0 && !d.bad; n-- {
 		at += Offset(d.uvarint())
-		attempts, due := uint16(d.uvarint()), int64(d.uvarint())
-		o.list = append(o.list, outEntry{offset: at, attempts: attempts, state: entryWaiting, due: due * int64(time.Millisecond)})
+		e := outEntry{offset: at, attempts: uint16(d.uvarint()), state: entryWaiting}
+		due := d.uvarint()
+		if value[0] >= 2 && due == positionRejected {
+			e.state, e.reason = entryRejected, string(d.bytes())
+			p.rejected++
+		} else {
+			e.due = int64(due) * int64(time.Millisecond)
+		}
+		p.out.list = append(p.out.list, e)
 	}
 	if d.bad || len(d.rest) > 0 {
-		return 0, idle, o, fmt.Errorf("%w: a position that ends early or late", ErrCorrupt)
+		return p, fmt.Errorf("%w: a position that ends early or late", ErrCorrupt)
 	}
-	return next, idle, o, nil
+	return p, nil
 }

@@ -11,10 +11,8 @@ import (
 // or ErrInvalidTopic for the name of the dead letters.
 func (s *QueueSettings) check() error {
 	switch {
-	case s.Priority:
-		return fmt.Errorf("%w: queues deliver in the log's order, not by priority", ErrInvalid)
-	case s.Ordered:
-		return fmt.Errorf("%w: order by key among several consumers is not supported; single_active keeps the order of all", ErrInvalid)
+	case s.Priority && s.Ordered:
+		return fmt.Errorf("%w: a queue is delivered by priority, or ordered by key, not both", ErrInvalid)
 	case s.Overflow != OverflowReject && s.Overflow != OverflowDropOldest:
 		return fmt.Errorf("%w: overflow is %q, not %q", ErrInvalid, OverflowDropOldest, s.Overflow)
 	case s.Overflow == OverflowReject && (s.MaxLength > 0 || s.MaxBytes > 0):
@@ -80,9 +78,8 @@ func (b *Broker) trimQueue(ctx context.Context, q *queue) error {
 		return nil
 	}
 	bs := q.bound()
-	keep, err := b.newest(ctx, filters, length, bytes, next, end, func(r *Record) bool {
-		return slices.ContainsFunc(bs, func(bd *bound) bool { return bd.matches(r.Topic, r.Offset) })
-	})
+	var e Envelope
+	keep, err := b.newest(ctx, filters, length, bytes, next, end, func(r *Record) bool { return q.matchesRecord(bs, r, &e) })
 	if err != nil || keep <= next {
 		return err
 	}

@@ -22,6 +22,22 @@ type queue struct {
 	out       outstanding
 	waiting   int // entries in entryWaiting
 	rejected  int // entries in entryRejected
+	// left, by lane, is what was passed over; passed the last offset that was
+	// not; runs how many runs that is, -1 where they have to be counted.
+	left   []runs
+	passed []Offset
+	runs   int
+	// classes are the consumers by their selectors, selective how many
+	// consumers have one. wave counts what may make a consumer want what none
+	// wanted before.
+	classes   []*class
+	selective int
+	wave      uint64
+	// keys and keyOf are of ordered queues; unread says that the keys of what
+	// is outstanding are not known yet.
+	keys   map[string][]Offset
+	keyOf  map[Offset]string
+	unread bool
 	// due is when the timer fires: the earliest time at which a lease ends or
 	// a waiting entry may go. In nanoseconds since 1970; 0 is no timer.
 	due   int64
@@ -112,106 +128,6 @@ func deadLetterSettings() QueueSettings {
 	return QueueSettings{MaxAttempts: Unlimited, DeadLetter: NoDeadLetter}
 }
 
-// choose returns the consumer whose turn it is and that has credit. refused
-// says that there are consumers and none may have the message. cursor.mu is
-// held.
-func (q *queue) choose(topic string) (k *Consumer, refused bool) {
-	n := len(q.consumers)
-	refused = n > 0
-	for i := range n {
-		k := q.consumers[(q.turn+i)%n]
-		if q.settings.SingleActive && k != q.consumers[0] {
-			continue
-		}
-		if !k.mayReceive(topic) {
-			continue
-		}
-		refused = false
-		if k.credit.positive() {
-			q.turn = (q.turn + i + 1) % n
-			return k, false
-		}
-	}
-	return nil, refused
-}
-
-// give hands a delivery to a consumer's batch. cursor.mu is held.
-func (q *queue) give(k *Consumer, d Delivery) {
-	k.charge(&d)
-	if len(k.batch) == 0 {
-		q.touched = append(q.touched, k)
-	}
-	k.batch = append(k.batch, d)
-}
-
-// hold makes or changes the entry of a delivery that waits to be settled.
-func (q *queue) held(k *Consumer, at Offset, attempts uint16) outEntry {
-	e := outEntry{offset: at, attempts: attempts, state: entryHeld, holder: k}
-	if lease := q.settings.lease(); lease > 0 {
-		e.due = time.Now().Add(lease).UnixNano()
-		q.arm(e.due)
-	}
-	return e
-}
-
-func (q *queue) take(ds []Delivery, end Offset) (all bool) {
-	now := time.Now()
-	q.mu.Lock()
-	n := 0
-	for ; n < len(ds); n++ {
-		d := ds[n]
-		if q.settings.over(d.Envelope, now) {
-			q.b.stats.Expired.Add(1)
-			continue
-		}
-		if q.out.find(d.Offset) != nil {
-			continue // it went out as a retained value
-		}
-		k, refused := q.choose(d.Topic)
-		if refused {
-			continue
-		}
-		if k == nil || q.out.len() >= q.b.limits.Outstanding {
-			break
-		}
-		if d.Settled = d.Settled && settled(k.settlement, d.Envelope); !d.Settled {
-			q.out.add(q.held(k, d.Offset, 1))
-		}
-		q.give(k, d)
-	}
-	all = n == len(ds)
-	if q.next = end; !all {
-		q.next = ds[n].Offset
-	}
-	if n > 0 {
-		q.changed()
-	}
-	q.mu.Unlock()
-	q.deliver()
-	return all
-}
-
-func (q *queue) offer(d Delivery) bool {
-	q.mu.Lock()
-	k, refused := q.choose(d.Topic)
-	switch {
-	case refused || q.out.find(d.Offset) != nil:
-		q.mu.Unlock()
-		return true
-	case k == nil || q.out.len() >= q.b.limits.Outstanding:
-		q.mu.Unlock()
-		return false
-	}
-	if d.Settled = d.Settled && settled(k.settlement, d.Envelope); !d.Settled {
-		q.out.add(q.held(k, d.Offset, 1))
-	}
-	q.give(k, d)
-	q.changed()
-	q.mu.Unlock()
-	q.deliver()
-	return true
-}
-
 // keepBatch is how large a batch a consumer keeps between deliveries.
 const keepBatch = 16
 
@@ -243,46 +159,46 @@ func (q *queue) undelivered(ds []Delivery) {
 }
 
 func (q *queue) ready() bool {
-	if q.out.len() >= q.b.limits.Outstanding {
+	if q.full() {
 		return false
 	}
 	for _, k := range q.consumers {
-		if k.credit.positive() {
+		if q.works(k) {
 			return true
-		}
-		if q.settings.SingleActive {
-			return false
 		}
 	}
 	return false
 }
 
-// busy: dead letters to write, or messages to deliver again to somebody who can
-// take them.
+// busy: dead letters to write, messages to deliver again to somebody who can
+// take them, or some that were passed over.
 func (q *queue) busy() bool {
 	if q.rejected > 0 {
 		return true
 	}
 	if q.waiting == 0 {
-		return false
+		return q.picking()
 	}
 	credit := false
 	for _, k := range q.consumers {
-		credit = credit || k.credit.positive()
-		if q.settings.SingleActive {
-			break
-		}
+		credit = credit || q.works(k)
 	}
 	if !credit {
 		return false
 	}
 	now := time.Now().UnixNano()
 	for i := range q.out.live() {
-		if e := &q.out.live()[i]; e.state == entryWaiting && e.due <= now {
+		if e := &q.out.live()[i]; q.goes(e, now) {
 			return true
 		}
 	}
-	return false
+	return q.picking()
+}
+
+// goes reports whether a message waits to be delivered again, and may be now.
+// cursor.mu is held.
+func (q *queue) goes(e *outEntry, now int64) bool {
+	return e.state == entryWaiting && e.due <= now && (q.selective == 0 || e.seen != q.wave)
 }
 
 func (q *queue) notice(n Notice) {
@@ -292,6 +208,22 @@ func (q *queue) notice(n Notice) {
 	for _, k := range ks {
 		k.notice(n)
 	}
+}
+
+// laneCount is how many lanes a queue has.
+func (s *QueueSettings) laneCount() int {
+	if s.Priority {
+		return lanes
+	}
+	return 1
+}
+
+// newQueue makes a queue without bindings.
+func newQueue(b *Broker, name string, s QueueSettings) *queue {
+	q := &queue{name: name, settings: s, idle: time.Now(), left: make([]runs, s.laneCount()), passed: make([]Offset, s.laneCount())}
+	q.init(b, q)
+	q.keepsExpired = true
+	return q
 }
 
 // changed notes that the position has to be journaled. cursor.mu is held.
@@ -323,7 +255,26 @@ func (q *queue) putPosition(p *commit) {
 // positionChange is the change that makes the position durable. cursor.mu is
 // held.
 func (q *queue) positionChange() Change {
-	return Change{Key: keyPosition + q.name, Value: appendPosition(nil, q.next, q.idle, &q.out)}
+	return Change{Key: keyPosition + q.name, Value: appendPosition(nil, q.next, q.idle, q.left, &q.out)}
+}
+
+// restore takes over what a position says. The broker is being opened.
+func (q *queue) restore(p *position) {
+	q.next, q.out, q.rejected = p.next, p.out, p.rejected
+	q.waiting = q.out.len() - q.rejected
+	for i, l := range p.left {
+		if i < len(q.left) {
+			q.left[i] = l
+		}
+	}
+	q.runs = -1
+	for i := range q.passed {
+		q.passed[i] = max(q.next, 1) - 1
+	}
+	q.unread = q.settings.Ordered && q.out.len() > 0
+	if !p.idle.IsZero() {
+		q.idle = p.idle
+	}
 }
 
 // arm sets the timer to fire at a time, if that is earlier than it would.
@@ -348,7 +299,7 @@ func (q *queue) tick() {
 	next := int64(0)
 	for i := range q.out.live() {
 		e := &q.out.live()[i]
-		if e.due == 0 || e.state == entryDone || e.state == entryRejected {
+		if e.due == 0 || e.state == entryDone || e.state == entryRejected || e.state == entryParked {
 			continue
 		}
 		if e.due > now {
@@ -396,12 +347,20 @@ func (q *queue) reject(e *outEntry, reason string, r Receipt) {
 	}
 }
 
+// settled removes what was outstanding. cursor.mu is held.
+func (q *queue) settled(e *outEntry) {
+	if q.settings.Ordered {
+		q.unfollow(e.offset)
+	}
+	q.out.settle(e)
+}
+
 // settleOne does what an outcome says with an entry. cursor.mu is held.
 func (q *queue) settleOne(e *outEntry, o Outcome, opts SettleOptions) {
 	switch o {
 	case Accepted:
 		q.b.stats.Accepted.Add(1)
-		q.out.settle(e)
+		q.settled(e)
 		q.changed()
 		q.wake() // it may have waited for less to be outstanding
 	case Released:
@@ -470,7 +429,7 @@ func (q *queue) settle(k *Consumer, at Offset, o Outcome, opts SettleOptions) er
 		return err
 	}
 	k.Grant(opts.Credit)
-	if o != Accepted {
+	if o != Accepted || q.settings.Ordered {
 		q.kick()
 	}
 	if opts.Receipt != 0 {
@@ -517,6 +476,7 @@ func (q *queue) leave(k *Consumer) {
 	for i, o := range q.consumers {
 		if o == k {
 			q.consumers = append(q.consumers[:i:i], q.consumers[i+1:]...)
+			q.quit(k)
 			found = true
 			break
 		}
@@ -567,6 +527,7 @@ func (q *queue) enter(k *Consumer) error {
 		return fmt.Errorf("%w: the queue %q was deleted", ErrNotFound, q.name)
 	}
 	q.consumers = append(q.consumers, k)
+	q.join(k)
 	if q.expiry != nil {
 		q.expiry.Stop()
 		q.expiry = nil
@@ -589,6 +550,7 @@ type bindingState struct {
 	Filter     Filter     `json:"filter,omitempty"`
 	Exchange   string     `json:"exchange,omitempty"`
 	Key        string     `json:"key,omitempty"`
+	Where      string     `json:"where,omitempty"`
 	Tag        uint64     `json:"tag,omitempty"`
 	Settlement Settlement `json:"settlement,omitempty"`
 	From       Offset     `json:"from,omitempty"`
@@ -610,7 +572,7 @@ func (q *queue) definition() (Change, error) {
 	s := queueState{Settings: q.settings}
 	for _, b := range q.bound() {
 		s.Bindings = append(s.Bindings, bindingState{
-			Filter: b.Filter, Exchange: b.Exchange, Key: b.Key, Tag: b.Tag, Settlement: b.Settlement, From: b.from, Until: b.until,
+			Filter: b.Filter, Exchange: b.Exchange, Key: b.Key, Where: b.Where, Tag: b.Tag, Settlement: b.Settlement, From: b.from, Until: b.until,
 		})
 	}
 	value, err := json.Marshal(s)

@@ -44,19 +44,16 @@ func (b *Broker) makeQueue(d QueueDefinition, from Offset, done func(error)) (q 
 		return nil, false, fmt.Errorf("%w: there are %d queues", ErrLimit, len(b.queues))
 	}
 	d.Name = strings.Clone(d.Name) // a publisher's is only lent
-	q = &queue{name: d.Name, settings: d.Settings, idle: time.Now()}
-	q.init(b, q)
+	q = newQueue(b, d.Name, d.Settings)
 	q.next = from
 	var bs []*bound
 	if kindOf(d.Name) == KindQueue {
 		bs = append(bs, &bound{Binding: Binding{Filter: Filter(QueueTopic(d.Name))}, from: min(from, b.dispatcher.end())})
 	}
 	for _, bd := range d.Bindings {
-		nb := &bound{Binding: bd.clone(), from: from}
-		if bd.Exchange != "" {
-			if nb.exchange = b.exchanges[bd.Exchange]; nb.exchange == nil {
-				return nil, false, fmt.Errorf("%w: there is no exchange %q", ErrNotFound, bd.Exchange)
-			}
+		nb, err := newBound(bd, from, b.exchanges)
+		if err != nil {
+			return nil, false, err
 		}
 		bs = append(bs, nb)
 	}
@@ -90,6 +87,10 @@ func (b *Broker) makeQueue(d QueueDefinition, from Offset, done func(error)) (q 
 // a queue that it makes is durable.
 func (c *Client) Consume(ctx context.Context, cn Consumption, recv Receiver) (*Consumer, error) {
 	b := c.broker
+	w, err := parseWhere(cn.Where)
+	if err != nil {
+		return nil, err
+	}
 	kind := KindQueue
 	if cn.Settings != nil {
 		kind = cn.Settings.Kind
@@ -121,7 +122,6 @@ func (c *Client) Consume(ctx context.Context, cn Consumption, recv Receiver) (*C
 		if kind == KindSession {
 			d.Settings.Owner = c.Principal().Name
 		}
-		var err error
 		if q, _, err = c.declare(ctx, d); err != nil {
 			return nil, err
 		}
@@ -129,7 +129,7 @@ func (c *Client) Consume(ctx context.Context, cn Consumption, recv Receiver) (*C
 	if err := b.trimQueue(ctx, q); err != nil {
 		return nil, err
 	}
-	k := &Consumer{client: c, receiver: recv, queue: q, cursor: &q.cursor, settlement: cn.Settlement}
+	k := &Consumer{client: c, receiver: recv, queue: q, cursor: &q.cursor, settlement: cn.Settlement, where: w}
 	if cn.Exclusive {
 		q.revokeAll()
 	}
@@ -167,16 +167,12 @@ func (c *Client) declare(ctx context.Context, d QueueDefinition) (q *queue, made
 	if err := d.Settings.check(); err != nil {
 		return nil, false, err
 	}
-	filters := make([]Filter, 0, len(d.Bindings))
 	for _, bd := range d.Bindings {
 		if err := c.mayBind(bd); err != nil {
 			return nil, false, err
 		}
-		if bd.Filter != "" {
-			filters = append(filters, bd.Filter)
-		}
 	}
-	from, err := b.resolve(ctx, d.From, filters)
+	from, err := b.resolve(ctx, d.From, d.Bindings)
 	if err != nil {
 		return nil, false, err
 	}
@@ -360,7 +356,7 @@ func (c *Client) BindQueue(ctx context.Context, queue string, bd Binding, from F
 	if q == nil {
 		return fmt.Errorf("%w: there is no queue %q", ErrNotFound, queue)
 	}
-	at, err := c.broker.resolve(ctx, from, []Filter{bd.Filter})
+	at, err := c.broker.resolve(ctx, from, []Binding{bd})
 	if err != nil {
 		return err
 	}
@@ -444,29 +440,63 @@ func (q *queue) info() QueueInfo {
 // lagRecords bounds how many records are read to count a lag.
 const lagRecords = 1_000_000
 
-// lag counts what waits behind a queue's position; -1 is more than it counts.
+// lag counts what waits behind a queue's position and what it has passed over;
+// -1 is more than it counts.
 func (b *Broker) lag(q *queue, next Offset) int {
 	buf := &ReadBuffer{MaxRecords: 4096, MaxBytes: 4 << 20}
 	bs, end, n := q.bound(), b.dispatcher.end(), 0
+	left := q.passedOver()
 	q.mu.Lock()
 	filters := q.filters
 	q.mu.Unlock()
-	for next < end {
+	from := next
+	for _, l := range left {
+		if len(l) > 0 {
+			from = min(from, l[0].from)
+		}
+	}
+	var e Envelope
+	for from < end {
 		buf.Reset()
-		after, err := b.engine.Read(context.Background(), next, end, filters, buf)
+		after, err := b.engine.Read(context.Background(), from, end, filters, buf)
 		if err != nil || n > lagRecords {
 			return -1
 		}
 		for i := range buf.Records {
 			r := &buf.Records[i]
-			if slices.ContainsFunc(bs, func(bd *bound) bool { return bd.matches(r.Topic, r.Offset) }) {
+			if q.matchesRecord(bs, r, &e) && (r.Offset >= next || left[q.lane(&e)].has(r.Offset)) {
 				n++
 			}
 		}
-		if after <= next {
+		if after <= from {
 			break
 		}
-		next = after
+		from = after
 	}
 	return n
+}
+
+func (q *queue) matchesRecord(bs []*bound, r *Record, e *Envelope) bool {
+	return matchesRecord(bs, r, e, len(q.left) > 1)
+}
+
+// matchesRecord reports whether a binding matches a record. It decodes the
+// record into e if that is asked for, or if a binding has a condition.
+func matchesRecord(bs []*bound, r *Record, e *Envelope, decode bool) bool {
+	decoded := false
+	for _, bd := range bs {
+		if !bd.matches(r.Topic, r.Offset) {
+			continue
+		}
+		if !decoded && (decode || bd.conditional()) {
+			if r.Envelope(e) != nil {
+				return false
+			}
+			decoded = true
+		}
+		if bd.holds(e, r.Offset) {
+			return true
+		}
+	}
+	return false
 }

@@ -7,9 +7,10 @@ import (
 	"time"
 )
 
-// resolve turns a start into an offset. It may block for the disk. An offset
-// outside of the log is an *OffsetRemovedError.
-func (b *Broker) resolve(ctx context.Context, f From, filters []Filter) (Offset, error) {
+// resolve turns a start into an offset; the last n are those that one of the
+// bindings matches. It may block for the disk. An offset outside of the log is
+// an *OffsetRemovedError.
+func (b *Broker) resolve(ctx context.Context, f From, bindings []Binding) (Offset, error) {
 	first, end := b.engine.Bounds()
 	switch f.kind {
 	case fromEarliest:
@@ -22,7 +23,17 @@ func (b *Broker) resolve(ctx context.Context, f From, filters []Filter) (Offset,
 	case fromTime:
 		return b.engine.OffsetAt(f.at)
 	case fromLast:
-		return b.newest(ctx, NewFilterSet(filters...), int64(f.last), 0, first, b.dispatcher.end(), nil)
+		bs := make([]*bound, len(bindings))
+		filters := make([]Filter, len(bindings))
+		for i, bd := range bindings {
+			var err error
+			if bs[i], err = b.newBound(bd, 0); err != nil {
+				return 0, err
+			}
+			filters[i] = bs[i].filter()
+		}
+		var e Envelope
+		return b.newest(ctx, NewFilterSet(filters...), int64(f.last), 0, first, b.dispatcher.end(), func(r *Record) bool { return matchesRecord(bs, r, &e, false) })
 	}
 	return b.dispatcher.end(), nil
 }
@@ -32,13 +43,18 @@ func (b *Broker) resolve(ctx context.Context, f From, filters []Filter) (Offset,
 func (c *Client) Read(ctx context.Context, q ReadRequest) (Page, error) {
 	bindings := make([]Binding, len(q.Filters))
 	for i, f := range q.Filters {
-		bindings[i] = Binding{Filter: f}
+		bindings[i] = Binding{Filter: f, Where: q.Where}
 		if err := c.mayBind(bindings[i]); err != nil {
 			return Page{}, err
 		}
 	}
+	w, err := parseWhere(q.Where)
+	if err != nil {
+		return Page{}, err
+	}
+	keep := func(e *Envelope, at Offset) bool { return w.match(e, at) }
 	b := c.broker
-	from, err := b.resolve(ctx, q.From, q.Filters)
+	from, err := b.resolve(ctx, q.From, bindings)
 	if err != nil {
 		return Page{}, err
 	}
@@ -48,7 +64,7 @@ func (c *Client) Read(ctx context.Context, q ReadRequest) (Page, error) {
 	if q.MaxBytes <= 0 {
 		q.MaxBytes = 1 << 20
 	}
-	page, err := c.readPage(ctx, q, from, nil)
+	page, err := c.readPage(ctx, q, from, keep)
 	if err != nil || len(page.Messages) > 0 || q.Wait <= 0 || q.Until != 0 {
 		return page, err
 	}
@@ -74,8 +90,8 @@ func (c *Client) Read(ctx context.Context, q ReadRequest) (Page, error) {
 	return page, nil
 }
 
-// readPage reads forward; where keep is set, only what it wants.
-func (c *Client) readPage(ctx context.Context, q ReadRequest, from Offset, keep func(Offset) bool) (Page, error) {
+// readPage reads forward what keep lets pass.
+func (c *Client) readPage(ctx context.Context, q ReadRequest, from Offset, keep func(*Envelope, Offset) bool) (Page, error) {
 	b := c.broker
 	end := b.dispatcher.end()
 	if q.Until != 0 && q.Until < end {
@@ -97,9 +113,6 @@ func (c *Client) readPage(ctx context.Context, q ReadRequest, from Offset, keep 
 		page.Gaps = append(page.Gaps, b.untold(buf.Gaps)...)
 		for i := range buf.Records {
 			r := &buf.Records[i]
-			if keep != nil && !keep(r.Offset) {
-				continue
-			}
 			may, known := rights[r.Topic]
 			if !known {
 				may = r.Topic[0] == '$' || c.authorize(Deliver, r.Topic) == nil
@@ -114,7 +127,7 @@ func (c *Client) readPage(ctx context.Context, q ReadRequest, from Offset, keep 
 				b.log.Error("record not readable", "offset", r.Offset, "err", err)
 				continue
 			}
-			if e.Expired(now) {
+			if e.Expired(now) || !keep(e, r.Offset) {
 				continue
 			}
 			if size += e.Size(); size > q.MaxBytes && len(page.Messages) > 0 {
@@ -146,13 +159,17 @@ func (b *Broker) untold(gaps []Gap) []Gap {
 	return slices.DeleteFunc(gaps, func(g Gap) bool { return !g.Lost && g.To > first })
 }
 
-// Browse is Read over what a queue has not settled; q.Filters mean nothing. It
-// changes nothing.
+// Browse is Read over what a queue has not settled, of the topics that
+// q.Filters match; none of them is all. It changes nothing.
 func (c *Client) Browse(ctx context.Context, queue string, q ReadRequest) (Page, error) {
 	b := c.broker
 	qu := b.queue(queue)
 	if qu == nil {
 		return Page{}, fmt.Errorf("%w: there is no queue %q", ErrNotFound, queue)
+	}
+	w, err := parseWhere(q.Where)
+	if err != nil {
+		return Page{}, err
 	}
 	bindings := qu.list()
 	if err := c.mayConsume(queue, bindings); err != nil {
@@ -165,9 +182,15 @@ func (c *Client) Browse(ctx context.Context, queue string, q ReadRequest) (Page,
 		q.MaxBytes = 1 << 20
 	}
 	next, out := qu.position()
+	left := qu.passedOver()
 	from := next
 	if len(out) > 0 {
 		from = min(from, out[0].offset)
+	}
+	for _, l := range left {
+		if len(l) > 0 {
+			from = min(from, l[0].from)
+		}
 	}
 	if q.From.kind == fromOffset {
 		from = max(from, q.From.offset)
@@ -177,25 +200,20 @@ func (c *Client) Browse(ctx context.Context, queue string, q ReadRequest) (Page,
 		attempts[e.offset] = e.attempts
 	}
 	bs := qu.bound()
+	asked := q.Filters
 	q.Filters = nil
 	for _, bd := range bs {
 		q.Filters = append(q.Filters, bd.filter())
 	}
-	page, err := c.readPage(ctx, q, from, func(at Offset) bool {
+	page, err := c.readPage(ctx, q, from, func(e *Envelope, at Offset) bool {
 		_, is := attempts[at]
-		return is || at >= next
+		return (is || at >= next || left[qu.lane(e)].has(at)) && w.match(e, at) && (len(asked) == 0 || slices.ContainsFunc(asked, func(f Filter) bool { return f.Match(e.Topic) })) &&
+			slices.ContainsFunc(bs, func(bd *bound) bool { return bd.matches(e.Topic, at) && bd.holds(e, at) })
 	})
-	kept := page.Messages[:0]
-	for _, d := range page.Messages {
+	for i := range page.Messages {
+		d := &page.Messages[i]
 		d.Attempt = attempts[d.Offset]
-		for _, bd := range bs {
-			if bd.matches(d.Topic, d.Offset) {
-				kept = append(kept, d)
-				break
-			}
-		}
 	}
-	page.Messages = kept
 	return page, err
 }
 
@@ -216,4 +234,15 @@ func (q *queue) position() (next Offset, out []outEntry) {
 		return d.end(), out
 	}
 	return q.next, out
+}
+
+// passedOver returns a copy of what was passed over, by lane.
+func (q *queue) passedOver() []runs {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	left := make([]runs, len(q.left))
+	for i, l := range q.left {
+		left[i] = slices.Clone(l)
+	}
+	return left
 }

@@ -19,11 +19,7 @@ func (c *Client) Subscribe(ctx context.Context, s Subscription, recv Receiver) (
 			return nil, err
 		}
 	}
-	filters := make([]Filter, len(s.Bindings))
-	for i, bd := range s.Bindings {
-		filters[i] = bd.Filter
-	}
-	begin, err := b.resolve(ctx, s.From, filters)
+	begin, err := b.resolve(ctx, s.From, s.Bindings)
 	if err != nil {
 		return nil, err
 	}

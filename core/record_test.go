@@ -2,6 +2,7 @@ package core
 
 import (
 	"errors"
+	"reflect"
 	"testing"
 	"time"
 
@@ -155,13 +156,55 @@ func TestOutstandingIsAMap(t *testing.T) {
 				if o.len() != len(model) {
 					t.Fatalf("%d entries, want %d", o.len(), len(model))
 				}
-				next, _, back, err := parsePosition(appendPosition(nil, 301, time.Time{}, &o))
-				if err != nil || next != 301 || back.len() != len(model) {
-					t.Fatalf("%v: %d of %d", err, back.len(), len(model))
+				left := []runs{{{3, 4}, {9, 300}}, nil, {{1, 2}}}
+				back, err := parsePosition(appendPosition(nil, 301, time.Time{}, left, &o))
+				if err != nil || back.next != 301 || back.out.len() != len(model) {
+					t.Fatalf("%v: %d of %d", err, back.out.len(), len(model))
 				}
-				for _, e := range back.list {
+				if !reflect.DeepEqual(back.left, left) {
+					t.Fatalf("%v, want %v", back.left, left)
+				}
+				for _, e := range back.out.list {
 					if model[e.offset] != e.attempts {
 						t.Fatalf("%d has %d attempts, want %d", e.offset, e.attempts, model[e.offset])
+					}
+				}
+			},
+		})
+	})
+}
+
+// Runs behave like a set of offsets.
+func TestRunsAreASet(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var l runs
+		model := map[Offset]bool{}
+		end := Offset(1)
+		t.Repeat(map[string]func(*rapid.T){
+			"extend": func(t *rapid.T) {
+				end += Offset(rapid.Uint64Range(0, 2).Draw(t, "skip"))
+				l.extend(end, false)
+				model[end] = true
+				end++
+			},
+			"cut": func(t *rapid.T) {
+				from := Offset(rapid.Uint64Range(1, uint64(end)).Draw(t, "from"))
+				to := from + Offset(rapid.Uint64Range(0, 4).Draw(t, "length"))
+				l.cut(from, to)
+				for at := from; at < to; at++ {
+					delete(model, at)
+				}
+			},
+			"": func(t *rapid.T) {
+				for at := Offset(0); at < end+2; at++ {
+					r, ok := l.after(at)
+					if l.has(at) != model[at] || model[at] && (!ok || r.from != at) {
+						t.Fatalf("%v: %d is in: %v, want %v", l, at, l.has(at), model[at])
+					}
+				}
+				for i, r := range l {
+					if r.from >= r.to || i > 0 && l[i-1].to > r.from {
+						t.Fatalf("%v is not in order", l)
 					}
 				}
 			},

@@ -9,15 +9,18 @@ import (
 // it. It returns false if it has to come back before the queue reads on.
 func (q *queue) chores(p *pump) (done bool) {
 	q.mu.Lock()
-	rejected, waiting := q.rejected > 0, q.waiting > 0
+	rejected, waiting, unread := q.rejected > 0, q.waiting > 0, q.unread
 	q.mu.Unlock()
+	if unread && !p.readKeys(q) {
+		return true
+	}
 	if rejected {
 		p.bury(q)
 	}
-	if waiting {
-		return p.redeliver(q)
+	if waiting && !p.redeliver(q) {
+		return false
 	}
-	return true
+	return p.pick(q)
 }
 
 // redeliverRound is how many messages are delivered again in one go.
@@ -32,7 +35,7 @@ func (p *pump) redeliver(q *queue) (done bool) {
 	now := time.Now().UnixNano()
 	for i := range q.out.live() {
 		e := &q.out.live()[i]
-		if e.state == entryWaiting && e.due <= now {
+		if q.goes(e, now) {
 			if due[n] = e.offset; n+1 == len(due) {
 				n++
 				break
@@ -82,14 +85,13 @@ func (p *pump) redeliverRun(q *queue, due []Offset) bool {
 				q.lost(rec.Offset)
 				continue
 			}
-			if now := time.Now(); e.Expired(now) || q.settings.over(&e, now) {
-				p.b.stats.Expired.Add(1)
-				q.drop(rec.Offset)
+			if q.expired(&e, time.Now()) {
+				q.drop(rec.Offset, "expired")
 				continue
 			}
 			var tags []uint64
 			for _, b := range q.bound() {
-				if b.matches(rec.Topic, rec.Offset) {
+				if b.matches(rec.Topic, rec.Offset) && b.holds(&e, rec.Offset) {
 					tags = append(tags, b.Tag)
 				}
 			}
@@ -119,15 +121,18 @@ func (q *queue) again(d Delivery) bool {
 	if e == nil || e.state != entryWaiting {
 		return true // settled, deleted or purged in the meantime
 	}
-	k, refused := q.choose(d.Topic)
-	if refused {
+	k, v := q.choose(&d, false)
+	switch {
+	case v == refused:
 		q.waiting--
-		q.out.settle(e)
+		q.settled(e)
 		q.changed()
 		return true
-	}
-	if k == nil {
+	case v == noCredit && q.selective == 0:
 		return false
+	case v != given:
+		e.seen = q.wave // others are not held up by it
+		return true
 	}
 	q.waiting--
 	d.Attempt = e.attempts + 1
@@ -141,21 +146,31 @@ func (q *queue) again(d Delivery) bool {
 	return true
 }
 
-// drop settles a waiting message that is not to be delivered any more.
-func (q *queue) drop(at Offset) {
+// drop settles a waiting message that is not to be delivered any more. With a
+// reason it goes to the dead letters, if the queue asks for that.
+func (q *queue) drop(at Offset, reason string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if e := q.out.find(at); e != nil && e.state == entryWaiting {
-		q.waiting--
-		q.out.settle(e)
-		q.changed()
+	e := q.out.find(at)
+	if e == nil || e.state != entryWaiting {
+		return
 	}
+	q.waiting--
+	q.changed()
+	if reason == "expired" {
+		if q.settings.DeadLetterExpired {
+			q.reject(e, reason, 0)
+			return
+		}
+		q.b.stats.Expired.Add(1)
+	}
+	q.settled(e)
 }
 
 // lost drops a message that the log does not have any more, and tells.
 func (q *queue) lost(at Offset) {
 	q.b.stats.Unreadable.Add(1)
-	q.drop(at)
+	q.drop(at, "")
 	q.notice(Notice{Kind: NoticeGap, From: at, To: at + 1})
 }
 
@@ -246,7 +261,7 @@ func (b *Broker) buryOne(q *queue, at Offset, dead string, letter *Envelope) boo
 		c.entries = append(c.entries, entry{client: e.holder.client, receipt: e.receipt, record: -1})
 	}
 	q.rejected--
-	q.out.settle(e)
+	q.settled(e)
 	q.mu.Unlock()
 	q.putPosition(c)
 	c.Sync = true

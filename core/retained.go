@@ -92,7 +92,7 @@ func (p *pump) retained(b *bound, at Offset) (*Delivery, error) {
 	if err := r.Envelope(e); err != nil {
 		return nil, err
 	}
-	if e.Expired(time.Now()) {
+	if e.Expired(time.Now()) || !b.holds(e, at) {
 		return nil, nil
 	}
 	return &Delivery{

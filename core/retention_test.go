@@ -118,7 +118,7 @@ func TestQueueOverflowAndTTL(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		want("bytes", "345")
 		want("ttl", "5")
-		for _, s := range []core.QueueSettings{{Priority: true}, {Ordered: true}, {MaxLength: 1}, {Overflow: "x"}, {TTL: -1}} {
+		for _, s := range []core.QueueSettings{{Priority: true, Ordered: true}, {MaxLength: 1}, {Overflow: "x"}, {TTL: -1}} {
 			if err := a.DeclareQueue(ctx, core.QueueDefinition{Name: "bad", Settings: s}); !errors.Is(err, core.ErrInvalid) {
 				t.Errorf("%+v: %v", s, err)
 			}

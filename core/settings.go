@@ -22,6 +22,8 @@ type QueueSettings struct {
 	// DeadLetter is the queue of dead letters; empty is the name followed by
 	// ".dead", NoDeadLetter drops them.
 	DeadLetter string `json:"dead_letter,omitempty"`
+	// DeadLetterExpired sends what has expired to the dead letters.
+	DeadLetterExpired bool `json:"dead_letter_expired,omitempty"`
 	// TTL of messages that have no expiry of their own; 0 is none.
 	TTL time.Duration `json:"ttl,omitempty"`
 	// MaxLength and MaxBytes bound what is pending; 0 is no bound. They go
@@ -30,10 +32,11 @@ type QueueSettings struct {
 	MaxLength int64    `json:"max_length,omitempty"`
 	MaxBytes  int64    `json:"max_bytes,omitempty"`
 	Overflow  Overflow `json:"overflow,omitempty"`
-	// Priority asks for higher priorities first. It is refused so far.
+	// Priority delivers higher priorities first; what has none counts as 4.
+	// What has been released comes before what was never delivered.
 	Priority bool `json:"priority,omitempty"`
-	// Ordered asks for the messages of one key to go to one consumer at a
-	// time, in order. It is refused so far.
+	// Ordered gives the messages of one key to one consumer at a time, in
+	// order: each once the one before it has been settled.
 	Ordered bool `json:"ordered,omitempty"`
 	// SingleActive lets one consumer work, the others wait to take over.
 	SingleActive bool `json:"single_active,omitempty"`

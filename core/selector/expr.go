@@ -4,14 +4,12 @@ import (
 	"bytes"
 	"math"
 	"strconv"
-
-	"github.com/sluicemq/sluice/core"
 )
 
 // An expr is a part of a selector. It is never changed. Envelopes are handed
 // down as they are, since a struct of ours around them would be allocated.
 type expr interface {
-	eval(e *core.Envelope, at core.Offset) value
+	eval(e Message, at uint64) value
 	yields() yield
 	level() level
 	appendTo(dst []byte) []byte
@@ -69,7 +67,7 @@ func appendList(dst []byte, list []expr, word string, least level) []byte {
 // either is an OR of all its operands.
 type either []expr
 
-func (x either) eval(e *core.Envelope, at core.Offset) value {
+func (x either) eval(e Message, at uint64) value {
 	v := falseValue
 	for _, operand := range x {
 		switch o := operand.eval(e, at); {
@@ -89,7 +87,7 @@ func (x either) appendTo(dst []byte) []byte { return appendList(dst, x, " OR ", 
 // all is an AND of all its operands.
 type all []expr
 
-func (x all) eval(e *core.Envelope, at core.Offset) value {
+func (x all) eval(e Message, at uint64) value {
 	v := trueValue
 	for _, operand := range x {
 		switch o := operand.eval(e, at); {
@@ -109,9 +107,9 @@ func (x all) appendTo(dst []byte) []byte { return appendList(dst, x, " AND ", le
 // negation is a NOT.
 type negation struct{ x expr }
 
-func (x negation) eval(e *core.Envelope, at core.Offset) value { return not(x.x.eval(e, at)) }
-func (x negation) yields() yield                               { return aCondition }
-func (x negation) level() level                                { return levelNot }
+func (x negation) eval(e Message, at uint64) value { return not(x.x.eval(e, at)) }
+func (x negation) yields() yield                   { return aCondition }
+func (x negation) level() level                    { return levelNot }
 func (x negation) appendTo(dst []byte) []byte {
 	return appendAt(append(dst, "NOT "...), x.x, levelNot)
 }
@@ -119,7 +117,7 @@ func (x negation) appendTo(dst []byte) []byte {
 // flag is a name that stands for a condition.
 type flag struct{ name expr }
 
-func (x flag) eval(e *core.Envelope, at core.Offset) value {
+func (x flag) eval(e Message, at uint64) value {
 	return compare(opEqual, x.name.eval(e, at), trueValue)
 }
 
@@ -132,7 +130,7 @@ type comparison struct {
 	a, b expr
 }
 
-func (x *comparison) eval(e *core.Envelope, at core.Offset) value {
+func (x *comparison) eval(e Message, at uint64) value {
 	a := x.a.eval(e, at)
 	if a.kind == kindNull {
 		return null
@@ -154,7 +152,7 @@ type between struct {
 	negated      bool
 }
 
-func (x *between) eval(e *core.Envelope, at core.Offset) value {
+func (x *between) eval(e Message, at uint64) value {
 	v := x.x.eval(e, at)
 	low := compare(opGreaterOrEqual, v, x.low.eval(e, at))
 	high := compare(opLessOrEqual, v, x.high.eval(e, at))
@@ -189,7 +187,7 @@ type among struct {
 	negated bool
 }
 
-func (x *among) eval(e *core.Envelope, at core.Offset) value {
+func (x *among) eval(e Message, at uint64) value {
 	v := x.name.eval(e, at)
 	if v.kind == kindNull {
 		return null
@@ -221,7 +219,7 @@ type like struct {
 	negated bool
 }
 
-func (x *like) eval(e *core.Envelope, at core.Offset) value {
+func (x *like) eval(e Message, at uint64) value {
 	v := x.name.eval(e, at)
 	if v.kind == kindNull {
 		return null
@@ -246,7 +244,7 @@ type isNull struct {
 	negated bool
 }
 
-func (x isNull) eval(e *core.Envelope, at core.Offset) value {
+func (x isNull) eval(e Message, at uint64) value {
 	return boolean((x.name.eval(e, at).kind == kindNull) != x.negated)
 }
 
@@ -268,7 +266,7 @@ type link struct {
 	x  expr
 }
 
-func (x *chain) eval(e *core.Envelope, at core.Offset) value {
+func (x *chain) eval(e Message, at uint64) value {
 	v := x.first.eval(e, at)
 	for i := range x.rest {
 		if v.kind == kindNull {
@@ -304,7 +302,7 @@ type signed struct {
 	x        expr
 }
 
-func (x signed) eval(e *core.Envelope, at core.Offset) value {
+func (x signed) eval(e Message, at uint64) value {
 	v := x.x.eval(e, at).number()
 	if x.negative {
 		return negate(v)
@@ -340,7 +338,7 @@ func (x signed) appendTo(dst []byte) []byte {
 // literal is a value that the selector itself gives.
 type literal struct{ v value }
 
-func (x literal) eval(*core.Envelope, core.Offset) value { return x.v }
+func (x literal) eval(Message, uint64) value { return x.v }
 
 func (x literal) yields() yield {
 	switch x.v.kind {

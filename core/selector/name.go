@@ -1,20 +1,13 @@
 package selector
 
-import (
-	"strings"
-	"unsafe"
-
-	"github.com/sluicemq/sluice/core"
-)
+import "strings"
 
 // A header is a name that the envelope's headers give its value.
 type header struct{ name string }
 
-func (h header) eval(e *core.Envelope, _ core.Offset) value {
-	for i := range e.Headers {
-		if e.Headers[i].Name == h.name {
-			return value{kind: kindText, s: e.Headers[i].Value}
-		}
+func (h header) eval(m Message, _ uint64) value {
+	if text, ok := m.Header(h.name); ok {
+		return value{kind: kindText, s: text}
 	}
 	return null
 }
@@ -31,20 +24,21 @@ func (h header) appendTo(dst []byte) []byte {
 	return appendQuoted(dst, '"', h.name)
 }
 
-// An own is one of the broker's own names.
-type own uint8
+// A Field is one of the broker's own names.
+type Field uint8
 
+// The fields of a message.
 const (
-	ownTopic own = iota
-	ownKey
-	ownID
-	ownContentType
-	ownReplyTo
-	ownCorrelationID
-	ownDeliveryMode
-	ownPriority
-	ownTime
-	ownOffset
+	Topic Field = iota
+	Key
+	ID
+	ContentType
+	ReplyTo
+	CorrelationID
+	DeliveryMode
+	Priority
+	Time
+	offset
 )
 
 // ownTexts are how they are written, of two ways the first.
@@ -55,22 +49,22 @@ var ownTexts = [...]string{
 // typeHeader is the header that is JMSType.
 const typeHeader = "type"
 
-var ownNames = map[string]own{
-	"topic":        ownTopic,
-	"key":          ownKey,
-	"JMSXGroupID":  ownKey,
-	"id":           ownID,
-	"JMSMessageID": ownID,
-	"content_type": ownContentType,
-	"priority":     ownPriority,
-	"JMSPriority":  ownPriority,
-	"time":         ownTime,
-	"JMSTimestamp": ownTime,
-	"offset":       ownOffset,
+var ownNames = map[string]Field{
+	"topic":        Topic,
+	"key":          Key,
+	"JMSXGroupID":  Key,
+	"id":           ID,
+	"JMSMessageID": ID,
+	"content_type": ContentType,
+	"priority":     Priority,
+	"JMSPriority":  Priority,
+	"time":         Time,
+	"JMSTimestamp": Time,
+	"offset":       offset,
 
-	"JMSReplyTo":       ownReplyTo,
-	"JMSCorrelationID": ownCorrelationID,
-	"JMSDeliveryMode":  ownDeliveryMode,
+	"JMSReplyTo":       ReplyTo,
+	"JMSCorrelationID": CorrelationID,
+	"JMSDeliveryMode":  DeliveryMode,
 }
 
 // reserved reports whether JMS keeps the name to itself (JMS 2.0, 3.5.1): its
@@ -90,55 +84,29 @@ func resolve(name string) (x expr, ok bool) {
 	return header{name}, !reserved(name)
 }
 
-func (o own) eval(e *core.Envelope, at core.Offset) value {
-	switch o {
-	case ownTopic:
-		return unsetIfEmpty(e.Topic)
-	case ownKey:
-		return unsetIfEmpty(e.Key)
-	case ownID:
-		return unsetIfEmpty(e.ID)
-	case ownContentType:
-		return unsetIfEmpty(e.ContentType)
-	case ownReplyTo:
-		return unsetIfEmpty(e.ReplyTo)
-	case ownCorrelationID:
-		// The value does not outlive the call, and nobody writes meanwhile.
-		return unsetIfEmpty(unsafe.String(unsafe.SliceData(e.CorrelationID), len(e.CorrelationID)))
-	case ownDeliveryMode:
-		if e.Guarantee == core.AtMostOnce {
-			return value{kind: kindString, s: "NON_PERSISTENT"}
-		}
-		return value{kind: kindString, s: "PERSISTENT"}
-	case ownPriority:
-		if level, ok := e.Priority.Level(); ok {
-			return exact(int64(level))
-		}
-	case ownTime:
-		if !e.Time.IsZero() {
-			return exact(e.Time.UnixMilli())
-		}
-	case ownOffset:
-		if at != 0 {
-			return exact(int64(at))
-		}
+func (o Field) eval(m Message, at uint64) value {
+	if o != offset {
+		return m.Field(o)
 	}
-	return null
+	if at == 0 {
+		return null
+	}
+	return exact(int64(at))
 }
 
-func (o own) yields() yield {
+func (o Field) yields() yield {
 	switch o {
-	case ownPriority, ownTime, ownOffset:
+	case Priority, Time, offset:
 		return aNumber
-	case ownDeliveryMode:
+	case DeliveryMode:
 		return aString
 	}
 	return anything
 }
 
-func (o own) level() level { return levelPrimary }
+func (o Field) level() level { return levelPrimary }
 
-func (o own) appendTo(dst []byte) []byte { return append(dst, ownTexts[o]...) }
+func (o Field) appendTo(dst []byte) []byte { return append(dst, ownTexts[o]...) }
 
 // appendQuoted writes s between quotes, with those in it doubled.
 func appendQuoted(dst []byte, quote byte, s string) []byte {

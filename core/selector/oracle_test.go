@@ -10,8 +10,6 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
-
-	"github.com/sluicemq/sluice/core"
 )
 
 // A node is the naive evaluator's: how it is written, how tightly it holds, and
@@ -20,7 +18,7 @@ import (
 type node struct {
 	text  string
 	level int // 0 OR, 1 AND, 2 NOT, 3 predicate, 4 sum, 5 product, 6 sign, 7 primary
-	eval  func(*core.Envelope) any
+	eval  func(*envelope) any
 }
 
 type textual string
@@ -185,7 +183,7 @@ func (w writer) word(s string) string {
 
 func (w writer) name() node {
 	name := w.pick("h", "i", "j", "absent", "topic")
-	return node{name, 7, func(e *core.Envelope) any {
+	return node{name, 7, func(e *envelope) any {
 		if name == "topic" {
 			return textual(e.Topic)
 		}
@@ -199,7 +197,7 @@ func (w writer) name() node {
 }
 
 func (w writer) literal(v any, text string) node {
-	return node{text, 7, func(*core.Envelope) any { return v }}
+	return node{text, 7, func(*envelope) any { return v }}
 }
 
 func (w writer) numberLiteral() node {
@@ -222,9 +220,9 @@ func (w writer) number(depth int) node {
 		case "name":
 			return w.name()
 		case "priority":
-			return node{w.pick("priority", "JMSPriority"), 7, func(e *core.Envelope) any {
-				if l, ok := e.Priority.Level(); ok {
-					return int64(l)
+			return node{w.pick("priority", "JMSPriority"), 7, func(e *envelope) any {
+				if e.Priority > 0 {
+					return int64(e.Priority - 1)
 				}
 				return nil
 			}}
@@ -235,21 +233,21 @@ func (w writer) number(depth int) node {
 	op := w.pick("+", "-", "*", "/", "minus", "plus")
 	switch op {
 	case "minus":
-		return node{"- " + w.at(a, 6), 6, func(e *core.Envelope) any {
+		return node{"- " + w.at(a, 6), 6, func(e *envelope) any {
 			if f, ok := naiveNumber(a.eval(e)).(float64); ok {
 				return -f
 			}
 			return naiveCalculate("-", int64(0), a.eval(e))
 		}}
 	case "plus":
-		return node{"+" + w.at(a, 6), 6, func(e *core.Envelope) any { return naiveNumber(a.eval(e)) }}
+		return node{"+" + w.at(a, 6), 6, func(e *envelope) any { return naiveNumber(a.eval(e)) }}
 	}
 	b := w.number(rapid.IntRange(0, depth-1).Draw(w.T, "depth"))
 	level := 4
 	if op == "*" || op == "/" {
 		level = 5
 	}
-	return node{w.at(a, level) + w.pick(" ", "\t") + op + " " + w.at(b, level+1), level, func(e *core.Envelope) any {
+	return node{w.at(a, level) + w.pick(" ", "\t") + op + " " + w.at(b, level+1), level, func(e *envelope) any {
 		return naiveCalculate(op, a.eval(e), b.eval(e))
 	}}
 }
@@ -270,21 +268,21 @@ func (w writer) predicate(depth int) node {
 	switch w.pick("order", "equality", "between", "in", "like", "null") {
 	case "order":
 		a, b, op := w.number(depth), w.number(depth), w.pick("<", "<=", ">", ">=", "=", "<>")
-		return node{w.at(a, 4) + op + w.at(b, 4), 3, func(e *core.Envelope) any { return naiveCompare(op, a.eval(e), b.eval(e)) }}
+		return node{w.at(a, 4) + op + w.at(b, 4), 3, func(e *envelope) any { return naiveCompare(op, a.eval(e), b.eval(e)) }}
 	case "equality":
 		op := w.pick("=", "<>")
 		b := rapid.SampledFrom([]node{w.name(), w.stringLiteral(), w.literal(true, w.word("TRUE")), w.literal(false, w.word("FALSE"))}).Draw(w.T, "b")
-		return node{w.at(x, 4) + op + w.at(b, 4), 3, func(e *core.Envelope) any { return naiveCompare(op, x.eval(e), b.eval(e)) }}
+		return node{w.at(x, 4) + op + w.at(b, 4), 3, func(e *envelope) any { return naiveCompare(op, x.eval(e), b.eval(e)) }}
 	case "between":
 		a, low, high := w.number(depth), w.number(depth), w.number(0)
 		text := w.at(a, 4) + not + " " + w.word("BETWEEN") + " " + w.at(low, 4) + " " + w.word("AND") + " " + w.at(high, 4)
-		return node{text, 3, func(e *core.Envelope) any {
+		return node{text, 3, func(e *envelope) any {
 			return sign(naiveAnd(naiveCompare(">=", a.eval(e), low.eval(e)), naiveCompare("<=", a.eval(e), high.eval(e))))
 		}}
 	case "in":
 		list := []node{w.stringLiteral(), w.numberLiteral(), w.stringLiteral()}
 		text := x.text + not + " " + w.word("IN") + "(" + list[0].text + ", " + list[1].text + " ," + list[2].text + ")"
-		return node{text, 3, func(e *core.Envelope) any {
+		return node{text, 3, func(e *envelope) any {
 			any := naiveCompare("=", x.eval(e), list[0].eval(e))
 			for _, item := range list[1:] {
 				any = naiveOr(any, naiveCompare("=", x.eval(e), item.eval(e)))
@@ -293,7 +291,7 @@ func (w writer) predicate(depth int) node {
 		}}
 	case "like":
 		like := rapid.StringOfN(rapid.SampledFrom([]rune("ab__%%")), 0, 6, -1).Draw(w.T, "pattern")
-		return node{x.text + not + " " + w.word("LIKE") + " '" + like + "'", 3, func(e *core.Envelope) any {
+		return node{x.text + not + " " + w.word("LIKE") + " '" + like + "'", 3, func(e *envelope) any {
 			v, ok := x.eval(e).(textual)
 			if !ok {
 				return nil
@@ -301,28 +299,28 @@ func (w writer) predicate(depth int) node {
 			return sign(naiveLike(string(v), like))
 		}}
 	}
-	return node{x.text + " " + w.word("IS") + not + " " + w.word("NULL"), 3, func(e *core.Envelope) any { return sign(x.eval(e) == nil) }}
+	return node{x.text + " " + w.word("IS") + not + " " + w.word("NULL"), 3, func(e *envelope) any { return sign(x.eval(e) == nil) }}
 }
 
 func (w writer) condition(depth int) node {
 	if depth == 0 {
 		if w.pick("predicate", "predicate", "name") == "name" {
 			x := w.name()
-			return node{x.text, 7, func(e *core.Envelope) any { return naiveCompare("=", x.eval(e), true) }}
+			return node{x.text, 7, func(e *envelope) any { return naiveCompare("=", x.eval(e), true) }}
 		}
 		return w.predicate(rapid.IntRange(0, 3).Draw(w.T, "depth"))
 	}
 	a := w.condition(depth - 1)
 	op := w.pick("OR", "AND", "NOT")
 	if op == "NOT" {
-		return node{w.word("NOT") + " " + w.at(a, 2), 2, func(e *core.Envelope) any { return naiveNot(a.eval(e)) }}
+		return node{w.word("NOT") + " " + w.at(a, 2), 2, func(e *envelope) any { return naiveNot(a.eval(e)) }}
 	}
 	b := w.condition(rapid.IntRange(0, depth-1).Draw(w.T, "depth"))
 	level, join := 0, naiveOr
 	if op == "AND" {
 		level, join = 1, naiveAnd
 	}
-	return node{w.at(a, level) + " " + w.word(op) + " " + w.at(b, level), level, func(e *core.Envelope) any {
+	return node{w.at(a, level) + " " + w.word(op) + " " + w.at(b, level), level, func(e *envelope) any {
 		return join(a.eval(e), b.eval(e))
 	}}
 }
@@ -337,11 +335,11 @@ func TestSelectsAsTheNaiveEvaluator(t *testing.T) {
 		checkString(t, s)
 		for range 4 {
 			text := rapid.SampledFrom(headerTexts)
-			e := &core.Envelope{Topic: "ab", Headers: []core.Header{
+			e := &envelope{Topic: "ab", Headers: []pair{
 				{Name: "h", Value: text.Draw(t, "h")}, {Name: "h", Value: "second"}, {Name: "i", Value: text.Draw(t, "i")}, {Name: "j", Value: text.Draw(t, "j")},
 			}}
 			if l := rapid.IntRange(-1, 9).Draw(t, "priority"); l >= 0 {
-				e.Priority = core.PriorityOf(l)
+				e.Priority = l + 1
 			}
 			want := map[any]string{true: "T", false: "F", nil: "U"}[n.eval(e)]
 			if got := truthOf(s, e, 1); got != want {

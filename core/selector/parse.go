@@ -194,7 +194,7 @@ func (p *parser) comparison() expr {
 // name checks that x is a name, as only that may stand before IS, IN and LIKE.
 func (p *parser) name(start int, x expr) {
 	switch x.(type) {
-	case header, own:
+	case header, Field:
 	default:
 		p.failAt(start, "a name before IS, IN or LIKE", "another expression")
 	}
@@ -280,7 +280,7 @@ func (p *parser) chain(first, last operator, read func() expr) expr {
 }
 
 // sign reads an operand with or without a sign. The sign of a literal is the
-// literal's own.
+// literal's Field.
 func (p *parser) sign() expr {
 	op, ok := operatorOf(p.t, opAdd, opSubtract)
 	if !ok {

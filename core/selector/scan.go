@@ -1,13 +1,10 @@
 package selector
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
-
-	"github.com/sluicemq/sluice/core"
 )
 
 // A token is one word of a selector.
@@ -52,7 +49,7 @@ func shorten(s string) string {
 }
 
 func invalid(pos int, expected, found string) error {
-	return fmt.Errorf("%w: selector: expected %s at byte %d, found %s", core.ErrInvalid, expected, pos, found)
+	return &SyntaxError{At: pos, Expected: expected, Found: found}
 }
 
 // keyword returns s in capitals if it is one of the grammar's words.

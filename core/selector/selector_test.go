@@ -7,21 +7,19 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/sluicemq/sluice/core"
 )
 
-var order42 = &core.Envelope{
+var order42 = &envelope{
 	Topic:         "plant/3/temp",
 	Key:           "line-7",
 	ID:            "m-1",
 	ContentType:   "application/json",
 	ReplyTo:       "$inbox/x",
 	CorrelationID: []byte("c\x00\xff"),
-	Priority:      core.PriorityOf(7),
-	Guarantee:     core.AtLeastOnce,
+	Priority:      8,
+	Durable:       true,
 	Time:          time.UnixMilli(1_700_000_000_123),
-	Headers: []core.Header{
+	Headers: []pair{
 		{Name: "color", Value: "red"}, {Name: "color", Value: "blue"},
 		{Name: "n", Value: "5"}, {Name: "minus", Value: "-2.50"}, {Name: "big", Value: "9223372036854775807"},
 		{Name: "yes", Value: "True"}, {Name: "no", Value: "false"}, {Name: "empty", Value: ""},
@@ -33,7 +31,7 @@ var order42 = &core.Envelope{
 }
 
 // truthOf is what a selector comes to, unknown included.
-func truthOf(s *Selector, e *core.Envelope, at core.Offset) string {
+func truthOf(s *Selector, e *envelope, at uint64) string {
 	switch v := s.root.eval(e, at); {
 	case v.isTrue():
 		return "T"
@@ -110,7 +108,7 @@ func TestLike(t *testing.T) {
 		{"xabazcb", "%a_b%", false}, {"xabazb", "%a_b%", true}, {"xayb", "%a_b%", true}, {"aab", "%_ab%", true}, {"ab", "%_ab%", false},
 		{"ñ", "_", true}, {"ñ", "__", false}, {"añb", "a_b", true}, {"añ", "%_ñ", true}, {"\xff\xfe", "__", true}, {"a.b*", "a.b*", true}, {"line\nbreak", "line_break", true},
 	} {
-		e := &core.Envelope{Headers: []core.Header{{Name: "h", Value: c.text}}}
+		e := &envelope{Headers: []pair{{Name: "h", Value: c.text}}}
 		quoted := "'" + c.pattern + `' ESCAPE '\'`
 		for text, want := range map[string]bool{"h LIKE " + quoted: c.want, "h NOT LIKE " + quoted: !c.want} {
 			s, err := Parse(text)
@@ -158,12 +156,12 @@ func TestThreeValues(t *testing.T) {
 func TestWhatIsUnsetIsNull(t *testing.T) {
 	for _, name := range []string{"topic", "key", "id", "content_type", "JMSReplyTo", "JMSCorrelationID", "priority", "time", "offset", "JMSType", "JMSXGroupID", "JMS_any"} {
 		s, err := Parse(name + " IS NULL")
-		if err != nil || !s.Match(&core.Envelope{}, 0) {
+		if err != nil || !s.Match(&envelope{}, 0) {
 			t.Errorf("%s is not NULL (%v)", name, err)
 		}
 	}
 	s, err := Parse("JMSDeliveryMode = 'NON_PERSISTENT'")
-	if err != nil || !s.Match(&core.Envelope{}, 0) {
+	if err != nil || !s.Match(&envelope{}, 0) {
 		t.Errorf("delivery mode: %v", err)
 	}
 }
@@ -237,7 +235,8 @@ func TestErrors(t *testing.T) {
 			}
 			continue
 		}
-		if s != nil || !errors.Is(err, core.ErrInvalid) || !strings.Contains(err.Error(), c.want) {
+		var syntax *SyntaxError
+		if s != nil || !errors.As(err, &syntax) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%.40s: %v, want …%s…", c.selector, err, c.want)
 		}
 	}
@@ -323,12 +322,13 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text, header string) {
 		s, err := Parse(text)
 		if err != nil {
-			if s != nil || !errors.Is(err, core.ErrInvalid) {
+			var syntax *SyntaxError
+			if s != nil || !errors.As(err, &syntax) {
 				t.Fatalf("%v, %v", s, err)
 			}
 			return
 		}
-		e := &core.Envelope{Topic: header, CorrelationID: []byte(header), Headers: []core.Header{{Name: "a", Value: header}}}
+		e := &envelope{Topic: header, CorrelationID: []byte(header), Headers: []pair{{Name: "a", Value: header}}}
 		got := s.Match(e, 1)
 		checkString(t, s)
 		if again, _ := parse(s.String()); again.Match(e, 1) != got {

@@ -1,0 +1,93 @@
+package core
+
+import "slices"
+
+// Order by key: of the messages of one key, one at a time is with a consumer.
+// Those behind it wait in the queue's outstanding messages until it has been
+// settled, so what was released, or waits for its backoff, is not overtaken by
+// what has the same key. keys lists the outstanding messages of each key, in
+// order; the first of them is the one that may go.
+
+// blocked reports whether an earlier message of the same key is outstanding.
+// cursor.mu is held.
+func (q *queue) blocked(e *Envelope) bool {
+	return q.settings.Ordered && e.Key != "" && len(q.keys[e.Key]) > 0
+}
+
+// follow notes that a message is outstanding. cursor.mu is held.
+func (q *queue) follow(e *Envelope, at Offset) {
+	if !q.settings.Ordered || e.Key == "" {
+		return
+	}
+	if q.keys == nil {
+		q.keys, q.keyOf = make(map[string][]Offset), make(map[Offset]string)
+	}
+	l, ok := q.keys[e.Key]
+	key := e.Key
+	if ok {
+		key = q.keyOf[l[0]]
+	} else {
+		key = string([]byte(key)) // the envelope's is only lent
+	}
+	if l = append(l, at); len(l) > 1 && l[len(l)-2] > at {
+		slices.Sort(l)
+	}
+	q.keys[key] = l
+	q.keyOf[at] = key
+}
+
+// unfollow lets the next message of a key go. cursor.mu is held.
+func (q *queue) unfollow(at Offset) {
+	key, ok := q.keyOf[at]
+	if !ok {
+		return
+	}
+	delete(q.keyOf, at)
+	l := q.keys[key]
+	if i := slices.Index(l, at); i == 0 {
+		l = l[1:]
+	} else {
+		l = slices.Delete(l, i, i+1)
+	}
+	if len(l) == 0 {
+		delete(q.keys, key)
+		return
+	}
+	q.keys[key] = l
+	if e := q.out.find(l[0]); e != nil && e.state == entryParked {
+		e.state = entryWaiting
+		q.waiting++
+	}
+}
+
+// readKeys notes the keys of what was outstanding when the broker was opened.
+// Whoever runs the cursor calls it before the first delivery.
+func (p *pump) readKeys(q *queue) bool {
+	_, out := q.position()
+	for i := range out {
+		r, err := p.readOne(out[i].offset)
+		if err != nil {
+			if p.ctx.Err() == nil {
+				p.b.log.Error("message not readable", "queue", q.name, "offset", out[i].offset, "err", err)
+			}
+			return false
+		}
+		var e Envelope
+		if r == nil || r.Envelope(&e) != nil {
+			continue // redeliver tells of it
+		}
+		q.mu.Lock()
+		if o := q.out.find(out[i].offset); o != nil {
+			if o.state == entryWaiting && q.blocked(&e) {
+				o.state = entryParked
+				q.waiting--
+			}
+			q.follow(&e, out[i].offset)
+		}
+		q.mu.Unlock()
+	}
+	q.mu.Lock()
+	q.unread = false
+	q.mu.Unlock()
+	return true
+}
