@@ -70,6 +70,9 @@ type Authorizer interface {
 	// Authenticate may block, for as long as ctx lets it. Wrong credentials
 	// are ErrUnauthenticated.
 	Authenticate(ctx context.Context, c Credentials) (*Principal, error)
+	// Exchange begins an authentication in several messages. A method that is
+	// not known is ErrNotFound. It does not block.
+	Exchange(method string, c Credentials) (Exchange, error)
 	// Authorize must not block. A refusal wraps ErrNotAuthorized. The core
 	// keeps its answers for as long as Version stays the same.
 	Authorize(p *Principal, a Action, resource string) error

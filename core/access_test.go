@@ -14,6 +14,7 @@ import (
 
 // rules allows what is listed as "user action resource".
 type rules struct {
+	core.AllowAll
 	mu      sync.Mutex
 	allowed map[string]bool
 	version uint64

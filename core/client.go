@@ -1,7 +1,6 @@
 package core
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"sync"
@@ -267,24 +266,6 @@ type Client struct {
 type right struct {
 	action   Action
 	resource string
-}
-
-// Connect authenticates a peer. It blocks as long as the authorizer does. The
-// confirmer may be nil where nothing is published with a receipt. Wrong
-// credentials are ErrUnauthenticated.
-func (b *Broker) Connect(ctx context.Context, cr Credentials, confirm Confirmer) (*Client, error) {
-	p, err := b.authorizer.Authenticate(ctx, cr)
-	if err != nil {
-		return nil, err
-	}
-	c := &Client{
-		broker: b, confirmer: confirm,
-		publisher: Publisher{Principal: p.Name, Client: strings.Clone(cr.Client), Protocol: cr.Protocol},
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.prove(p)
-	return c, nil
 }
 
 // Principal is who the client is. [Client.Renew] replaces it by another one of

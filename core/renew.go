@@ -41,6 +41,10 @@ func (c *Client) Renew(ctx context.Context, cr Credentials) error {
 	if err != nil {
 		return err
 	}
+	return c.renew(p)
+}
+
+func (c *Client) renew(p *Principal) error {
 	if before := c.Principal().Name; p.Name != before {
 		return fmt.Errorf("%w: the credentials are those of %q, the connection is that of %q", ErrNotAuthorized, p.Name, before)
 	}

@@ -35,6 +35,8 @@ type conn struct {
 	credit    int           // how many messages a consumer is granted
 	problems  bool          // the client wants reason strings
 	expiry    time.Duration // how long the session outlives the connection
+	method    string        // of the enhanced authentication, if CONNECT named one
+	user      string        // that CONNECT named besides
 
 	// The reader goroutine's own.
 
@@ -42,6 +44,8 @@ type conn struct {
 	armed     time.Time       // when the read deadline was last set
 	connected bool            // CONNACK with success is on its way
 	left      bool            // DISCONNECT came
+	opening   *opening        // from CONNECT to CONNACK
+	login     *core.Login     // that is going on
 	willDelay time.Duration
 	// willExpiry counts from when the will is published.
 	willExpiry time.Duration
@@ -230,7 +234,11 @@ func (c *conn) handleAll(buf []byte) (rest []byte, err error) {
 func (c *conn) checkHeader(h header) error {
 	limit := c.s.maxPacket
 	if !c.connected {
-		if h.kind() != typeConnect {
+		switch kind := h.kind(); {
+		case c.login != nil && (kind == typeAuth || kind == typeDisconnect):
+		case c.login != nil && kind != typeConnect:
+			return errAuthFirst // [MQTT-3.1.2-30]
+		case kind != typeConnect:
 			return errFirstConnect // [MQTT-3.1.0-1]
 		}
 		limit = min(c.s.limits.PreAuthBytes, limit)
@@ -271,7 +279,7 @@ func (c *conn) handle(h header, body []byte) error {
 		c.out.Append(appendPingresp)
 		return nil
 	case typeConnect:
-		if c.connected {
+		if c.connected || c.login != nil {
 			return errSecondConnect // [MQTT-3.1.0-2]
 		}
 		return c.handleConnect(h, body)
@@ -287,10 +295,7 @@ func (c *conn) handle(h header, body []byte) error {
 	case typeDisconnect:
 		return c.handleDisconnect(body)
 	case typeAuth:
-		if c.v == v5 {
-			return errAuth // [MQTT-4.12.0-6] would need a method in CONNECT
-		}
-		return errPacketType
+		return c.handleAuth(body)
 	case typeConnack, typeSuback, typeUnsuback, typePingresp:
 		return errServerPacket
 	}

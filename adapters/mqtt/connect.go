@@ -57,8 +57,9 @@ func (c *conn) handleConnect(h header, body []byte) error {
 	}
 	defer clear(pk.Connect.Password)
 	c.takeOptions(pk)
-	if pk.Properties.AuthenticationMethod != "" {
-		return &fault{codeAuthMethod, "auth_method", "the authentication method is not supported"} // [MQTT-4.12.0-1]
+	method := pk.Properties.AuthenticationMethod
+	if method == "" && len(pk.Properties.AuthenticationData) > 0 {
+		return errNoAuthMethod
 	}
 	assigned, err := c.takeID(pk)
 	if err != nil {
@@ -67,18 +68,38 @@ func (c *conn) handleConnect(h header, body []byte) error {
 	if err := c.takeWillOf(pk); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(c.ctx, c.s.limits.Handshake)
-	defer cancel()
-	if err := c.login(ctx, pk); err != nil {
+	c.opening = &opening{
+		clean: pk.Connect.Clean, assigned: assigned, keepAlive: pk.Connect.Keepalive,
+		expiry: pk.Properties.SessionExpiryInterval,
+	}
+	if method != "" {
+		return c.beginLogin(pk)
+	}
+	if err := c.authenticate(pk); err != nil {
 		return err
 	}
+	return c.open()
+}
+
+// An opening is what of a CONNECT is needed once the client is authenticated.
+type opening struct {
+	clean, assigned bool
+	keepAlive       uint16 // as the client asked
+	expiry          uint32 // likewise
+	proof           []byte // the last data of the authentication method
+}
+
+// open opens the session of a client that is authenticated.
+func (c *conn) open() error {
+	ctx, cancel := context.WithTimeout(c.ctx, c.s.limits.Handshake)
+	defer cancel()
 	switch err := c.s.enter(ctx, c); {
 	case err == errForeign:
 		return err
 	case err != nil:
 		return errHandshake
 	}
-	present, err := c.openSession(ctx, pk.Connect.Clean)
+	present, err := c.openSession(ctx, c.opening.clean)
 	if err != nil {
 		code, reason := reasonOf(err, typeConnack)
 		return &fault{code, reason, err.Error()}
@@ -86,7 +107,8 @@ func (c *conn) handleConnect(h header, body []byte) error {
 	c.s.takeWill(c.id, present)
 	c.connected = true
 	c.s.metrics.Connects.Inc()
-	c.send(encodeControl(c.connack(pk, present, assigned)))
+	c.send(encodeControl(c.connack(present)))
+	c.opening = nil
 	if c.keepAlive == 0 {
 		c.nc.SetReadDeadline(time.Time{})
 	}
@@ -156,11 +178,13 @@ func (c *conn) takeID(pk *packets.Packet) (assigned bool, err error) {
 	return true, nil
 }
 
-// login asks the core who the client is.
-func (c *conn) login(ctx context.Context, pk *packets.Packet) error {
+// authenticate asks the core who the client is.
+func (c *conn) authenticate(pk *packets.Packet) error {
+	ctx, cancel := context.WithTimeout(c.ctx, c.s.limits.Handshake)
+	defer cancel()
 	remote := c.nc.RemoteAddr()
 	if !c.s.gate.MayLogin(remote) {
-		return &fault{codeConnectRate, "login_rate", "too many failed logins from this address"}
+		return errLoginRate
 	}
 	client, err := c.s.broker.Connect(ctx, core.Credentials{
 		Protocol: protocol, Client: c.id, User: string(pk.Connect.Username), Password: bytes.Clone(pk.Connect.Password),
@@ -173,8 +197,7 @@ func (c *conn) login(ctx context.Context, pk *packets.Packet) error {
 		code, reason := reasonOf(err, typeConnack)
 		return &fault{code, reason, "the login failed"}
 	}
-	c.client = client
-	client.WhenExpired(func() { c.stop(errExpired) })
+	c.enteredBy(client)
 	return nil
 }
 
@@ -193,7 +216,8 @@ func (c *conn) certificate() *x509.Certificate {
 
 // connack is the answer to a CONNECT that was accepted (section 3.2). It names
 // what the server does otherwise than the client asked.
-func (c *conn) connack(pk *packets.Packet, present, assigned bool) *packets.Packet {
+func (c *conn) connack(present bool) *packets.Packet {
+	o := c.opening
 	a := &packets.Packet{
 		FixedHeader: packets.FixedHeader{Type: typeConnack}, ProtocolVersion: byte(c.v), SessionPresent: present,
 	}
@@ -204,15 +228,16 @@ func (c *conn) connack(pk *packets.Packet, present, assigned bool) *packets.Pack
 	p.ReceiveMaximum = uint16(min(c.s.limits.PublishInFlight, math.MaxUint16))
 	p.MaximumPacketSize = uint32(c.s.maxPacket)
 	p.TopicAliasMaximum = aliasMax
-	if asked := pk.Properties.SessionExpiryInterval; c.expiry != time.Duration(asked)*time.Second {
+	if c.expiry != time.Duration(o.expiry)*time.Second {
 		p.SessionExpiryIntervalFlag, p.SessionExpiryInterval = true, uint32(c.expiry/time.Second)
 	}
-	if ka := c.keepAlive / 3 * 2 / time.Second; ka != time.Duration(pk.Connect.Keepalive) {
+	if ka := c.keepAlive / 3 * 2 / time.Second; ka != time.Duration(o.keepAlive) {
 		p.ServerKeepAliveFlag, p.ServerKeepAlive = true, uint16(ka) // [MQTT-3.1.2-21]
 	}
-	if assigned {
+	if o.assigned {
 		p.AssignedClientID = c.id // [MQTT-3.2.2-16]
 	}
+	p.AuthenticationMethod, p.AuthenticationData = c.method, o.proof
 	return a
 }
 

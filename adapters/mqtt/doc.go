@@ -50,6 +50,12 @@
 //	                       It ends with the connection.
 //	$meta/f                the filter f, each message as a JSON object
 //
+// # Who logs in
+//
+// By user and password, where the password may be a token, by certificate, or
+// by an authentication method of MQTT 5 ([conn.beginLogin]), which the core
+// knows. A client of such a method may authenticate again at any time.
+//
 // # What is refused, and how
 //
 // MQTT 5 gets the reason code ([reasonOf]). MQTT 3.1.1 has none for a refused

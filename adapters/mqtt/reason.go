@@ -78,6 +78,11 @@ var (
 	errSecondConnect = &fault{codeProtocol, "protocol", "a second CONNECT"}
 	errServerPacket  = &fault{codeProtocol, "protocol", "a packet that only a server sends"}
 	errAuth          = &fault{codeProtocol, "protocol", "AUTH without an authentication method"}
+	errAuthFirst     = &fault{codeProtocol, "protocol", "the authentication is not over: only AUTH and DISCONNECT are taken"}
+	errAuthState     = &fault{codeProtocol, "protocol", "AUTH with a reason code that does not fit now"}
+	errNoAuthMethod  = &fault{codeProtocol, "protocol", "the authentication method is missing"}
+	errAuthMethod    = &fault{codeAuthMethod, "auth_method", "the authentication method is not supported, or not that of CONNECT"}
+	errLoginRate     = &fault{codeConnectRate, "login_rate", "too many failed logins from this address"}
 	errTooLarge      = &fault{codeTooLarge, "packet_too_large", "the packet is larger than allowed"}
 	errReceiveMax    = &fault{codeReceiveMax, "publish_in_flight", "more publishes are unconfirmed than the receive maximum"}
 	errSessionExpiry = &fault{codeProtocol, "protocol", "DISCONNECT sets a session expiry where CONNECT set none"}

@@ -30,7 +30,8 @@ import (
 // what it sends, "<" exactly what it gets next, or "close" where the server
 // closes, or "nothing" where nothing comes for a while. Two packets that may
 // come in either order stand with "||" between them. "a> close" closes the
-// connection. "restart" closes the broker and starts it again on the same log.
+// connection. "method" gives the broker an authentication method ([challenger]).
+// "restart" closes the broker and starts it again on the same log.
 //
 // "a hi5" opens a connection with a clean MQTT 5 session of the client id "a"
 // ("hi4", "hi3" for 3.1.1 and 3.1); "keep5" and "keep4" one that begins a lasting
@@ -113,6 +114,10 @@ func (tr *transcript) run(t *testing.T) {
 					fail("%v", err)
 				}
 			}))
+			continue
+		}
+		if st.text == "method" {
+			options = append(options, withAuthorizer(challenger{}))
 			continue
 		}
 		if s == nil {

@@ -11,7 +11,10 @@ import (
 )
 
 // only lets one user in, who may do nothing with what is secret.
-type only struct{ user, password string }
+type only struct {
+	core.AllowAll
+	user, password string
+}
 
 func (o only) Authenticate(_ context.Context, c core.Credentials) (*core.Principal, error) {
 	if c.User != o.user || string(c.Password) != o.password || c.Protocol != "stomp" || c.Client == "" || c.Remote == nil {

@@ -23,7 +23,8 @@ func newUser() *cobra.Command {
 		Short: "Change a users file",
 		Long: `Changes a file of users, which a configuration names as auth.users. A running
 broker reads it again on SIGHUP. Passwords are asked for on a terminal and read
-as one line from standard input elsewhere; only their argon2id hashes are kept.`,
+as one line from standard input elsewhere; only their argon2id hashes and the
+keys that SCRAM-SHA-256 derives from them are kept.`,
 		Args: cobra.ArbitraryArgs, RunE: needsSubcommand,
 	}
 	var roles []string
@@ -43,11 +44,7 @@ as one line from standard input elsewhere; only their argon2id hashes are kept.`
 				return err
 			}
 			if !locked {
-				hash, err := newHash(c, args[1])
-				if err != nil {
-					return err
-				}
-				if err := f.SetHash(u.Name, hash); err != nil {
+				if err := newPassword(c, f, u.Name); err != nil {
 					return err
 				}
 			}
@@ -69,11 +66,7 @@ as one line from standard input elsewhere; only their argon2id hashes are kept.`
 				if !f.Has(args[1]) { // before anybody is asked
 					return fmt.Errorf("user %q: %w", args[1], core.ErrNotFound)
 				}
-				hash, err := newHash(c, args[1])
-				if err != nil {
-					return err
-				}
-				if err := f.SetHash(args[1], hash); err != nil {
+				if err := newPassword(c, f, args[1]); err != nil {
 					return err
 				}
 				return f.Save()
@@ -119,16 +112,20 @@ as one line from standard input elsewhere; only their argon2id hashes are kept.`
 	return c
 }
 
-// newHash asks for a password and hashes it.
-func newHash(c *cobra.Command, user string) (string, error) {
+// newPassword asks for a password and keeps what proves it.
+func newPassword(c *cobra.Command, f *access.UsersFile, user string) error {
 	password, err := askPassword(c, user)
 	if err != nil {
-		return "", err
+		return err
 	}
 	if len(password) == 0 {
-		return "", errors.New("the password is empty")
+		return errors.New("the password is empty")
 	}
-	return access.HashPassword(password), nil
+	scram, err := access.SCRAMKeys(password)
+	if err != nil {
+		fmt.Fprintf(c.ErrOrStderr(), "%v: %s cannot log in by MQTT's enhanced authentication\n", err, user)
+	}
+	return f.SetPassword(user, access.HashPassword(password), scram)
 }
 
 func askPassword(c *cobra.Command, user string) ([]byte, error) {

@@ -4,6 +4,7 @@
 //
 //	Authenticate: token (a JWT), also in a password's place → its claims
 //	              password → users file (argon2id, bounded, remembered)
+//	              SCRAM-SHA-256 → users file, in two messages (Exchange)
 //	              certificate → its common or alternative name
 //	              nothing → anonymous, where a rule speaks of them
 //	Authorize:    the first rule that matches decides; none is a refusal
@@ -41,6 +42,8 @@ type state struct {
 	version   uint64
 	users     map[string]User
 	hasUsers  bool // there is something to log in by
+	scram     map[string]scramKeys
+	hasSCRAM  bool
 	issuers   []issuer
 	rules     []rule
 	anonymous bool // a rule speaks of them
@@ -66,7 +69,7 @@ func New(auth configs.Auth) (*Access, error) {
 // Reload reads users, keys and rules again; on an error what held before holds on.
 func (a *Access) Reload(auth configs.Auth) error {
 	users := auth.Users
-	s := &state{users: make(map[string]User), hasUsers: users != "" || len(auth.Tokens) > 0, san: auth.Certificate == "san", version: 1}
+	s := &state{users: make(map[string]User), scram: make(map[string]scramKeys), hasSCRAM: users != "", hasUsers: users != "" || len(auth.Tokens) > 0, san: auth.Certificate == "san", version: 1}
 	if users != "" {
 		text, err := os.ReadFile(users)
 		if err != nil {
@@ -78,6 +81,11 @@ func (a *Access) Reload(auth configs.Auth) error {
 		}
 		for _, u := range list {
 			s.users[u.Name] = u
+			if u.SCRAM != "" {
+				if s.scram[u.Name], err = parseSCRAM(u.SCRAM); err != nil {
+					return err
+				}
+			}
 		}
 	}
 	for _, t := range auth.Tokens {

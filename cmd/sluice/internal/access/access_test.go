@@ -184,7 +184,7 @@ func TestUsersFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	hash := HashPassword([]byte("p"))
-	if err := f.SetHash("a", hash); err != nil {
+	if err := f.SetPassword("a", hash, ""); err != nil {
 		t.Error(err)
 	}
 	if err := f.Add(User{Name: "c: #d", Roles: []string{"y", "z"}}); err != nil {
@@ -199,7 +199,7 @@ func TestUsersFile(t *testing.T) {
 	if err := f.Remove("b"); !errors.Is(err, core.ErrNotFound) {
 		t.Errorf("gone: %v", err)
 	}
-	if err := f.SetHash("b", hash); !errors.Is(err, core.ErrNotFound) {
+	if err := f.SetPassword("b", hash, ""); !errors.Is(err, core.ErrNotFound) {
 		t.Errorf("gone: %v", err)
 	}
 	if err := f.Save(); err != nil {

@@ -19,6 +19,7 @@ import (
 type User struct {
 	Name  string   `yaml:"name" doc:"the user's name"`
 	Hash  string   `yaml:"hash" doc:"the hash of the password; left out is none, and then no password is right"`
+	SCRAM string   `yaml:"scram" doc:"the keys of the password for SCRAM-SHA-256; left out is none, and then that method lets nobody in"`
 	Roles []string `yaml:"roles" doc:"the roles that rules speak of"`
 }
 
@@ -46,6 +47,11 @@ func ParseUsers(name string, text []byte) ([]User, error) {
 		seen[u.Name] = true
 		if u.Hash != "" {
 			if _, err := parseHash(u.Hash); err != nil {
+				errs = append(errs, fmt.Errorf("%s (%s): %w", key, u.Name, err))
+			}
+		}
+		if u.SCRAM != "" {
+			if _, err := parseSCRAM(u.SCRAM); err != nil {
 				errs = append(errs, fmt.Errorf("%s (%s): %w", key, u.Name, err))
 			}
 		}
@@ -117,6 +123,9 @@ func (f *UsersFile) Add(u User) error {
 	if u.Hash != "" {
 		set(entry, "hash", text(u.Hash))
 	}
+	if u.SCRAM != "" {
+		set(entry, "scram", text(u.SCRAM))
+	}
 	if len(u.Roles) > 0 {
 		roles := &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
 		for _, r := range u.Roles {
@@ -130,14 +139,18 @@ func (f *UsersFile) Add(u User) error {
 	return nil
 }
 
-// SetHash changes a user's password; one that is not there is
-// core.ErrNotFound.
-func (f *UsersFile) SetHash(name, hash string) error {
+// SetPassword changes a user's password, its hash and its SCRAM keys, which may
+// be empty; a user who is not there is core.ErrNotFound.
+func (f *UsersFile) SetPassword(name, hash, scram string) error {
 	_, n := f.find(name)
 	if n == nil {
 		return fmt.Errorf("user %q: %w", name, core.ErrNotFound)
 	}
 	set(n, "hash", text(hash))
+	unset(n, "scram")
+	if scram != "" {
+		set(n, "scram", text(scram))
+	}
 	return nil
 }
 
@@ -237,4 +250,13 @@ func set(mapping *yaml.Node, key string, value *yaml.Node) {
 		}
 	}
 	mapping.Content = append(mapping.Content, text(key), value)
+}
+
+func unset(mapping *yaml.Node, key string) {
+	for i := 0; i+1 < len(mapping.Content); i += 2 {
+		if mapping.Content[i].Value == key {
+			mapping.Content = append(mapping.Content[:i:i], mapping.Content[i+2:]...)
+			return
+		}
+	}
 }
