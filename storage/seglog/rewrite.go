@@ -33,6 +33,9 @@ func (l *Log) rewrite(ctx context.Context, p plan) (s *segment, err error) {
 			s = nil
 		}
 	}()
+	if err := w.begin(first.view()); err != nil {
+		return nil, err
+	}
 	for i, source := range p.segments {
 		if err := w.copy(ctx, l, source, &p.keeps[i]); err != nil {
 			return nil, fmt.Errorf("copying %s: %w", source.name, err)
@@ -64,6 +67,13 @@ type rewriter struct {
 	prefix   []byte
 	records  []byte
 	lastTime int64
+}
+
+// begin says where the first segment began, so that what is removed at its
+// beginning is not missed.
+func (w *rewriter) begin(first view) error {
+	h := frameHeader{commit: first.after + 1, base: first.opened, synced: uint64(first.opened), time: first.firstTime, flags: flagSparse}
+	return w.frame(&h)
 }
 
 // copy copies what is kept of a segment.
@@ -161,9 +171,6 @@ func (w *rewriter) frame(h *frameHeader) error {
 
 	span := &w.segment.span
 	if h.count > 0 {
-		if len(span.blocks) == 0 {
-			span.opened, span.next = h.base, h.base
-		}
 		w.hole(h.base)
 		places := newPlaces(h, body)
 		for range h.count {
