@@ -35,7 +35,9 @@ type gateway struct {
 	ws    *ws.Server
 	mqtt  *mqtt.Server
 	debug *nethttp.Server
-	watch *watch
+
+	backups *backupServer
+	watch   *watch
 }
 
 // A door is an adapter that listens.
@@ -63,6 +65,7 @@ func openGateway(ctx context.Context, cfg *configs.Config, log *slog.Logger) (g 
 	if err != nil {
 		return g, fmt.Errorf("data folder %s: %w", cfg.Data, err)
 	}
+	g.backups = newBackupServer(engine, cfg.Limits.Stall, log)
 	g.broker, err = core.Open(ctx, core.Options{
 		Engine: engine, Authorizer: authorizer, Policies: cfg.CorePolicies(), Limits: cfg.Limits.Limits, Logger: log,
 	})
@@ -141,7 +144,10 @@ func (g *gateway) makeDoors() error {
 		Limits: limits, Gate: gate, Metrics: metrics, Logger: g.log,
 		MQTT: g.mqtt, STOMP: s, Origins: cfg.HTTP.Origins,
 	})
-	mount := map[string]nethttp.Handler{"/ws": g.ws, "/mqtt": g.ws, "/stomp": g.ws}
+	mount := map[string]nethttp.Handler{
+		"/ws": g.ws, "/mqtt": g.ws, "/stomp": g.ws,
+		backupPath: onlyFor(core.Manage, backupTopic, gate, g.access, g.backups),
+	}
 	if cfg.Metrics.Enabled {
 		mount["/metrics"] = metricsHandler(registry, gate, g.access)
 	}
@@ -216,6 +222,9 @@ const brokerCloses = 10 * time.Second
 func (g *gateway) Close(ctx context.Context) error {
 	draining, cancel := context.WithTimeout(ctx, time.Duration(g.config.Shutdown.Timeout))
 	defer cancel()
+	if g.backups != nil {
+		g.backups.close()
+	}
 	closers := []func(context.Context) error{}
 	for _, d := range g.doors {
 		closers = append(closers, d.Close)

@@ -68,8 +68,8 @@ Start with:  sluice serve`,
 	for group, commands := range map[string][]*cobra.Command{
 		"broker":   {newServe(), bench.Command()},
 		"messages": {newPub(), newSub(), newRequest()},
-		"admin":    {newQueue(), newExchange(), newTopic()},
-		"files":    {newConfig(), newUser(), newACL()},
+		"admin":    {newQueue(), newExchange(), newTopic(), newBackup()},
+		"files":    {newConfig(), newUser(), newACL(), newRestore()},
 	} {
 		for _, c := range commands {
 			c.GroupID = group

@@ -61,9 +61,14 @@ func collectProcess(r prometheus.Registerer, b *core.Broker) {
 // metricsHandler serves the figures. Where there are users, it asks for one
 // who may subscribe to metricsTopic.
 func metricsHandler(g prometheus.Gatherer, gate *adapters.Gate, a *access.Access) nethttp.Handler {
-	figures := promhttp.HandlerFor(g, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
+	return onlyFor(core.Subscribe, metricsTopic, gate, a, promhttp.HandlerFor(g, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
+}
+
+// onlyFor serves those who may do something with a resource. Where there are no
+// users it serves everybody.
+func onlyFor(action core.Action, resource string, gate *adapters.Gate, a *access.Access, h nethttp.Handler) nethttp.Handler {
 	if a == nil {
-		return figures
+		return h
 	}
 	return nethttp.HandlerFunc(func(w nethttp.ResponseWriter, r *nethttp.Request) {
 		remote := net.Addr(&net.TCPAddr{})
@@ -90,10 +95,10 @@ func metricsHandler(g prometheus.Gatherer, gate *adapters.Gate, a *access.Access
 			nethttp.Error(w, "a user and a password, or a token, are needed", nethttp.StatusUnauthorized)
 			return
 		}
-		if err := a.Authorize(p, core.Subscribe, metricsTopic); err != nil {
+		if err := a.Authorize(p, action, resource); err != nil {
 			nethttp.Error(w, err.Error(), nethttp.StatusForbidden)
 			return
 		}
-		figures.ServeHTTP(w, r)
+		h.ServeHTTP(w, r)
 	})
 }

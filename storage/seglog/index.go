@@ -40,7 +40,7 @@ type index struct {
 	gaps                         []gap
 	first                        core.Offset // what postings count from
 	records                      uint32
-	bodyCRC                      uint32
+	headerCRC, bodyCRC           uint32
 
 	check   sync.Once
 	checked error
@@ -118,7 +118,7 @@ func (x *index) parse(generation uint64) (sum span, err error) {
 	x.topics = section(uint64(le.Uint32(b[108:])) * indexTopicSize)
 	x.names = section(le.Uint64(b[112:]))
 	x.posts = section(le.Uint64(b[120:]))
-	x.bodyCRC = le.Uint32(b[128:])
+	x.headerCRC, x.bodyCRC = le.Uint32(b[12:]), le.Uint32(b[128:])
 	if !ok || len(rest) != 0 || len(x.blocks) == 0 {
 		return sum, fmt.Errorf("%w: an index whose sections do not fill it", core.ErrCorrupt)
 	}

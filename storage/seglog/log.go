@@ -62,6 +62,9 @@ type Log struct {
 	tail  tail
 	// asides are the sequence numbers of segments that were put aside.
 	asides []uint64
+	// restored says that the directory comes from a backup and is opened for
+	// the first time.
+	restored bool
 
 	first, end atomic.Uint64 // what Bounds says
 

@@ -42,7 +42,7 @@ func Open(ctx context.Context, o Options) (_ *Log, err error) {
 	l := &Log{
 		o:         o,
 		fs:        o.FS,
-		dir:       path.Join(o.Dir, "log"),
+		dir:       path.Join(o.Dir, logDir),
 		log:       o.Logger,
 		tail:      tail{limit: o.TailBytes},
 		commits:   make(chan *pending, 1),
@@ -67,6 +67,9 @@ func Open(ctx context.Context, o Options) (_ *Log, err error) {
 		return nil, err
 	}
 	if l.lock, err = l.fs.Lock(path.Join(o.Dir, "LOCK")); err != nil {
+		return nil, err
+	}
+	if l.restored, err = checkRestored(l.fs, o.Dir); err != nil {
 		return nil, err
 	}
 	if err := l.recover(ctx); err != nil {
@@ -102,7 +105,7 @@ func (l *Log) recover(ctx context.Context) error {
 		return err
 	}
 	var err error
-	if l.state, err = openState(path.Join(l.o.Dir, "state"), l.fs, l.log); err != nil {
+	if l.state, err = openState(path.Join(l.o.Dir, stateDirName), l.fs, l.log); err != nil {
 		return err
 	}
 	r := recovery{log: l, judge: judge{durable: l.state.applied}}
@@ -114,6 +117,9 @@ func (l *Log) recover(ctx context.Context) error {
 		return err
 	}
 	if err := r.resume(); err != nil {
+		return err
+	}
+	if err := l.removeSnapshots(); err != nil {
 		return err
 	}
 	first, end := l.Bounds()

@@ -264,6 +264,19 @@ func (l *Log) replace(old []*segment, replacement *segment) error {
 	}
 	var err error
 	for i, s := range old {
+		if s.snapshots.Load() > 0 {
+			// A backup may take long: just the name goes now.
+			if replacement == nil || i > 0 {
+				err = errors.Join(err, l.fs.Remove(path.Join(l.dir, s.name)), l.removeIndex(s))
+			}
+			l.background.Go(func() {
+				<-s.idle
+				if err := s.close(); err != nil {
+					l.log.Warn("segment not closed", "file", s.name, "err", err)
+				}
+			})
+			continue
+		}
 		<-s.idle
 		err = errors.Join(err, s.close())
 		if replacement != nil && i == 0 {
@@ -299,6 +312,11 @@ func (l *Log) freeFile(s *segment) error {
 	if err != nil {
 		return err
 	}
+	return l.removeIndex(s)
+}
+
+// removeIndex removes the file of a segment's index.
+func (l *Log) removeIndex(s *segment) error {
 	if err := l.fs.Remove(path.Join(l.dir, indexName(s.name))); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -146,13 +146,16 @@ func (r *recovery) resume() error {
 	if l.state.applied > j.last && len(l.segments) > 0 {
 		l.log.Error("log ends before what its state says, confirmed data was lost", "from", j.next, "to", lost)
 	}
-	r.clean = len(l.segments) == 0 && l.state.applied == 0 || r.closed && l.state.applied <= j.last
+	r.clean = (len(l.segments) == 0 && l.state.applied == 0 || r.closed && l.state.applied <= j.last) && !l.restored
 	c.commit = max(r.seen, j.last, l.state.applied)
 	c.synced = j.last
 	c.next = max(j.next, 1)
 	c.time = r.time
 	if !r.clean {
 		c.next = max(lost, 1) + crashSkip
+	}
+	if l.restored {
+		c.next += restoreSkip
 	}
 	// What was found may not have been durable so far, or not its name.
 	if r.scanned != nil {
@@ -179,6 +182,12 @@ func (r *recovery) resume() error {
 	}
 	if o.lost > o.end {
 		c.segment.span.gaps = append(c.segment.span.gaps, gap{From: o.end, To: o.lost, Lost: true})
+	}
+	if l.restored {
+		// The offsets to leave out stand in the log now.
+		if err := l.fs.Remove(path.Join(l.o.Dir, RestoredName)); err != nil {
+			return err
+		}
 	}
 	l.end.Store(uint64(c.next))
 	l.setFirst()

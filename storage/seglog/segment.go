@@ -164,6 +164,8 @@ type segment struct {
 	// one. At 0 idle is closed.
 	users atomic.Int64
 	idle  chan struct{}
+	// snapshots counts those of the users that are snapshots.
+	snapshots atomic.Int32
 }
 
 func newSegment(h segmentHeader, name string, file vfs.File) *segment {

@@ -71,6 +71,20 @@ func (l *HTTP) Do(ctx context.Context, method, path string, body, into any) erro
 	return json.NewDecoder(res.Body).Decode(into)
 }
 
+// Stream makes a request with a JSON body and returns the answer's, which the
+// caller closes.
+func (l *HTTP) Stream(ctx context.Context, method, path string, body any) (io.ReadCloser, error) {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	res, err := l.do(ctx, method, path, http.Header{"Content-Type": {"application/json"}}, text)
+	if err != nil {
+		return nil, err
+	}
+	return res.Body, nil
+}
+
 func (l *HTTP) do(ctx context.Context, method, path string, header http.Header, body []byte) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, l.base+path, bytes.NewReader(body))
 	if err != nil {
