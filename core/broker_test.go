@@ -334,6 +334,32 @@ func TestQueueCompetes(t *testing.T) {
 	})
 }
 
+// What was released and goes to a consumer that never settles is settled as it
+// is handed over, as it would have been the first time.
+func TestReleasedToAConsumerThatNeverSettles(t *testing.T) {
+	run(t, func(w *world) {
+		a, b, c := w.peer("a"), w.peer("b"), w.peer("c")
+		k := a.consume("q")
+		k.Grant(plenty)
+		b.publish("$queue/q", "1")
+		if got := a.deliveries(); len(got) != 1 {
+			t.Error(got)
+		}
+		k.Close()
+		never, err := b.Consume(context.Background(), core.Consumption{Queue: "q"}, b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		never.Grant(plenty)
+		if got := b.deliveries(); len(got) != 1 || got[0].Attempt != 2 || !got[0].Settled {
+			t.Errorf("%+v", got)
+		}
+		never.Close()
+		c.consume("q").Grant(plenty)
+		c.want()
+	})
+}
+
 func TestQueueSurvivesRestart(t *testing.T) {
 	run(t, func(w *world) {
 		a := w.peer("a")

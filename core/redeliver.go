@@ -89,13 +89,16 @@ func (p *pump) redeliverRun(q *queue, due []Offset) bool {
 				q.drop(rec.Offset, "expired")
 				continue
 			}
-			var tags []uint64
+			d := Delivery{Envelope: &e, Offset: rec.Offset}
+			settlement := SettleNever
 			for _, b := range q.bound() {
 				if b.matches(rec.Topic, rec.Offset) && b.holds(&e, rec.Offset) {
-					tags = append(tags, b.Tag)
+					d.Tags = append(d.Tags, b.Tag)
+					settlement = max(settlement, b.Settlement)
 				}
 			}
-			if !q.again(Delivery{Envelope: &e, Offset: rec.Offset, Tags: tags}) {
+			d.Settled = settled(settlement, &e)
+			if !q.again(d) {
 				q.deliver()
 				return false
 			}
@@ -139,7 +142,11 @@ func (q *queue) again(d Delivery) bool {
 	if d.Attempt == 0 {
 		d.Attempt--
 	}
-	*e = q.held(k, d.Offset, d.Attempt)
+	if d.Settled = d.Settled && settled(k.settlement, d.Envelope); d.Settled {
+		q.out.settle(e)
+	} else {
+		*e = q.held(k, d.Offset, d.Attempt)
+	}
 	q.give(k, d)
 	q.changed()
 	q.b.stats.Redelivered.Add(1)
