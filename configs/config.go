@@ -17,7 +17,7 @@ import (
 type Config struct {
 	Data      string          `yaml:"data" doc:"the folder that holds the log"`
 	MQTT      Listening       `yaml:"mqtt" doc:"MQTT 3.1.1 and 5 over TCP and TLS"`
-	STOMP     Listening       `yaml:"stomp" doc:"STOMP 1.0 to 1.2 over TCP and TLS"`
+	STOMP     STOMP           `yaml:"stomp" doc:"STOMP 1.0 to 1.2 over TCP and TLS"`
 	HTTP      HTTP            `yaml:"http" doc:"HTTP, server-sent events and WebSocket"`
 	Auth      Auth            `yaml:"auth" doc:"who may connect, and who may do what"`
 	Limits    adapters.Limits `yaml:"limits" doc:"the bounds of everything, the same on every protocol"`
@@ -37,6 +37,12 @@ type Config struct {
 // Listening is where a protocol listens.
 type Listening struct {
 	Listen []Listener `yaml:"listen" doc:"addresses, host:port each; none switches the protocol off"`
+}
+
+// STOMP is where STOMP listens and which destinations it takes.
+type STOMP struct {
+	Listen []Listener `yaml:"listen" doc:"addresses, host:port each; none switches the protocol off"`
+	Strict bool       `yaml:"strict" doc:"refuses destinations that begin with no known prefix, instead of taking /a/b for a topic and a for a queue"`
 }
 
 // HTTP is where HTTP and WebSocket listen and which pages may use them.
@@ -163,7 +169,7 @@ func Default() *Config {
 	return &Config{
 		Data:     "sluice-data",
 		MQTT:     Listening{Listen: []Listener{{Address: "127.0.0.1:1883"}}},
-		STOMP:    Listening{Listen: []Listener{{Address: "127.0.0.1:61613"}}},
+		STOMP:    STOMP{Listen: []Listener{{Address: "127.0.0.1:61613"}}},
 		HTTP:     HTTP{Listen: []Listener{{Address: "127.0.0.1:8080"}}},
 		Auth:     Auth{Certificate: "cn"},
 		Limits:   adapters.DefaultLimits(),

@@ -12,13 +12,27 @@ import (
 // oneMessage is the credit that an acknowledged message gives back.
 var oneMessage = core.Credit{Messages: 1}
 
-// negative is what a NACK does: the message comes again, after the queue's
-// backoff, or goes to the dead letters if it says requeue:false.
-func negative(f *clientFrame) core.Outcome {
-	if f.value(headerRequeue) == "false" {
-		return core.Rejected
+// negative obeys NACK: the message comes again, after the queue's backoff, or
+// goes to the dead letters if the frame says requeue:false. A reader of topics
+// has neither: the message has been seen, as with ACK, and that is counted.
+func (c *conn) negative(f *clientFrame) error {
+	if c.version == v10 {
+		return refuse("malformed", "unknown command", "STOMP 1.0 has no NACK. Connect with accept-version:1.2.")
 	}
-	return core.Released
+	outcome := core.Released
+	for i := range f.Headers {
+		h := &f.Headers[i]
+		if h.Name != headerRequeue {
+			continue
+		}
+		if again, err := parseBool(h); err != nil {
+			return err
+		} else if !again {
+			outcome = core.Rejected
+		}
+		break
+	}
+	return c.acknowledge(f, outcome)
 }
 
 // acknowledge obeys ACK and NACK (STOMP 1.2 "ACK", "NACK").
@@ -42,6 +56,9 @@ func (c *conn) acknowledge(f *clientFrame, outcome core.Outcome) error {
 	if !found {
 		return refuse("not_held", "not waiting for an acknowledgement",
 			fmt.Sprintf("The message %d-%d was acknowledged before, or was not sent on this connection. Acknowledge each message once.", s.number, at))
+	}
+	if outcome != core.Accepted && s.consumer.Queue() == "" {
+		c.server.metrics.Fallback("nack")
 	}
 	if t != nil {
 		if err := c.enlarge(t, len(offsets), enlistedBytes*len(offsets)); err != nil {

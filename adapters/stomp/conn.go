@@ -59,6 +59,8 @@ type addressed struct {
 	destination
 }
 
+func (c *conn) naming() naming { return naming{c.session, c.server.strict} }
+
 // errDisconnected ends serve: the client said goodbye.
 var errDisconnected = errors.New("disconnected")
 
@@ -121,10 +123,7 @@ func (c *conn) handle(f *clientFrame) error {
 	case frame.ACK:
 		return c.acknowledge(f, core.Accepted)
 	case frame.NACK:
-		if c.version == v10 {
-			return refuse("malformed", "unknown command", "STOMP 1.0 has no NACK. Connect with accept-version:1.2.")
-		}
-		return c.acknowledge(f, negative(f))
+		return c.negative(f)
 	case frame.SUBSCRIBE:
 		return c.subscribe(f)
 	case frame.UNSUBSCRIBE:

@@ -55,10 +55,17 @@ const (
 // prefixed are the destinations that a composite may be made of.
 var prefixed = [...]string{topicPrefix, queuePrefix, amqQueuePrefix, exchangePrefix, tempQueuePrefix, tempTopicPrefix, replyPrefix}
 
-// parseDestination understands the destination of a SEND, or a reply-to.
-// Temporary ones belong to the session.
-func parseDestination(s, session string) (destination, error) {
-	d, err := parseAddress(s, session, false)
+// A naming understands the destinations of a connection.
+type naming struct {
+	// session owns what is temporary.
+	session string
+	// strict refuses what has none of the known prefixes.
+	strict bool
+}
+
+// target understands the destination of a SEND, or a reply-to.
+func (n naming) target(s string) (destination, error) {
+	d, err := n.address(s, false)
 	if err != nil {
 		return d, err
 	}
@@ -69,17 +76,20 @@ func parseDestination(s, session string) (destination, error) {
 	return d, core.CheckTopic(d.topic)
 }
 
-// parseSource understands the destination of a SUBSCRIBE: wildcards stand for
+// source understands the destination of a SUBSCRIBE: wildcards stand for
 // levels, "*" and "+" for one, a final "#" or ">" for the rest.
-func parseSource(s, session string) (destination, error) {
-	d, err := parseAddress(s, session, true)
+func (n naming) source(s string) (destination, error) {
+	d, err := n.address(s, true)
 	if err != nil {
 		return d, err
 	}
 	switch d.kind {
 	case toQueue:
 		queue, _ := core.QueueOf(d.topic)
-		err = checkQueue(queue)
+		if err = checkQueue(queue); err == nil && hasWildcard(queue) {
+			err = refuse("invalid_destination", "invalid destination",
+				fmt.Sprintf("The queue %q is named with a wildcard. A subscription has one queue; wildcards stand in topics: bind the queue to a filter, or subscribe to /topic/… with a group.", clip(queue)))
+		}
 	case toExchange:
 		exchange, _, _ := core.ExchangeOf(d.topic)
 		err = core.CheckExchangeName(exchange)
@@ -102,11 +112,28 @@ func checkQueue(name string) error {
 	return core.CheckQueueName(name)
 }
 
-func parseAddress(s, session string, filter bool) (destination, error) {
+// hasWildcard reports whether a level of a queue's name is a wildcard to
+// ActiveMQ or RabbitMQ.
+func hasWildcard(queue string) bool {
+	for level := range strings.FieldsFuncSeq(queue, func(r rune) bool { return r == '/' || r == '.' }) {
+		if level == "*" || level == ">" {
+			return true
+		}
+	}
+	return false
+}
+
+// validForms ends what is said to a client whose destination is not one.
+const validForms = "Valid ones are /topic/a/b, /queue/q, /amq/queue/q, /exchange/e/k, /temp-queue/x, /temp-topic/x and /reply-queue/x."
+
+func (n naming) address(s string, filter bool) (destination, error) {
+	session := n.session
 	switch {
 	case s == "":
+		return destination{}, refuse("invalid_destination", "invalid destination", "The destination is empty. "+validForms)
+	case n.strict && !beginsPrefixed(s):
 		return destination{}, refuse("invalid_destination", "invalid destination",
-			"The destination is empty. Valid ones are /topic/a/b, /queue/q, /exchange/e/k and /temp-queue/x.")
+			fmt.Sprintf("The destination %q begins with none of the known prefixes. %s", clip(s), validForms))
 	case s[0] != '/':
 		return destination{kind: toQueue, topic: core.QueueTopic(s)}, nil
 	}

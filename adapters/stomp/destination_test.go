@@ -53,7 +53,7 @@ func TestParseDestination(t *testing.T) {
 		{text: "/topic/" + strings.Repeat("a.", 32)},
 	} {
 		t.Run(test.text, func(t *testing.T) {
-			d, err := parseDestination(test.text, "me")
+			d, err := naming{session: "me"}.target(test.text)
 			if test.topic == "" {
 				if err == nil {
 					t.Fatalf("leads to %q", d.topic)
@@ -97,7 +97,7 @@ func TestParseSource(t *testing.T) {
 		"/topic/$inbox/#":   "",
 		"/exchange//k":      "",
 	} {
-		d, err := parseSource(text, "me")
+		d, err := naming{session: "me"}.source(text)
 		if want == "" {
 			if err == nil {
 				t.Errorf("%s leads to %q", text, d.topic)
@@ -143,7 +143,7 @@ func FuzzDestination(f *testing.F) {
 		}
 		for _, st := range []style{slashes, dots, bare} {
 			text := string(appendDestination(nil, topic, st))
-			d, err := parseDestination(text, "me")
+			d, err := naming{session: "me"}.target(text)
 			if err != nil || d.topic != topic {
 				t.Errorf("%q in style %d is %q, which leads to %q, %v", topic, st, text, d.topic, err)
 			}
@@ -161,7 +161,7 @@ func FuzzSource(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		d, err := parseSource(s, "me")
+		d, err := naming{session: "me"}.source(s)
 		if err != nil {
 			return
 		}

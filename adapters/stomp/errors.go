@@ -66,7 +66,7 @@ var kinds = []struct {
 	err                     error
 	reason, message, advice string
 }{
-	{core.ErrInvalidTopic, "invalid_destination", "invalid destination", "Valid ones are /topic/a/b, /queue/q, /exchange/e/k and /temp-queue/x."},
+	{core.ErrInvalidTopic, "invalid_destination", "invalid destination", validForms},
 	{core.ErrInvalidFrom, "malformed", "invalid header", ""},
 	{core.ErrTooLarge, "message_too_large", "message too large", "Send it in parts."},
 	{core.ErrNotAuthorized, "not_authorized", "access refused", "Ask the broker's administrator for the right."},

@@ -18,7 +18,7 @@ func testMetrics() *adapters.ProtocolMetrics {
 }
 
 func testEncoder(t testing.TB, v version) *messageEncoder {
-	d, err := parseSource("/topic/>", "me")
+	d, err := naming{session: "me"}.source("/topic/>")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,12 +37,12 @@ func decodeMessage(t testing.TB, v version, message []byte) (*clientFrame, core.
 	}
 	var s sending
 	if err := s.read(f, func(w string) (string, error) {
-		d, err := parseDestination(w, "me")
+		d, err := naming{session: "me"}.target(w)
 		return d.topic, err
 	}); err != nil {
 		t.Fatalf("%v in\n%q", err, message)
 	}
-	d, err := parseDestination(s.destination, "me")
+	d, err := naming{session: "me"}.target(s.destination)
 	if err != nil {
 		t.Fatalf("%v in\n%q", err, message)
 	}
@@ -99,7 +99,7 @@ traceparent:00-0af7-b7ad-01
 
 // TestMessageWithNothing: what was not said is not sent.
 func TestMessageWithNothing(t *testing.T) {
-	d, _ := parseSource("/queue/q", "me")
+	d, _ := naming{session: "me"}.source("/queue/q")
 	e := newMessageEncoder(v10, testMetrics(), 1, "/queue/q", false, d, d.topic, "q", false)
 	got := string(e.append(nil, &core.Delivery{Envelope: &core.Envelope{Topic: "$queue/q", Time: time.UnixMilli(5)}, Offset: 1, Attempt: 1}, core.Gap{}))
 	want := "MESSAGE\ndestination:q\nmessage-id:1-1\ncontent-length:0\noffset:1\ntime:5\nattempt:1\nredelivered:false\n\n\x00"

@@ -206,9 +206,10 @@ func unknownCommand(text []byte) error {
 // readBody reads a body that begins at at, with the NUL behind it, and returns
 // where it ends, both from r.start (STOMP 1.2 "Body", "Header content-length").
 func (r *reader) readBody(at int) (end int, err error) {
-	limit := r.limits.MessageBytes
-	if r.frame.Command != frame.SEND {
-		limit = 0
+	limit := 0
+	if r.frame.Command == frame.SEND || r.frame.Command == frame.SUBSCRIBE && r.version == v10 {
+		// Of a SUBSCRIBE it "is ignored" (STOMP 1.0).
+		limit = r.limits.MessageBytes
 	}
 	length, ok, err := r.contentLength()
 	if err != nil {

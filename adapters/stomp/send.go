@@ -100,7 +100,7 @@ func (c *conn) address(a *addressed, written string) error {
 		return nil
 	}
 	own := strings.Clone(written)
-	d, err := parseDestination(own, c.session)
+	d, err := c.naming().target(own)
 	if err != nil {
 		return err
 	}

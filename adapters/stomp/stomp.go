@@ -46,10 +46,11 @@
 //
 //	/topic/a/b          the topic a/b
 //	/topic/a.b          the same: a dot splits where no slash follows the prefix
-//	/a/b                the topic "/a/b"
+//	/a/b                the topic "/a/b"; refused where Options.Strict is set
 //	/topic/a/*, a/#     a filter: "*" or "+" is one level, a final "#" or ">" the
 //	                    rest. %2E is a literal dot; %2A, %3E, %2C, %25 likewise
-//	/queue/q, q         the queue q, made at first use
+//	/queue/q, q         the queue q, made at first use; q alone is refused where
+//	                    Options.Strict is set
 //	/amq/queue/q        the queue q, which must exist
 //	/exchange/e/k       the exchange e, with the key k
 //	/temp-queue/x       an inbox of this connection's, also /temp-topic/x
@@ -98,6 +99,9 @@ type Options struct {
 	Gate    *adapters.Gate
 	Metrics *adapters.Metrics
 	Logger  *slog.Logger
+	// Strict refuses destinations that begin with none of the known prefixes;
+	// otherwise /a/b is a topic and a name without a slash a queue.
+	Strict bool
 }
 
 // A Server serves STOMP connections. It is an adapters.ConnServer.
@@ -107,6 +111,7 @@ type Server struct {
 	gate    *adapters.Gate
 	metrics *adapters.ProtocolMetrics
 	log     *slog.Logger
+	strict  bool
 }
 
 // New makes a server for the connections to a broker.
@@ -115,6 +120,7 @@ func New(broker *core.Broker, o Options) *Server {
 		broker: broker, limits: o.Limits, gate: o.Gate,
 		metrics: o.Metrics.Protocol(protocol),
 		log:     o.Logger.With("protocol", protocol),
+		strict:  o.Strict,
 	}
 }
 

@@ -84,7 +84,7 @@ func (c *conn) readSubscribe(f *clientFrame) (*subscribing, error) {
 		list = []string{w.written}
 	}
 	for _, written := range list {
-		d, err := parseSource(written, c.session)
+		d, err := c.naming().source(written)
 		if err != nil {
 			return nil, err
 		}

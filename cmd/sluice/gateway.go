@@ -139,7 +139,7 @@ func (g *gateway) makeDoors() error {
 	collectProcess(registry, g.broker)
 
 	g.mqtt = mqtt.New(g.broker, mqtt.Options{Limits: limits, Gate: gate, Metrics: metrics, Logger: g.log})
-	s := stomp.New(g.broker, stomp.Options{Limits: limits, Gate: gate, Metrics: metrics, Logger: g.log})
+	s := stomp.New(g.broker, stomp.Options{Limits: limits, Gate: gate, Metrics: metrics, Logger: g.log, Strict: cfg.STOMP.Strict})
 	g.ws = ws.New(g.broker, ws.Options{
 		Limits: limits, Gate: gate, Metrics: metrics, Logger: g.log,
 		MQTT: g.mqtt, STOMP: s, Origins: cfg.HTTP.Origins,
