@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluicemq/sluice/adapters/stomp"
 	"github.com/sluicemq/sluice/core"
 )
 
@@ -31,7 +32,7 @@ func (p *peer) subscribe(id, destination string, headers ...string) {
 func (p *peer) publish(destination, body string, headers ...string) {
 	p.t.Helper()
 	p.send("SEND", append([]string{"destination:" + destination, "receipt:pub", " " + body}, headers...)...)
-	p.expect("RECEIPT\nreceipt-id:pub\n")
+	p.receipt("pub")
 }
 
 // A destination comes back in the style that the subscriber used.
@@ -59,6 +60,27 @@ func TestDestinationsComeBackInStyle(t *testing.T) {
 			p.expect("MESSAGE\n", "\ndestination:"+test.back+"\n")
 		})
 	}
+}
+
+// Strict mode takes destinations with a known prefix only, and names those.
+func TestStrict(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(g *gateway) {
+		for _, bad := range []string{"/a/b", "q", "topic/a", "/topic", "/Topic/a", "/queues/q", "queue:a", "/topic.a"} {
+			for _, command := range []string{"SEND", "SUBSCRIBE"} {
+				p := g.connect("1.2")
+				p.send(command, "id:0", "destination:"+bad, "receipt:r")
+				p.expectError("receipt-id:r", "none of the known prefixes", "/topic/a/b, /queue/q, /amq/queue/q, /exchange/e/k, /temp-queue/x, /temp-topic/x and /reply-queue/x")
+			}
+		}
+		p := g.connect("1.2")
+		p.send("SEND", "destination:/queue/q", "reply-to:answers")
+		p.expectError("none of the known prefixes")
+		p = g.connect("1.2")
+		for i, good := range []string{"/topic/a/b", "/topic/a.*", "/queue/q", "/amq/queue/q", "/temp-queue/x", "/temp-topic/x", "/topic/a,/topic/b"} {
+			p.subscribe(fmt.Sprint(i), good)
+		}
+	}, func(o *stomp.Options, _ *core.Options) { o.Strict = true })
 }
 
 func TestQueuesShare(t *testing.T) {

@@ -33,6 +33,7 @@ type gateway struct {
 	registry *prometheus.Registry
 	dir      string
 	stop     func()
+	pipe     func() net.Conn // dials, in a bubble
 }
 
 // start starts one; options change its limits and authorizer.
@@ -131,17 +132,23 @@ type peer struct {
 	t    testing.TB
 	conn net.Conn
 	in   *bufio.Reader
+	back []reply // read, but not wanted yet
 }
 
 func (g *gateway) dial() *peer {
 	g.t.Helper()
+	if g.pipe != nil {
+		c := g.pipe()
+		c.SetDeadline(time.Now().Add(eternity))
+		return &peer{t: g.t, conn: c, in: bufio.NewReader(c)}
+	}
 	c, err := net.Dial("tcp", g.address)
 	if err != nil {
 		g.t.Fatal(err)
 	}
 	g.t.Cleanup(func() { c.Close() })
 	c.SetDeadline(time.Now().Add(patience))
-	return &peer{g.t, c, bufio.NewReader(c)}
+	return &peer{t: g.t, conn: c, in: bufio.NewReader(c)}
 }
 
 // connect dials and connects with a version.
@@ -205,6 +212,10 @@ func (r reply) String() string {
 // frame reads the next frame; io.EOF where the connection ends instead.
 func (p *peer) frame() (reply, error) {
 	var r reply
+	if len(p.back) > 0 {
+		r, p.back = p.back[0], p.back[1:]
+		return r, nil
+	}
 	for r.command == "" {
 		line, err := p.in.ReadString('\n')
 		if err != nil {
@@ -265,6 +276,23 @@ func (p *peer) expect(texts ...string) reply {
 		}
 	}
 	return r
+}
+
+// receipt reads a receipt. Messages before it wait to be read.
+func (p *peer) receipt(id string) {
+	p.t.Helper()
+	var messages []reply
+	for {
+		r := p.read()
+		if r.command != "MESSAGE" {
+			if want := "RECEIPT\nreceipt-id:" + id + "\n"; !strings.HasPrefix(r.String(), want) {
+				p.t.Fatalf("want %q, not\n%s", want, r)
+			}
+			break
+		}
+		messages = append(messages, r)
+	}
+	p.back = append(messages, p.back...)
 }
 
 // expectEnd reads that the connection ends.

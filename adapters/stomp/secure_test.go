@@ -73,7 +73,7 @@ func TestTLS(t *testing.T) {
 		}
 		t.Cleanup(func() { c.Close() })
 		c.SetDeadline(time.Now().Add(patience))
-		p := &peer{t, c, bufio.NewReader(c)}
+		p := &peer{t: t, conn: c, in: bufio.NewReader(c)}
 		p.send("CONNECT", "accept-version:1.2", "host:h")
 		return p
 	}
