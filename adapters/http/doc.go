@@ -2,6 +2,9 @@
 // publish, finite reads, long polls, server-sent events, retained values,
 // queues with leases, request and reply, and the administration under /v1/.
 //
+// A connection begins on a lane, which serves plain publishes and nothing else,
+// and goes over to net/http with the first request that is anything else.
+//
 // In: a request passes the guard (Host, Origin), gets a client of the core
 // (its connection's, or one made for its credentials), and its path, query,
 // header and body become a [core.Envelope]; the answer waits until the message

@@ -43,7 +43,8 @@ func hostName(host string) string {
 // check refuses a request from elsewhere and sets what a foreign origin that
 // was listed has to be told.
 func (g *guard) check(w nethttp.ResponseWriter, r *nethttp.Request) error {
-	if !g.knowsHost(r) {
+	local, _ := r.Context().Value(nethttp.LocalAddrContextKey).(net.Addr)
+	if !g.knowsHost(r.Host, local) {
 		return foreignHost.with("the Host " + quote(r.Host) + " is not one of this broker's")
 	}
 	origins := r.Header["Origin"]
@@ -86,13 +87,13 @@ func (g *guard) check(w nethttp.ResponseWriter, r *nethttp.Request) error {
 // exposed lets pages of other sites read every header of an answer.
 var exposed = []string{"*"}
 
-// knowsHost reports whether the Host names the loopback, the address that the
+// knowsHost reports whether a Host names the loopback, the address that the
 // connection came to, or a host that was listed.
-func (g *guard) knowsHost(r *nethttp.Request) bool {
+func (g *guard) knowsHost(host string, local net.Addr) bool {
 	if g.anyHost {
 		return true
 	}
-	name := hostName(r.Host)
+	name := hostName(host)
 	if name == "localhost" || name == "127.0.0.1" || g.hosts[name] || strings.HasSuffix(name, ".localhost") {
 		return true
 	}
@@ -104,8 +105,8 @@ func (g *guard) knowsHost(r *nethttp.Request) bool {
 	if ip.IsLoopback() {
 		return true
 	}
-	local, _ := r.Context().Value(nethttp.LocalAddrContextKey).(*net.TCPAddr)
-	return local != nil && local.AddrPort().Addr().Unmap() == ip
+	tcp, ok := local.(*net.TCPAddr)
+	return ok && tcp.AddrPort().Addr().Unmap() == ip
 }
 
 // sameOrigin reports whether an origin is the host that the request is for.

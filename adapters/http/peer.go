@@ -208,19 +208,29 @@ func (s *Server) begin(r *nethttp.Request, q *query) (*hold, error) {
 	return s.connect(r)
 }
 
-// attach connects a client to the broker.
+// attach connects a client for a request.
 func (s *Server) attach(r *nethttp.Request, p *peer, c core.Credentials) (*hold, error) {
-	if !s.gate.MayLogin(p.remote) {
-		return nil, &loginsFailed
-	}
-	c.Protocol, c.Client, c.Remote = "http", "http-"+strconv.FormatUint(p.name, 36), p.remote
 	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
 		c.Certificate = r.TLS.VerifiedChains[0][0]
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), s.limits.Handshake)
 	defer cancel()
 	h := new(hold)
-	client, err := s.broker.Connect(ctx, c, h)
+	var err error
+	h.client, err = s.login(ctx, p, c, h)
+	if err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// login connects a client to the broker.
+func (s *Server) login(ctx context.Context, p *peer, c core.Credentials, confirm core.Confirmer) (*core.Client, error) {
+	if !s.gate.MayLogin(p.remote) {
+		return nil, &loginsFailed
+	}
+	c.Protocol, c.Client, c.Remote = "http", "http-"+strconv.FormatUint(p.name, 36), p.remote
+	client, err := s.broker.Connect(ctx, c, confirm)
 	if err != nil {
 		err := loginError(err)
 		if err.status == unauthenticated.status && (c.User != "" || c.Token != "") {
@@ -228,7 +238,6 @@ func (s *Server) attach(r *nethttp.Request, p *peer, c core.Credentials) (*hold,
 		}
 		return nil, err
 	}
-	h.client = client
 	s.metrics.Connects.Inc()
-	return h, nil
+	return client, nil
 }

@@ -175,6 +175,15 @@ func (s *Server) fail(w nethttp.ResponseWriter, r *nethttp.Request, err error) {
 			delete(h, name)
 		}
 	}
+	p.describe(h)
+	if s.writeUntil(w) == nil {
+		w.WriteHeader(p.status)
+		w.Write(append(p.appendJSON(nil), '\n'))
+	}
+}
+
+// describe sets the header of an answer with the problem.
+func (p *problem) describe(h nethttp.Header) {
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -186,10 +195,6 @@ func (s *Server) fail(w nethttp.ResponseWriter, r *nethttp.Request, err error) {
 	}
 	if p.retry > 0 {
 		h.Set("Retry-After", strconv.Itoa(int((p.retry+time.Second-1)/time.Second)))
-	}
-	if s.writeUntil(w) == nil {
-		w.WriteHeader(p.status)
-		w.Write(append(p.appendJSON(nil), '\n'))
 	}
 }
 

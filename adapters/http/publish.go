@@ -74,7 +74,7 @@ func (s *Server) publishExchange(w nethttp.ResponseWriter, r *nethttp.Request) e
 // isLines reports whether a request's body is lines of JSON.
 func isLines(r *nethttp.Request) bool {
 	v := r.Header["Content-Type"]
-	if len(v) == 0 || !strings.Contains(v[0], "json") {
+	if len(v) == 0 || !containsFold(v[0], "json") {
 		return false
 	}
 	media, _, err := mime.ParseMediaType(v[0])

@@ -2,6 +2,7 @@ package http
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -50,9 +51,11 @@ type Server struct {
 	mux     *chi.Mux
 	http    nethttp.Server
 
+	clock     clock
 	listeners []net.Listener
 	stopping  context.Context // ends when Close begins
 	stop      context.CancelFunc
+	accepting sync.WaitGroup
 	conns     sync.WaitGroup
 	names     atomic.Uint64 // of connections, so far
 
@@ -112,7 +115,9 @@ func (s *Server) Addrs() []net.Addr {
 func (s *Server) Serve() error {
 	failed := make(chan error, len(s.listeners))
 	for _, l := range s.listeners {
-		go func() { failed <- s.http.Serve(l) }()
+		h := &handover{Listener: l, conns: make(chan net.Conn), closed: make(chan struct{})}
+		s.accepting.Go(func() { s.accept(h) })
+		go func() { failed <- s.http.Serve(h) }()
 	}
 	var first error
 	for range s.listeners {
@@ -121,8 +126,57 @@ func (s *Server) Serve() error {
 			s.http.Close() // the other listeners end with it
 		}
 	}
+	s.accepting.Wait()
 	s.conns.Wait()
 	return first
+}
+
+// accept gives each connection a lane, and net/http those with TLS: it must see
+// them as what they are.
+func (s *Server) accept(h *handover) {
+	for {
+		c, err := h.Listener.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			h.Close()
+			return
+		}
+		if err != nil {
+			s.log.Warn("accept failed", "err", err)
+			select {
+			case <-time.After(50 * time.Millisecond):
+			case <-s.stopping.Done():
+			}
+			continue
+		}
+		p := s.enter(c)
+		if _, secured := c.(*tls.Conn); secured {
+			if !h.give(c) {
+				s.leave(c)
+			}
+			continue
+		}
+		p.active.Store(true) // a lane ends by itself
+		go s.carry(c, p, h)
+	}
+}
+
+// carry serves a connection by a lane, and then hands it over.
+func (s *Server) carry(c net.Conn, p *peer, h *handover) {
+	l := &lane{s: s, c: c, p: p}
+	rest, on := l.serve()
+	if !on {
+		s.leave(c)
+		return
+	}
+	next := &carried{Conn: c, head: rest, until: l.came.Add(s.limits.Handshake)}
+	p.active.Store(false)
+	s.mu.Lock()
+	delete(s.peers, c)
+	s.peers[next] = p
+	s.mu.Unlock()
+	if s.stopping.Err() != nil || !h.give(next) {
+		s.leave(next)
+	}
 }
 
 // Close stops accepting, ends streams and waits, lets requests be answered,
@@ -130,34 +184,71 @@ func (s *Server) Serve() error {
 func (s *Server) Close(ctx context.Context) error {
 	s.stop()
 	// A connection that has not sent a byte is not yet idle to net/http.
-	s.mu.Lock()
-	for c, p := range s.peers {
-		if !p.active.Load() {
-			c.Close()
-		}
-	}
-	s.mu.Unlock()
+	s.cut(func(p *peer) bool { return !p.active.Load() })
 	err := s.http.Shutdown(ctx)
 	if err != nil {
 		s.http.Close()
 	}
-	s.conns.Wait()
+	ended := make(chan struct{})
+	go func() { s.accepting.Wait(); s.conns.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		s.cut(func(*peer) bool { return true })
+		<-ended
+	}
 	return err
 }
 
-// connected makes the peer of a new connection and puts it into the context of
-// its requests.
-func (s *Server) connected(ctx context.Context, c net.Conn) context.Context {
+// cut closes connections.
+func (s *Server) cut(which func(*peer) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c, p := range s.peers {
+		if which(p) {
+			c.Close()
+		}
+	}
+}
+
+// enter counts a new connection and makes its peer.
+func (s *Server) enter(c net.Conn) *peer {
 	p := &peer{server: s, remote: c.RemoteAddr(), name: s.names.Add(1)}
 	s.conns.Add(1)
 	s.metrics.Connections.Inc()
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.peers[c] = p
+	return p
+}
+
+// leave ends a connection's peer, and closes it.
+func (s *Server) leave(c net.Conn) {
+	c.Close()
+	s.gone(c)
+}
+
+// gone ends the peer of a connection that is closed, or somebody else's.
+func (s *Server) gone(c net.Conn) {
+	s.mu.Lock()
+	p := s.peers[c]
+	delete(s.peers, c)
 	s.mu.Unlock()
+	if p != nil {
+		p.close()
+		s.metrics.Connections.Dec()
+		s.conns.Done()
+	}
+}
+
+// connected puts the peer of a connection into the context of its requests.
+func (s *Server) connected(ctx context.Context, c net.Conn) context.Context {
 	if s.stopping.Err() != nil {
 		c.Close() // Close may not have seen it
 	}
-	return context.WithValue(ctx, peerKey{}, p)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return context.WithValue(ctx, peerKey{}, s.peers[c])
 }
 
 // changed follows a connection's states until it is closed, or taken over by a
@@ -172,14 +263,6 @@ func (s *Server) changed(c net.Conn, state nethttp.ConnState) {
 			p.active.Store(true)
 		}
 	case nethttp.StateClosed, nethttp.StateHijacked:
-		s.mu.Lock()
-		p := s.peers[c]
-		delete(s.peers, c)
-		s.mu.Unlock()
-		if p != nil {
-			p.close()
-			s.metrics.Connections.Dec()
-			s.conns.Done()
-		}
+		s.gone(c)
 	}
 }
