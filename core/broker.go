@@ -100,15 +100,8 @@ func Open(ctx context.Context, o Options) (*Broker, error) {
 
 // load makes the exchanges and queues that the state knows.
 func (b *Broker) load() error {
-	for _, d := range builtinExchanges {
-		b.exchanges[d.Name] = &exchange{ExchangeDefinition: d}
-	}
-	for key, value := range b.engine.State(keyExchange, "") {
-		var d ExchangeDefinition
-		if err := json.Unmarshal(value, &d); err != nil {
-			return fmt.Errorf("%w: state %q: %w", ErrCorrupt, key, err)
-		}
-		b.exchanges[d.Name] = &exchange{ExchangeDefinition: d}
+	if err := b.loadExchanges(); err != nil {
+		return err
 	}
 	for key, value := range b.engine.State(keyQueue, "") {
 		if err := b.loadQueue(key[len(keyQueue):], value); err != nil {
@@ -143,13 +136,17 @@ func (b *Broker) loadQueue(name string, value []byte) error {
 	q := newQueue(b, name, s.Settings)
 	bs := make([]*bound, len(s.Bindings))
 	for i, bd := range s.Bindings {
-		nb, err := newBound(Binding{Filter: bd.Filter, Exchange: bd.Exchange, Key: bd.Key, Where: bd.Where, Tag: bd.Tag, Settlement: bd.Settlement}, bd.From, b.exchanges)
+		exchanges := b.exchanges
+		if bd.Until != 0 && bd.Exchange != "" {
+			exchanges = map[string]*exchange{bd.Exchange: b.exchangeOnce(bd.Exchange, bd.Kind)}
+		}
+		nb, err := newBound(Binding{Filter: bd.Filter, Exchange: bd.Exchange, Key: bd.Key, Where: bd.Where, Tag: bd.Tag, Settlement: bd.Settlement}, bd.From, exchanges)
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}
 		nb.until = bd.Until
 		if bs[i] = nb; bd.Until == 0 {
-			nb.count(1)
+			nb.register(true)
 		}
 		if i == 0 || bd.From < q.next {
 			q.next = bd.From

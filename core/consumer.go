@@ -249,7 +249,7 @@ func (c *cursor) bind(b Binding, from Offset, retained bool) error {
 		return fmt.Errorf("%w: %d bindings, at most %d are allowed", ErrLimit, len(bs)+1, c.b.limits.Subscriptions)
 	}
 	c.setBindings(append(bs, nb))
-	nb.count(1)
+	nb.register(true)
 	if c.attached {
 		d.index.add(c, nb)
 	}
@@ -267,7 +267,7 @@ func (c *cursor) endBinding(o *bound) *bound {
 	if c.attached {
 		c.b.dispatcher.index.remove(o)
 	}
-	o.count(-1)
+	o.register(false)
 	if c.live && !c.feeding.Load() {
 		return nil
 	}
@@ -333,7 +333,7 @@ func (c *cursor) end() {
 	c.gone = true
 	for _, b := range c.bound() {
 		if b.until == 0 {
-			b.count(-1)
+			b.register(false)
 		}
 	}
 }

@@ -84,9 +84,9 @@ func (c *cursor) setBindings(bs []*bound) {
 	for i, b := range bs {
 		b.order = i
 	}
-	filters := make([]Filter, len(bs))
-	for i, b := range bs {
-		filters[i] = b.filter()
+	var filters []Filter
+	for _, b := range bs {
+		filters = append(filters, b.filters()...)
 	}
 	c.bindings.Store(&bs)
 	c.filters = NewFilterSet(filters...)

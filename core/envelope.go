@@ -46,6 +46,11 @@ type Envelope struct {
 	// part of the message.
 	Once string
 
+	// Mandatory refuses the message with ErrNoResponders where nobody is there
+	// to take it: no queue and no reader that its topic, or its exchange,
+	// leads to. It is not part of the message.
+	Mandatory bool
+
 	// What follows is the core's to say; a publisher's own values are
 	// replaced.
 

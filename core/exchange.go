@@ -2,27 +2,138 @@ package core
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"iter"
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 )
 
-// An exchange is a named router. Its definition does not change; its bindings
-// are kept by the queues that they lead to.
+// An exchange is a named router. Its definition does not change.
 type exchange struct {
 	ExchangeDefinition
-	bindings atomic.Int64 // how many lead away from it
+	// in are the links from other exchanges to it; replaced, not changed.
+	in atomic.Pointer[[]*link]
+	// conditional says that one of the links that lead to it, over others
+	// too, has a condition.
+	conditional atomic.Bool
+
+	mu     sync.Mutex // guards what follows; the last mutex to be taken
+	bounds map[*bound]struct{}
+	out    []*link // those in force
+}
+
+// A link is a binding from one exchange to another: what reaches from and fits
+// the key reaches to. It is for the messages from begin up to until; 0 is not
+// yet ended. One that has ended is kept for queues that have not read so far.
+type link struct {
+	from, to     *exchange
+	key          string
+	where        *where
+	begin, until Offset
+}
+
+func newExchange(d ExchangeDefinition) *exchange {
+	x := &exchange{ExchangeDefinition: d}
+	x.in.Store(new([]*link))
+	return x
+}
+
+// leads reports whether a message to the exchange of that name gets to x, along
+// the links that are in force for its offset; a nil envelope fulfils every
+// condition.
+func (x *exchange) leads(name, key string, e *Envelope, at Offset) bool {
+	return x.Name == name || len(*x.in.Load()) > 0 && x.leadsOver(name, key, e, at, nil)
+}
+
+func (x *exchange) leadsOver(name, key string, e *Envelope, at Offset, seen []*exchange) bool {
+	if x.Name == name {
+		return true
+	}
+	if slices.Contains(seen, x) {
+		return false
+	}
+	seen = append(seen, x)
+	for _, l := range *x.in.Load() {
+		if at < l.begin || l.until != 0 && at >= l.until || !l.from.matches(l.key, key) || e != nil && !l.where.match(e, at) {
+			continue
+		}
+		if l.from.leadsOver(name, key, e, at, seen) {
+			return true
+		}
+	}
+	return false
+}
+
+// upstream adds the names of the exchanges whose messages may get to x.
+func (x *exchange) upstream(names []string) []string {
+	if slices.Contains(names, x.Name) {
+		return names
+	}
+	names = append(names, x.Name)
+	for _, l := range *x.in.Load() {
+		names = l.from.upstream(names)
+	}
+	return names
+}
+
+// routes reports whether a message to x gets to any binding now.
+func (x *exchange) routes(key string, e *Envelope, seen []*exchange) bool {
+	if slices.Contains(seen, x) {
+		return false
+	}
+	seen = append(seen, x)
+	x.mu.Lock()
+	for b := range x.bounds {
+		if x.matches(b.Key, key) && b.where.match(e, 0) {
+			x.mu.Unlock()
+			return true
+		}
+	}
+	out := slices.Clone(x.out)
+	x.mu.Unlock()
+	for _, l := range out {
+		if x.matches(l.key, key) && l.where.match(e, 0) && l.to.routes(key, e, seen) {
+			return true
+		}
+	}
+	return false
+}
+
+// bound adds or removes a binding that leads from x.
+func (x *exchange) bind(b *bound, is bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !is {
+		delete(x.bounds, b)
+		return
+	}
+	if x.bounds == nil {
+		x.bounds = make(map[*bound]struct{})
+	}
+	x.bounds[b] = struct{}{}
+}
+
+// uses counts the bindings that lead from x, and the links from and to it.
+func (x *exchange) uses() int {
+	n := 0
+	for _, l := range *x.in.Load() {
+		if l.until == 0 {
+			n++
+		}
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return n + len(x.bounds) + len(x.out)
 }
 
 // matches reports whether a message's key passes a binding's.
 func (x *exchange) matches(pattern, key string) bool {
 	switch x.Kind {
-	case Fanout:
-		return true
+	case Fanout, HeadersExchange:
+		return true // of the latter, a binding's condition says what matches
 	case TopicExchange:
 		return MatchKey(pattern, key)
 	}
@@ -72,6 +183,8 @@ var builtinExchanges = []ExchangeDefinition{
 	{Name: "amq.direct", Kind: Direct},
 	{Name: "amq.fanout", Kind: Fanout},
 	{Name: "amq.topic", Kind: TopicExchange},
+	{Name: "amq.headers", Kind: HeadersExchange},
+	{Name: "amq.match", Kind: HeadersExchange},
 }
 
 // DeclareExchange makes an exchange and blocks until that is durable. The same
@@ -81,38 +194,59 @@ func (c *Client) DeclareExchange(ctx context.Context, d ExchangeDefinition) erro
 		return err
 	}
 	switch d.Kind {
-	case Direct, Fanout, TopicExchange:
+	case Direct, Fanout, TopicExchange, HeadersExchange:
 	default:
-		return fmt.Errorf("%w: an exchange is direct, fanout or topic, not %q", ErrInvalid, d.Kind)
+		return fmt.Errorf("%w: an exchange is direct, fanout, topic or headers, not %q", ErrInvalid, d.Kind)
+	}
+	if d.Alternate == d.Name {
+		return fmt.Errorf("%w: the exchange %q is not its own alternate", ErrInvalid, d.Name)
 	}
 	if err := c.authorize(Manage, ExchangeTopic(d.Name, "")); err != nil {
 		return err
 	}
-	d.Name = strings.Clone(d.Name)
+	if d.Alternate != "" {
+		if err := c.authorize(Publish, ExchangeTopic(d.Alternate, "")); err != nil {
+			return err
+		}
+	}
+	d.Name, d.Alternate = strings.Clone(d.Name), strings.Clone(d.Alternate)
 	b := c.broker
 	b.mu.Lock()
 	if x := b.exchanges[d.Name]; x != nil {
 		b.mu.Unlock()
 		if x.ExchangeDefinition != d {
-			return fmt.Errorf("%w: the exchange %q is %s, not %s", ErrConflict, d.Name, x.Kind, d.Kind)
+			return fmt.Errorf("%w: the exchange %q is %s, not %s", ErrConflict, d.Name, x.ExchangeDefinition, d)
 		}
 		return nil
+	}
+	if d.Alternate != "" && b.exchanges[d.Alternate] == nil {
+		b.mu.Unlock()
+		return fmt.Errorf("%w: there is no exchange %q to be the alternate of %q", ErrNotFound, d.Alternate, d.Name)
 	}
 	if len(b.exchanges) >= b.limits.Exchanges {
 		b.mu.Unlock()
 		return fmt.Errorf("%w: there are %d exchanges", ErrLimit, b.limits.Exchanges)
 	}
-	b.exchanges[d.Name] = &exchange{ExchangeDefinition: d}
+	x := newExchange(d)
+	b.exchanges[d.Name] = x
 	b.mu.Unlock()
-	value, err := json.Marshal(d)
+	change, err := x.definition()
 	if err != nil {
 		return err
 	}
-	return b.journal.change(ctx, Change{Key: keyExchange + d.Name, Value: value})
+	return b.journal.change(ctx, change)
 }
 
-// DeleteExchange deletes an exchange that no binding leads away from; others
-// are ErrInUse.
+func (d ExchangeDefinition) String() string {
+	s := string(d.Kind)
+	if d.Alternate != "" {
+		s += fmt.Sprintf(" with the alternate %q", d.Alternate)
+	}
+	return s
+}
+
+// DeleteExchange deletes an exchange that no binding leads from and that is
+// nobody's alternate; others are ErrInUse.
 func (c *Client) DeleteExchange(ctx context.Context, name string) error {
 	if err := c.authorize(Manage, ExchangeTopic(name, "")); err != nil {
 		return err
@@ -120,16 +254,27 @@ func (c *Client) DeleteExchange(ctx context.Context, name string) error {
 	b := c.broker
 	b.mu.Lock()
 	x := b.exchanges[name]
-	switch {
-	case x == nil:
+	if x == nil {
 		b.mu.Unlock()
 		return fmt.Errorf("%w: there is no exchange %q", ErrNotFound, name)
-	case slices.Contains(builtinExchanges, x.ExchangeDefinition):
+	}
+	err := func() error {
+		if slices.Contains(builtinExchanges, x.ExchangeDefinition) {
+			return fmt.Errorf("%w: the exchange %q is built in", ErrInvalid, name)
+		}
+		if n := x.uses(); n > 0 {
+			return fmt.Errorf("%w: %d bindings lead from or to the exchange %q", ErrInUse, n, name)
+		}
+		for _, o := range b.exchanges {
+			if o.Alternate == name {
+				return fmt.Errorf("%w: the exchange %q is the alternate of %q", ErrInUse, name, o.Name)
+			}
+		}
+		return nil
+	}()
+	if err != nil {
 		b.mu.Unlock()
-		return fmt.Errorf("%w: the exchange %q is built in", ErrInvalid, name)
-	case x.bindings.Load() > 0:
-		b.mu.Unlock()
-		return fmt.Errorf("%w: %d bindings lead away from the exchange %q", ErrInUse, x.bindings.Load(), name)
+		return err
 	}
 	delete(b.exchanges, name)
 	b.mu.Unlock()

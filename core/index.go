@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 )
@@ -48,11 +49,22 @@ func newBound(b Binding, from Offset, exchanges map[string]*exchange) (*bound, e
 }
 
 // conditional reports whether more than the topic says what matches.
-func (b *bound) conditional() bool { return b.where != nil }
+func (b *bound) conditional() bool {
+	return b.where != nil || b.exchange != nil && b.exchange.conditional.Load()
+}
 
 // holds reports whether the binding's condition, if it has one, holds for what
 // it matches.
-func (b *bound) holds(e *Envelope, at Offset) bool { return b.where.match(e, at) }
+func (b *bound) holds(e *Envelope, at Offset) bool {
+	if !b.where.match(e, at) {
+		return false
+	}
+	if b.exchange == nil || !b.exchange.conditional.Load() {
+		return true
+	}
+	name, key, ok := ExchangeOf(e.Topic)
+	return ok && b.exchange.leads(name, key, e, at)
+}
 
 // matches reports whether the binding leads here from a topic at an offset.
 func (b *bound) matches(topic string, at Offset) bool {
@@ -63,22 +75,26 @@ func (b *bound) matches(topic string, at Offset) bool {
 		return b.Filter.Match(topic)
 	}
 	name, key, ok := ExchangeOf(topic)
-	return ok && name == b.Exchange && b.exchange.matches(b.Key, key)
+	return ok && b.exchange.matches(b.Key, key) && b.exchange.leads(name, key, nil, at)
 }
 
-// count counts the binding at its exchange.
-func (b *bound) count(n int64) {
+// register tells the binding's exchange that it is in force, or not any more.
+func (b *bound) register(is bool) {
 	if b.exchange != nil {
-		b.exchange.bindings.Add(n)
+		b.exchange.bind(b, is)
 	}
 }
 
-// filter is what an engine reads with to find what the binding may match.
-func (b *bound) filter() Filter {
+// filters are what an engine reads with to find what the binding may match.
+func (b *bound) filters() []Filter {
 	if b.exchange == nil {
-		return b.Filter
+		return []Filter{b.Filter}
 	}
-	return Filter(ExchangeTopic(b.Exchange, "#"))
+	var fs []Filter
+	for _, name := range b.exchange.upstream(nil) {
+		fs = append(fs, Filter(ExchangeTopic(name, "#")))
+	}
+	return fs
 }
 
 // clone returns the binding with strings of its own: those of a caller may only
@@ -269,9 +285,14 @@ func (x *index) match(topic string) []match {
 	collect(x.exact[topic])
 	x.wild.visit(topic, true, collect)
 	if name, key, ok := ExchangeOf(topic); ok {
-		for b, c := range x.exchanges[name] {
-			if b.exchange.matches(b.Key, key) {
-				found[c] = append(found[c], b)
+		for _, bs := range x.exchanges {
+			for b, c := range bs {
+				if b.Exchange != name && len(*b.exchange.in.Load()) == 0 {
+					break // nor does anything else lead to that exchange
+				}
+				if b.exchange.matches(b.Key, key) && b.exchange.leads(name, key, nil, math.MaxUint64) {
+					found[c] = append(found[c], b)
+				}
 			}
 		}
 	}

@@ -18,8 +18,9 @@ import (
 // returned and means that nothing was handed in.
 func (c *Client) Publish(ctx context.Context, e *Envelope, r Receipt) error {
 	err := c.yield(ctx)
+	to := e.Topic
 	if err == nil {
-		err = c.check(e)
+		to, err = c.check(e)
 	}
 	j := c.broker.journal
 	if err != nil {
@@ -33,7 +34,7 @@ func (c *Client) Publish(ctx context.Context, e *Envelope, r Receipt) error {
 	if err != nil {
 		return err
 	}
-	record, repeats, err := c.broker.put(p, e)
+	record, repeats, err := c.broker.put(p, e, to)
 	if r != 0 {
 		p.entries = append(p.entries, entry{client: c, receipt: r, record: record, repeats: repeats, err: err})
 		p.Sync = p.Sync || e.Guarantee > AtMostOnce
@@ -55,30 +56,31 @@ func (c *Client) refuse(ctx context.Context, why error, r Receipt) error {
 }
 
 // check says why an envelope may not be published, makes the queue that it
-// addresses if need be, and sets what is the core's to set.
-func (c *Client) check(e *Envelope) error {
+// addresses if need be, and sets what is the core's to set. It returns the topic
+// that it goes to, which is another one only if it goes to an alternate exchange.
+func (c *Client) check(e *Envelope) (to string, err error) {
 	b := c.broker
 	if err := CheckTopic(e.Topic); err != nil {
-		return err
+		return "", err
 	}
 	if len(e.Payload) > b.limits.MessageBytes {
-		return fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrTooLarge, len(e.Payload), b.limits.MessageBytes)
+		return "", fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrTooLarge, len(e.Payload), b.limits.MessageBytes)
 	}
 	if len(e.Headers) > 0 {
 		if err := b.checkHeaders(e.Headers); err != nil {
-			return err
+			return "", err
 		}
 	}
 	if err := c.authorize(Publish, e.Topic); err != nil {
-		return err
+		return "", err
 	}
 	if e.Topic[0] == '$' {
 		if err := b.checkAddress(e.Topic); err != nil {
-			return err
+			return "", err
 		}
 	}
 	e.Publisher = c.publisher
-	return nil
+	return b.route(e)
 }
 
 func (b *Broker) checkHeaders(headers []Header) error {
@@ -127,14 +129,82 @@ func (b *Broker) checkAddress(topic string) error {
 	return fmt.Errorf("%w: topics that begin with a dollar sign are the broker's own", ErrNotAuthorized)
 }
 
-// put adds an envelope to what is pending. The journal is entered.
-func (b *Broker) put(p *commit, e *Envelope) (record int, repeats *remembered, err error) {
+// route finds the alternate of what no binding of an exchange matches, and
+// refuses what is mandatory and would get to nobody.
+func (b *Broker) route(e *Envelope) (to string, err error) {
+	name, key, ok := ExchangeOf(e.Topic)
+	if !ok {
+		if e.Mandatory && !b.heard(e) {
+			return "", fmt.Errorf("%w: no queue and no subscriber for %q", ErrNoResponders, e.Topic)
+		}
+		return e.Topic, nil
+	}
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	x := b.exchanges[name]
+	if x == nil || x.Alternate == "" && !e.Mandatory {
+		return e.Topic, nil
+	}
+	for range maxAlternates {
+		if x.routes(key, e, nil) {
+			if x.Name != name {
+				return ExchangeTopic(x.Name, key), nil
+			}
+			return e.Topic, nil
+		}
+		if x.Alternate == "" {
+			break
+		}
+		if x = b.exchanges[x.Alternate]; x == nil {
+			break
+		}
+	}
+	if e.Mandatory {
+		return "", fmt.Errorf("%w: nothing is bound to the exchange %q for the key %q", ErrNoResponders, name, key)
+	}
+	return e.Topic, nil
+}
+
+// maxAlternates bounds how many alternates are tried, one after the other.
+const maxAlternates = 16
+
+// heard reports whether a topic leads to a reader or a queue.
+func (b *Broker) heard(e *Envelope) bool {
+	if queue, ok := QueueOf(e.Topic); ok && b.queue(queue) != nil {
+		return true
+	}
+	end := b.dispatcher.end()
+	b.dispatcher.mu.Lock()
+	ms := b.dispatcher.index.match(e.Topic)
+	b.dispatcher.mu.Unlock()
+	for i := range ms {
+		if _, _, ok := ms[i].of(e, end); ok {
+			return true
+		}
+	}
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for _, q := range b.queues {
+		for _, bd := range q.bound() {
+			if bd.until == 0 && bd.exchange == nil && bd.Filter.Match(e.Topic) && bd.where.match(e, end) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// put adds an envelope, which goes to a topic, to what is pending. The journal
+// is entered.
+func (b *Broker) put(p *commit, e *Envelope, to string) (record int, repeats *remembered, err error) {
 	if e.ID != "" || e.Once != "" {
 		if repeats = b.journal.memory.repeats(e); repeats != nil {
 			b.stats.Duplicates.Add(1)
 			return -1, repeats, nil
 		}
 	}
+	topic := e.Topic
+	e.Topic = to
 	if !e.DeliverAt.IsZero() && time.Until(e.DeliverAt) > 0 {
 		record = b.delayed.put(p, e)
 	} else {
@@ -147,6 +217,7 @@ func (b *Broker) put(p *commit, e *Envelope) (record int, repeats *remembered, e
 			p.Changes = append(p.Changes, change)
 		}
 	}
+	e.Topic = topic
 	if e.ID != "" || e.Once != "" {
 		b.journal.memory.remember(p, e, record)
 	}
@@ -168,8 +239,10 @@ func (c *Client) Commit(ctx context.Context, t Transaction, r Receipt) error {
 			return refuse(err)
 		}
 	}
-	for _, e := range t.Publish {
-		if err := c.check(e); err != nil {
+	to := make([]string, len(t.Publish))
+	for i, e := range t.Publish {
+		var err error
+		if to[i], err = c.check(e); err != nil {
 			return refuse(err)
 		}
 	}
@@ -190,8 +263,8 @@ func (c *Client) Commit(ctx context.Context, t Transaction, r Receipt) error {
 		return err
 	}
 	first := -1
-	for _, e := range t.Publish {
-		record, _, err := c.broker.put(p, e)
+	for i, e := range t.Publish {
+		record, _, err := c.broker.put(p, e, to[i])
 		if err == nil && first < 0 {
 			first = record
 		}

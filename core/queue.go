@@ -547,14 +547,16 @@ type queueState struct {
 }
 
 type bindingState struct {
-	Filter     Filter     `json:"filter,omitempty"`
-	Exchange   string     `json:"exchange,omitempty"`
-	Key        string     `json:"key,omitempty"`
-	Where      string     `json:"where,omitempty"`
-	Tag        uint64     `json:"tag,omitempty"`
-	Settlement Settlement `json:"settlement,omitempty"`
-	From       Offset     `json:"from,omitempty"`
-	Until      Offset     `json:"until,omitempty"`
+	Filter   Filter `json:"filter,omitempty"`
+	Exchange string `json:"exchange,omitempty"`
+	Key      string `json:"key,omitempty"`
+	Where    string `json:"where,omitempty"`
+	// Kind is the exchange's, which may be deleted once the binding has ended.
+	Kind       ExchangeKind `json:"kind,omitempty"`
+	Tag        uint64       `json:"tag,omitempty"`
+	Settlement Settlement   `json:"settlement,omitempty"`
+	From       Offset       `json:"from,omitempty"`
+	Until      Offset       `json:"until,omitempty"`
 }
 
 // journalAgain notes that a commit with the queue's position, or with its
@@ -571,9 +573,13 @@ func (q *queue) journalAgain(definition bool) {
 func (q *queue) definition() (Change, error) {
 	s := queueState{Settings: q.settings}
 	for _, b := range q.bound() {
-		s.Bindings = append(s.Bindings, bindingState{
+		bs := bindingState{
 			Filter: b.Filter, Exchange: b.Exchange, Key: b.Key, Where: b.Where, Tag: b.Tag, Settlement: b.Settlement, From: b.from, Until: b.until,
-		})
+		}
+		if b.exchange != nil && b.until != 0 {
+			bs.Kind = b.exchange.Kind
+		}
+		s.Bindings = append(s.Bindings, bs)
 	}
 	value, err := json.Marshal(s)
 	return Change{Key: keyQueue + q.name, Value: value}, err

@@ -18,12 +18,6 @@ func (b *Broker) queue(name string) *queue {
 	return b.queues[name]
 }
 
-func (b *Broker) exchange(name string) *exchange {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	return b.exchanges[name]
-}
-
 // ensureQueue returns the queue of a name, made with settings if there is none.
 // It does not block: the definition stands in the journal before anything that
 // is published to the queue.
@@ -58,7 +52,7 @@ func (b *Broker) makeQueue(d QueueDefinition, from Offset, done func(error)) (q 
 		bs = append(bs, nb)
 	}
 	for _, nb := range bs {
-		nb.count(1)
+		nb.register(true)
 	}
 	q.setBindings(bs)
 	change, err := q.definition()

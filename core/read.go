@@ -24,13 +24,13 @@ func (b *Broker) resolve(ctx context.Context, f From, bindings []Binding) (Offse
 		return b.engine.OffsetAt(f.at)
 	case fromLast:
 		bs := make([]*bound, len(bindings))
-		filters := make([]Filter, len(bindings))
+		var filters []Filter
 		for i, bd := range bindings {
 			var err error
 			if bs[i], err = b.newBound(bd, 0); err != nil {
 				return 0, err
 			}
-			filters[i] = bs[i].filter()
+			filters = append(filters, bs[i].filters()...)
 		}
 		var e Envelope
 		return b.newest(ctx, NewFilterSet(filters...), int64(f.last), 0, first, b.dispatcher.end(), func(r *Record) bool { return matchesRecord(bs, r, &e, false) })
@@ -203,7 +203,7 @@ func (c *Client) Browse(ctx context.Context, queue string, q ReadRequest) (Page,
 	asked := q.Filters
 	q.Filters = nil
 	for _, bd := range bs {
-		q.Filters = append(q.Filters, bd.filter())
+		q.Filters = append(q.Filters, bd.filters()...)
 	}
 	page, err := c.readPage(ctx, q, from, func(e *Envelope, at Offset) bool {
 		_, is := attempts[at]

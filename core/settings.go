@@ -102,7 +102,8 @@ const (
 	// TopicExchange: the binding's key is a pattern of words between dots;
 	// "*" stands for one word, "#" for any number, none included.
 	TopicExchange ExchangeKind = "topic"
-	// HeadersExchange: the message's headers are compared.
+	// HeadersExchange: a binding's condition alone says what matches
+	// ([MatchHeaders]).
 	HeadersExchange ExchangeKind = "headers"
 )
 
@@ -110,6 +111,9 @@ const (
 type ExchangeDefinition struct {
 	Name string       `json:"name"`
 	Kind ExchangeKind `json:"kind"`
+	// Alternate is the exchange that gets what no binding matches, under its
+	// own name and the same key; empty is none.
+	Alternate string `json:"alternate,omitempty"`
 }
 
 // QueueInfo describes a queue at one moment.
