@@ -78,12 +78,13 @@ func appendMessage(dst []byte, d *core.Delivery, lease *core.Lease, now time.Tim
 // appendPayload appends ,"d" or ,"b": text as a string, base64 where it is not
 // UTF-8, and a JSON payload as the value that it is. A JSON string is not
 // embedded, so that a string is always the payload's text; nor is what spans
-// lines, as an object is one line.
+// lines, as an object is one line, nor what has space around it, which a parser
+// would drop.
 func appendPayload(dst []byte, contentType string, payload []byte) []byte {
 	switch {
 	case len(payload) == 0:
 		return append(dst, `,"d":""`...)
-	case isJSON(contentType) && payload[0] != '"' && bytes.IndexByte(payload, '\n') < 0 && bytes.IndexByte(payload, '\r') < 0 && json.Valid(payload):
+	case isJSON(contentType) && payload[0] != '"' && payload[0] > ' ' && payload[len(payload)-1] > ' ' && bytes.IndexByte(payload, '\n') < 0 && bytes.IndexByte(payload, '\r') < 0 && json.Valid(payload):
 		dst = append(dst, `,"d":`...)
 		return append(dst, payload...)
 	case utf8.Valid(payload):

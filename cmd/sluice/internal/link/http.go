@@ -112,7 +112,7 @@ func (l *HTTP) do(ctx context.Context, method, path string, header http.Header, 
 
 // Messages gets lines of messages and hands each over.
 func (l *HTTP) Messages(ctx context.Context, path string, handle func(*Message) error) error {
-	res, err := l.do(ctx, "GET", path, http.Header{"Accept": {"application/x-ndjson"}}, nil)
+	res, err := l.do(ctx, "GET", path, http.Header{"Accept": {linesType}}, nil)
 	if err != nil {
 		return err
 	}
@@ -131,6 +131,62 @@ func (l *HTTP) Messages(ctx context.Context, path string, handle func(*Message) 
 		if err != nil {
 			return err
 		}
+	}
+}
+
+// A LinesPage is one page of what a topic's log holds, as the broker wrote it.
+type LinesPage struct {
+	Lines []byte      // a message as JSON each
+	Next  core.Offset // where to go on
+	More  bool        // whether there is more now
+	Gaps  []string    // what is not there any more, as "from-to", inclusive
+}
+
+// Lines reads one page.
+func (l *HTTP) Lines(ctx context.Context, path string) (p LinesPage, err error) {
+	res, err := l.do(ctx, "GET", path, http.Header{"Accept": {linesType}}, nil)
+	if err != nil {
+		return p, err
+	}
+	defer res.Body.Close()
+	next, err := strconv.ParseUint(res.Header.Get("X-Next"), 10, 63)
+	if err != nil {
+		return p, fmt.Errorf("the broker does not say where to go on: %w", err)
+	}
+	p.Next, p.More, p.Gaps = core.Offset(next), res.Header.Get("X-More") == "true", res.Header.Values("X-Gap")
+	p.Lines, err = io.ReadAll(res.Body)
+	return p, err
+}
+
+// A LineAnswer says what became of a line that was published.
+type LineAnswer struct {
+	Offset    core.Offset `json:"o"`
+	Duplicate bool        `json:"dup"`
+	Err       *struct {
+		Title  string `json:"title"`
+		Detail string `json:"detail"`
+	} `json:"err"`
+}
+
+const linesType = "application/x-ndjson"
+
+// PublishLines publishes messages, one as JSON a line, and returns an answer for
+// each once they are durable.
+func (l *HTTP) PublishLines(ctx context.Context, lines []byte) ([]LineAnswer, error) {
+	res, err := l.do(ctx, "POST", "/t", http.Header{"Content-Type": {linesType}}, lines)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	var all []LineAnswer
+	for d := json.NewDecoder(res.Body); ; {
+		var a LineAnswer
+		if err := d.Decode(&a); errors.Is(err, io.EOF) {
+			return all, nil
+		} else if err != nil {
+			return all, err
+		}
+		all = append(all, a)
 	}
 }
 
@@ -311,7 +367,7 @@ func rawMessage(res *http.Response) (*Message, error) {
 	}
 	if all := h.Get("X-Headers"); all != "" {
 		var err error
-		if m.Headers, err = headersOf(json.RawMessage(all)); err != nil {
+		if m.Headers, err = ParseHeaders(json.RawMessage(all)); err != nil {
 			return nil, err
 		}
 	} else {

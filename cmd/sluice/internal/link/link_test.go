@@ -34,7 +34,7 @@ func TestStompDestinations(t *testing.T) {
 func TestHeadersKeepTheirOrder(t *testing.T) {
 	want := []core.Header{{Name: "z", Value: "1"}, {Name: "a", Value: "2"}, {Name: "1", Value: "ü"}}
 	for _, text := range []string{`{"z":"1","a":"2","1":"ü"}`, `[["z","1"],["a","2"],["1","ü"]]`} {
-		got, err := headersOf(json.RawMessage(text))
+		got, err := ParseHeaders(json.RawMessage(text))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -43,7 +43,7 @@ func TestHeadersKeepTheirOrder(t *testing.T) {
 		}
 	}
 	for _, text := range []string{`{"a":1}`, `[["a"],1]`, `{"a"`} {
-		if got, err := headersOf(json.RawMessage(text)); err == nil {
+		if got, err := ParseHeaders(json.RawMessage(text)); err == nil {
 			t.Error(text, got)
 		}
 	}

@@ -49,7 +49,7 @@ func (o *object) message() (*Message, error) {
 		m.TTL = time.Duration(*o.TTL) * time.Millisecond
 	}
 	var err error
-	if m.Headers, err = headersOf(o.Headers); err != nil {
+	if m.Headers, err = ParseHeaders(o.Headers); err != nil {
 		return nil, err
 	}
 	if len(o.Data) > 0 {
@@ -63,9 +63,9 @@ func (o *object) message() (*Message, error) {
 	return m, nil
 }
 
-// headersOf reads headers that are a list of pairs, or an object, whose order
+// ParseHeaders reads a message's headers in JSON, which are a list of pairs, or an object, whose order
 // is kept.
-func headersOf(raw json.RawMessage) ([]core.Header, error) {
+func ParseHeaders(raw json.RawMessage) ([]core.Header, error) {
 	if len(raw) == 0 {
 		return nil, nil
 	}
