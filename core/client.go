@@ -43,7 +43,8 @@ type Receiver interface {
 // A Notice tells a consumer of something other than a message.
 type Notice struct {
 	Kind NoticeKind
-	// From and To are the range of a gap, To exclusive.
+	// From and To are the range of a gap, To exclusive; To alone is up to where
+	// a reader has caught up.
 	From, To Offset
 	// Err says why, where there is a reason.
 	Err error

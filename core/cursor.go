@@ -363,9 +363,10 @@ func (c *cursor) tellCaughtUp() {
 
 func (c *cursor) caughtUp() {
 	c.mu.Lock()
+	tail := c.tail
 	c.tail = 0
 	c.mu.Unlock()
-	c.owner.notice(Notice{Kind: NoticeCaughtUp})
+	c.owner.notice(Notice{Kind: NoticeCaughtUp, To: tail})
 }
 
 func (p *pump) limit(records, bytes int) {

@@ -113,16 +113,16 @@ func (c *conn) auth(cmd *command) error {
 	if err == nil && cmd.req != nil {
 		c.answer("ok", func(o *object) {
 			o.req(cmd.req)
-			c.tellUntil(o)
+			c.tellEnd(o)
 		})
 	}
 	return err
 }
 
-// tellUntil adds when the client's credentials end, where they do.
-func (c *conn) tellUntil(o *object) {
+// tellEnd adds how long the client's credentials last, where they end.
+func (c *conn) tellEnd(o *object) {
 	if until := c.client.Principal().Until; !until.IsZero() {
-		o.int("until", until.UnixMilli())
+		o.int("ttl", time.Until(until).Milliseconds())
 	}
 }
 
@@ -162,7 +162,7 @@ func (c *conn) welcome(req []byte) {
 		if user != "" {
 			o.str("user", user)
 		}
-		c.tellUntil(o)
+		c.tellEnd(o)
 		o.str("protocol", c.coding.protocol())
 		o.str("resume", c.ticket)
 		o.name("limits")

@@ -21,6 +21,8 @@ type subscription struct {
 	name    string
 	opening []byte
 	opened  int
+	// queued says that it takes from a queue or a group.
+	queued bool
 	// replays says that the client is told when the past has been sent.
 	replays bool
 	// held says that the client acknowledges; counted that deliveries take of
@@ -48,7 +50,7 @@ func (c *conn) subscribe(cmd *command) error {
 		}
 	}
 	queued := cmd.hasAny(fieldQueue | fieldGroup)
-	s := &subscription{conn: c, held: queued, replays: cmd.hasAny(fieldFrom) || cmd.retained}
+	s := &subscription{conn: c, queued: queued, held: queued, replays: cmd.hasAny(fieldFrom) || cmd.retained}
 	if cmd.hasAny(fieldAck) {
 		s.held = cmd.ack
 	}
@@ -311,6 +313,9 @@ func (s *subscription) tell(n core.Notice) {
 			o.int("from", int64(n.From))
 			o.int("to", int64(n.To))
 		case core.NoticeCaughtUp:
+			if !s.queued {
+				o.int("o", int64(n.To))
+			}
 		default:
 			code, text := endOf(n)
 			o.str("code", code)

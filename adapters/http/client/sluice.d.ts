@@ -166,8 +166,8 @@ export declare class Client {
   request<T = any>(to: Address, data?: Data, options?: RequestOptions): Promise<Message<T>>
   /** Answers requests with what the handler returns. */
   respond<T = any>(source: Source, handler: Handler<T>, options?: SubscribeOptions | ConsumeOptions): Subscription<T>
-  /** Connects again at once, with another token if one is given. */
-  refresh(token?: Options['token']): void
+  /** Logs in anew, with another token if one is given, on this connection or on another. Done by itself before a token ends that a function gives. */
+  refresh(token?: Options['token']): Promise<void>
   /** Waits for what is not answered yet, at most `timeout` milliseconds (5000), and ends everything. */
   close(options?: { timeout?: number }): Promise<void>
 }

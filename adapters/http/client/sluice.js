@@ -17,15 +17,15 @@ export const connect = (url, options) => new Client(url, options)
 
 const lost = () => new SluiceError('lost', 'the connection was lost before the answer came', { retry: true })
 
-// Behind the end of every log: who asks for it is told where the log ends.
-const beyond = Number.MAX_SAFE_INTEGER
-
 // Close codes after which coming again would end likewise.
-const forGood = [1002, 1003, 1007, 1009, 4400]
+const forGood = [1002, 1003, 1007, 1009, 4400, 4409]
 
 // A publish whose answer was lost is sent again for so long: well within the
 // time for which the broker remembers its id.
 const sameId = 300_000
+
+// When a page should see to its connection at once.
+const wakes = [[globalThis.window, 'online'], [globalThis.document, 'resume'], [globalThis.window, 'pageshow']]
 
 const encode = (bytes) => {
   let s = ''
@@ -163,21 +163,16 @@ export class Subscription {
     const cmd = { op: 'sub', sub: this._name, ...this._source, ...this._rest, ack: this._held }
     try {
       if (!this._queued) {
-        this._until = await client._call({ ...cmd, sub: undefined, from: beyond }).then(() => 0, (err) => {
-          if (err.code == 'removed') return err.end
-          throw err
-        })
-        if (this._next == null && (this._from ?? 'latest') == 'latest') this._next = this._until
         cmd.gap = true
         cmd.retained = this._retained
       }
-      if (this._ended) return
       cmd.from = this._next ?? this._from
       this._live = true
       this._window = most
       this._owed = 0
       cmd.credit = Math.max(most - this._items.filter((m) => m.offset != null).length, 0)
-      await client._call(cmd)
+      const { o } = await client._call(cmd)
+      this._next ??= o // nothing before it comes
       this._tries = 0
       this._yes()
     } catch (err) {
@@ -207,7 +202,7 @@ export class Subscription {
       case 'caught_up':
         if (!this._queued) {
           this._retained = undefined
-          this._next = Math.max(this._next ?? 0, this._until)
+          this._next = Math.max(this._next ?? 0, m.o)
           for (const o of this._seen) if (o < this._next) this._seen.delete(o)
         }
         if (this._onCaughtUp) this._items.push(() => this._tell(this._onCaughtUp))
@@ -266,8 +261,8 @@ export class Client {
     this.url = u.href
     this.ready = new Promise((yes, no) => { this._yes = yes; this._no = no })
     this.ready.catch(() => {})
-    this._online = () => this.state == 'waiting' && this.#connect()
-    globalThis.addEventListener?.('online', this._online)
+    this._online = () => this.state == 'waiting' ? this.#connect() : this.#probe?.()
+    for (const [on, what] of wakes) on?.addEventListener(what, this._online)
     this.#connect()
   }
 
@@ -323,13 +318,36 @@ export class Client {
     }, options)
   }
 
-  /** Connects again at once, with another token if one is given. */
-  refresh(token) {
+  /** Logs in anew, with another token if one is given: on this connection, or where it cannot be, on another. */
+  async refresh(token) {
     if (this.#closing) return
     if (token !== undefined) this.options.token = token
-    this.#lost()
-    this.#connect()
+    const era = this._era
+    try {
+      const { ttl } = await this._call({ op: 'auth', ...await this.#credentials() })
+      this.#renewIn(ttl)
+    } catch {
+      if (this.#closing || era != this._era) return
+      this.#lost()
+      this.#connect()
+    }
   }
+
+  // What is shown to the broker now.
+  async #credentials() {
+    const { token, user, password } = this.options
+    const [shown, pass] = await Promise.all([token, password].map((v) => typeof v == 'function' ? v() : v))
+    return { token: shown ?? undefined, user, pass }
+  }
+
+  // Asks for another token before this one ends.
+  #renewIn(ttl) {
+    clearTimeout(this.#renewal)
+    if (ttl && typeof this.options.token == 'function') this.#renewal = setTimeout(() => this.refresh(), Math.min(ttl * 0.8, 2 ** 31 - 1))
+  }
+  #renewal
+  #resume // of the last welcome
+  #probe // asks the broker for a sign
 
   /** Waits for what is not answered yet, says goodbye and ends everything. */
   async close({ timeout = 5000 } = {}) {
@@ -375,21 +393,30 @@ export class Client {
   async #connect() {
     clearTimeout(this.#timer)
     const era = ++this._era
-    const { token, user, password, client, WebSocket, heartbeat } = this.options
+    const { client, WebSocket, heartbeat } = this.options
     this.#become('connecting')
     try {
-      const [shown, pass] = await Promise.all([token, password].map((v) => typeof v == 'function' ? v() : v))
+      const credentials = await this.#credentials()
       if (era != this._era) return
       const ws = this.#ws = new WebSocket(this.url, ['sluice.v1.json'])
       const here = (fn) => (e) => { if (era == this._era) fn(e) }
-      let heard = true, asked = false
-      this.#beat = setInterval(() => {
-        if (heard) asked = false
+      let heard = true, asked = false, pause = heartbeat
+      const beat = () => {
+        if (heard) { asked = false; pause = heartbeat }
         else if (asked) return this.#lost(new SluiceError('lost', 'nothing was heard of the broker'), 0)
         else { asked = true; this._post({ op: 'ping' }) }
         heard = false
-      }, heartbeat)
-      ws.onopen = here(() => ws.send(JSON.stringify({ op: 'hello', req: 0, token: shown ?? undefined, user, pass, client })))
+        this.#beat = setTimeout(beat, pause)
+      }
+      this.#beat = setTimeout(beat, pause)
+      // A page that was suspended does not wait so long to learn what it has.
+      this.#probe = () => {
+        clearTimeout(this.#beat)
+        heard = asked = false
+        pause = Math.min(heartbeat, 3000)
+        beat()
+      }
+      ws.onopen = here(() => ws.send(JSON.stringify({ op: 'hello', req: 0, ...credentials, client, resume: this.#resume })))
       ws.onmessage = here((e) => { heard = true; this.#take(JSON.parse(e.data)) })
       ws.onerror = () => {} // its close follows
       ws.onclose = here((e) => this.#lost(new SluiceError('lost', `the connection was closed: ${e.code} ${e.reason}`), e.code))
@@ -423,6 +450,8 @@ export class Client {
     this.user = m.user
     this.#refused = null
     this.#tired = false
+    this.#resume = m.resume
+    this.#renewIn(m.ttl)
     this.#since = Date.now()
     this.#become('open')
     this._yes(this)
@@ -441,8 +470,10 @@ export class Client {
   #lost(err, code) {
     const ws = this.#ws, was = this.state
     this.#ws = null
-    clearInterval(this.#beat)
+    clearTimeout(this.#beat)
     clearTimeout(this.#timer)
+    clearTimeout(this.#renewal)
+    this.#probe = null
     this._era++
     try { ws?.close() } catch {} // it may not have been open
     for (const s of this._subs.values()) if (s._held) s._items = [] // they come again
@@ -466,7 +497,7 @@ export class Client {
     this.#why = why
     this.#closing ??= Promise.resolve()
     this.#lost()
-    globalThis.removeEventListener?.('online', this._online)
+    for (const [on, what] of wakes) on?.removeEventListener(what, this._online)
     const err = this.#closed()
     this.#become('closed', why)
     this._no(err)

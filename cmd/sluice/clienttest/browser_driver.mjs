@@ -4,11 +4,9 @@
 // its own: the address stands in the first line written.
 
 import { createServer } from 'node:http';
-import { readFile, mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { readFile } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
-import { chromium } from 'playwright-core';
+import { launch } from './chromium.mjs';
 
 const files = {
   '/': ['text/html', null],
@@ -34,25 +32,10 @@ await new Promise((ready) => server.listen(0, '127.0.0.1', ready));
 const origin = `http://127.0.0.1:${server.address().port}`;
 
 const write = (o) => process.stdout.write(JSON.stringify(o) + '\n');
-const profile = await mkdtemp(join(tmpdir(), 'sluice-chromium-'));
-const context = await chromium.launchPersistentContext(profile, {
-  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-  headless: true,
-  args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-    '--disable-background-networking', '--disable-component-update', '--disable-sync'],
-});
-
-let ending = false;
-async function end() {
-  if (ending) return;
-  ending = true;
-  await context.close().catch(() => {});
-  await rm(profile, { recursive: true, force: true });
-  process.exit(0);
-}
+const { context, page: tab, close } = await launch();
+const end = () => close().then(() => process.exit(0));
 process.on('SIGTERM', end);
 
-const tab = context.pages()[0] ?? await context.newPage();
 tab.on('pageerror', (err) => process.stderr.write(`page: ${err.stack ?? err}\n`));
 await tab.exposeFunction('emit', write);
 await tab.goto(`${origin}/`);

@@ -2,11 +2,8 @@
 // with the page on standard input up to a line that is only a dot. What it
 // prints to its console is printed here; it ends with the input.
 
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { chromium } from 'playwright-core'
+import { launch } from './chromium.mjs'
 
 const lines = createInterface({ input: process.stdin })
 let html = '<!doctype html><meta charset="utf-8"><title>page</title>'
@@ -14,14 +11,7 @@ for await (const line of lines) {
   if (line == '.') break
   html += line + '\n'
 }
-const profile = await mkdtemp(join(tmpdir(), 'sluice-page-'))
-const context = await chromium.launchPersistentContext(profile, {
-  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-  headless: true,
-  args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-    '--disable-background-networking', '--disable-component-update', '--disable-sync'],
-})
-const page = context.pages()[0] ?? await context.newPage()
+const { page, close } = await launch()
 page.on('console', (m) => { (m.type() == 'log' ? process.stdout : process.stderr).write(m.text() + '\n') })
 page.on('pageerror', (err) => process.stdout.write(`page error: ${err.stack ?? err}\n`))
 // The broker's own text gives way to the page, so that the page is from the
@@ -29,8 +19,7 @@ page.on('pageerror', (err) => process.stdout.write(`page error: ${err.stack ?? e
 await page.goto(process.argv[2] + '/')
 await page.setContent(html)
 process.stdin.on('end', async () => {
-  await context.close().catch(() => {})
-  await rm(profile, { recursive: true, force: true })
+  await close()
   process.exit(0)
 })
 process.stdin.resume()

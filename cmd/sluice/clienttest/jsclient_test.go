@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -16,7 +17,7 @@ import (
 	"time"
 )
 
-// This file runs sluice.js, the project's own client, in Node.
+// This file runs sluice.js, the project's own client, in Node and in Chromium.
 
 // A wire is a proxy before a broker's HTTP address, which can be cut, held and
 // shut.
@@ -31,13 +32,14 @@ type wire struct {
 	shut  bool
 }
 
-func newWire(t testing.TB, to string) *wire {
+// newWire makes one; set to before anybody comes.
+func newWire(t testing.TB) *wire {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &wire{Listener: l, to: to, conns: make(map[net.Conn]bool)}
+	w := &wire{Listener: l, conns: make(map[net.Conn]bool)}
 	w.calm.L = &w.mu
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -123,19 +125,48 @@ func (w *wire) cut() {
 	}
 }
 
-// TestClientOfOurOwn runs the scenarios of jsclient.mjs.
+// TestClientOfOurOwn runs the scenarios of jsclient_scenarios.mjs in Node.
 func TestClientOfOurOwn(t *testing.T) {
-	for _, name := range []string{"messages", "restarts", "away", "silence", "queue", "requests", "buffer", "slow", "logins"} {
+	for _, name := range []string{"messages", "restarts", "away", "silence", "queue", "requests", "buffer", "slow", "logins", "tokens"} {
 		t.Run(name, func(t *testing.T) {
 			var config []string
-			if name == "logins" {
+			switch name {
+			case "logins":
 				config = []string{usersConfig(t)}
+			case "tokens":
+				config = []string{tokensConfig(t)}
 			}
 			b := startBroker(t, config...)
-			w := newWire(t, b.HTTP)
-			runScenario(t, b, w, name)
+			w := newWire(t)
+			w.to = b.HTTP
+			runScenario(t, b, w, "jsclient.mjs", name)
 		})
 	}
+}
+
+// TestClientOfOurOwnInChromium runs those that a page may fare otherwise in.
+func TestClientOfOurOwnInChromium(t *testing.T) {
+	for _, name := range []string{"restarts", "slow", "suspended"} {
+		t.Run(name, func(t *testing.T) {
+			w := newWire(t)
+			b := startBroker(t, allowing("http://"+w.Addr().String()))
+			w.to = b.HTTP
+			runScenario(t, b, w, "jsclient_chromium.mjs", name)
+		})
+	}
+}
+
+// tokenSecret signs the tokens of tokensConfig.
+const tokenSecret = "a secret of the broker's and of its issuer's"
+
+// tokensConfig is a configuration that takes tokens.
+func tokensConfig(t *testing.T) string {
+	t.Helper()
+	keys := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(keys, []byte(tokenSecret+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("auth:\n  tokens:\n    - {keys: %s}\n  rules:\n    - {who: [users], allow: [all]}\n", keys)
 }
 
 // usersConfig is a configuration with the user ann.
@@ -154,12 +185,13 @@ func usersConfig(t *testing.T) string {
 	return fmt.Sprintf("auth:\n  users: %s\n  rules:\n    - {who: [users], allow: [all]}\n", users)
 }
 
-// runScenario runs one scenario in Node and does to the broker what it asks
-// for.
-func runScenario(t *testing.T, b *broker, w *wire, name string) {
+// runScenario runs one scenario by a program for Node and does to the broker what
+// it asks for.
+func runScenario(t *testing.T, b *broker, w *wire, program, name string) {
 	t.Helper()
-	cmd := exec.Command(tool(t, "node", "nodejs"), "jsclient.mjs", name, "ws://"+w.Addr().String(), "ws://"+b.HTTP)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd := exec.Command(tool(t, "node", "nodejs"), program, name, "ws://"+w.Addr().String(), "ws://"+b.HTTP)
+	cmd.Env = append(os.Environ(), "TOKEN_SECRET="+tokenSecret)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	stdin, err := cmd.StdinPipe()
@@ -195,6 +227,8 @@ func runScenario(t *testing.T, b *broker, w *wire, name string) {
 			w.set(false, false)
 		case "delete":
 			deleteQueue(t, b, about)
+		case "publish":
+			publishNumbers(t, b, about)
 		case "done":
 			done = true
 			continue
@@ -213,6 +247,25 @@ func runScenario(t *testing.T, b *broker, w *wire, name string) {
 	}
 	if s := stderr.String(); s != "" {
 		t.Errorf("it wrote: %s", s)
+	}
+}
+
+// publishNumbers publishes as many messages as about says, from a number on.
+func publishNumbers(t *testing.T, b *broker, about string) {
+	t.Helper()
+	var first, count int
+	if _, err := fmt.Sscan(about, &first, &count); err != nil {
+		t.Fatal(err)
+	}
+	for n := first; n < first+count; n++ {
+		res, err := http.Post("http://"+b.HTTP+"/t/n/x", "application/json", strings.NewReader(fmt.Sprintf(`{"n":%d}`, n)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != http.StatusCreated {
+			t.Fatal(res.Status)
+		}
 	}
 }
 
