@@ -273,6 +273,9 @@ type right struct {
 // the same name.
 func (c *Client) Principal() *Principal { return c.proof.Load().principal }
 
+// Publisher is what messages say that the client publishes.
+func (c *Client) Publisher() Publisher { return c.publisher }
+
 // Close ends the client's consumers and frees it. Publishes that were handed in
 // are still made durable; the Confirmer is not called after Close has returned.
 // Who calls it must hold no lock that the client's receivers or its confirmer

@@ -29,6 +29,16 @@ func parseWhere(text string) (*where, error) {
 	return &where{text: s.String(), selector: s}, nil
 }
 
+// CanonicalWhere returns a selector, as in [Binding.Where], in one form for all
+// the texts that mean it; a blank one is empty. Its errors are CheckWhere's.
+func CanonicalWhere(text string) (string, error) {
+	w, err := parseWhere(text)
+	if w == nil {
+		return "", err
+	}
+	return w.text, nil
+}
+
 // CheckWhere says what is wrong with a selector, as in [Binding.Where]. The
 // error wraps [ErrInvalid] and names the byte at which it stops being one.
 func CheckWhere(text string) error {

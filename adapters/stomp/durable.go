@@ -56,12 +56,12 @@ func (c *conn) attachDurable(w *subscribing, s *subscription, settlement core.Se
 	has := k.Bindings()
 	same := len(has) == len(bindings)
 	for i := 0; same && i < len(has); i++ {
-		same = has[i].Filter == bindings[i].Filter && has[i].Exchange == bindings[i].Exchange && has[i].Key == bindings[i].Key
+		same = has[i].Filter == bindings[i].Filter && has[i].Exchange == bindings[i].Exchange && has[i].Key == bindings[i].Key && has[i].Where == bindings[i].Where
 	}
 	if !same {
 		k.Close()
 		return nil, refuse("conflict", "exists with other settings",
-			fmt.Sprintf("The durable subscription is to %s. UNSUBSCRIBE it with its name first to give it another destination.", describe(has)))
+			fmt.Sprintf("The durable subscription is to %s. UNSUBSCRIBE it with its name first to give it another destination or selector.", describe(has)))
 	}
 	s.durable = w.name
 	return k, nil
@@ -79,6 +79,9 @@ func describe(bindings []core.Binding) string {
 		} else {
 			b = append(b, topicPrefix...)
 			b = append(b, bd.Filter...)
+		}
+		if where := bindings[i].Where; where != "" {
+			b = append(append(b, " where "...), where...)
 		}
 	}
 	return string(b)

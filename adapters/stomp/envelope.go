@@ -36,7 +36,11 @@ func (s *sending) read(f *clientFrame, replyTo func(string) (string, error)) err
 		h := &f.Headers[i]
 		field, known := sendFields[h.Name]
 		if !known {
-			e.Headers = append(e.Headers, *h)
+			if _, known := arguments[h.Name]; !known {
+				e.Headers = append(e.Headers, *h)
+			} else if err := s.queue.read(h); err != nil {
+				return err
+			}
 			continue
 		}
 		if field.repeats(&seen) {
@@ -90,8 +94,6 @@ func (s *sending) read(f *clientFrame, replyTo func(string) (string, error)) err
 			err = parsePriority(e, h)
 		case fieldExpires, fieldExpiration, fieldDelay, fieldScheduled:
 			err = parseTime(e, h, field)
-		case fieldQueueArgument:
-			err = s.queue.read(h)
 		case fieldCron, fieldPeriod, fieldRepeat:
 			err = unsupported(h.Name, "Send the message once, with AMQ_SCHEDULED_DELAY.")
 		}
@@ -99,6 +101,7 @@ func (s *sending) read(f *clientFrame, replyTo func(string) (string, error)) err
 			return err
 		}
 	}
+	s.queue.done()
 	if !addressed {
 		return missing(frame.SEND, frame.Destination)
 	}
@@ -135,7 +138,6 @@ const (
 	fieldCron
 	fieldPeriod
 	fieldRepeat
-	fieldQueueArgument
 	// fieldBroker is the broker's own to say.
 	fieldBroker
 )
@@ -145,9 +147,6 @@ type fields uint32
 
 // repeats reports whether the field was there before.
 func (f field) repeats(seen *fields) bool {
-	if f == fieldQueueArgument || f == fieldBroker {
-		return false
-	}
 	again := *seen&(1<<f) != 0
 	*seen |= 1 << f
 	return again
@@ -178,17 +177,6 @@ var sendFields = map[string]field{
 	"AMQ_SCHEDULED_PERIOD": fieldPeriod,
 	"AMQ_SCHEDULED_REPEAT": fieldRepeat,
 
-	argumentTTL:          fieldQueueArgument,
-	argumentExpires:      fieldQueueArgument,
-	argumentLength:       fieldQueueArgument,
-	argumentBytes:        fieldQueueArgument,
-	argumentPriority:     fieldQueueArgument,
-	argumentDeadExchange: fieldQueueArgument,
-	argumentDeadKey:      fieldQueueArgument,
-	argumentOverflow:     fieldQueueArgument,
-	argumentSingle:       fieldQueueArgument,
-	argumentType:         fieldQueueArgument,
-
 	frame.ContentLength: fieldBroker,
 	frame.Subscription:  fieldBroker,
 	frame.Ack:           fieldBroker,
@@ -211,7 +199,7 @@ func reserved(name string) bool {
 		return true
 	}
 	f, known := sendFields[name]
-	return known && f != fieldJMSGroup && f != fieldQueueArgument && f != fieldCron && f != fieldPeriod && f != fieldRepeat
+	return known && f != fieldJMSGroup && f != fieldCron && f != fieldPeriod && f != fieldRepeat
 }
 
 func parseBool(h *core.Header) (bool, error) {

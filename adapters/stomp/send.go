@@ -159,6 +159,9 @@ func (c *conn) declareFor(s *sending, d *destination) error {
 
 // sameSettings compares what arguments can set.
 func sameSettings(a, b *core.QueueSettings) bool {
-	return a.TTL == b.TTL && a.Expires == b.Expires && a.MaxLength == b.MaxLength && a.MaxBytes == b.MaxBytes &&
-		a.Priority == b.Priority && a.DeadLetter == b.DeadLetter && a.Overflow == b.Overflow && a.SingleActive == b.SingleActive
+	return a.TTL == b.TTL && a.Expires == b.Expires &&
+		a.MaxLength == b.MaxLength && a.MaxBytes == b.MaxBytes && a.Overflow == b.Overflow &&
+		a.DeadLetter == b.DeadLetter && a.DeadLetterExpired == b.DeadLetterExpired &&
+		a.MaxAttempts == b.MaxAttempts && a.Lease == b.Lease && a.Backoff == b.Backoff && a.BackoffMax == b.BackoffMax &&
+		a.Priority == b.Priority && a.SingleActive == b.SingleActive && a.Ordered == b.Ordered
 }

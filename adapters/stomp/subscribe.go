@@ -28,21 +28,21 @@ type subscribing struct {
 	// queue is the x-queue-name.
 	queue     string
 	arguments queueArguments
+	// where is the selector, in its canonical form.
+	where string
+	// noLocal leaves out what the client itself sends.
+	noLocal bool
 }
 
 // subscribeUnsupported are headers that would change what a client is sent, and
 // what to do instead. A value of false or 0 is as if they were not there.
 var subscribeUnsupported = map[string]string{
-	"selector":                  "Subscribe to a narrower destination, or look at the messages in the client.",
 	"browser":                   "Read the queue over HTTP, which does not consume it.",
-	"activemq.noLocal":          "Look at the header publisher in the client.",
-	"no-local":                  "Look at the header publisher in the client.",
-	"noLocal":                   "Look at the header publisher in the client.",
 	"activemq.retroactive":      "Use from:earliest.",
 	"activemq.priority":         "Consumers are served in turn.",
 	"x-priority":                "Consumers are served in turn.",
-	"x-stream-filter":           "Subscribe to a narrower destination.",
-	"x-stream-match-unfiltered": "Subscribe to a narrower destination.",
+	"x-stream-filter":           "Use selector.",
+	"x-stream-match-unfiltered": "Use selector.",
 }
 
 // subscribe obeys SUBSCRIBE. The receipt is given before the first message is
@@ -133,6 +133,12 @@ func (w *subscribing) readOptions(f *clientFrame) error {
 		case "x-queue-name":
 			w.queue = strings.Clone(h.Value)
 			err = checkQueue(w.queue)
+		case "selector":
+			if w.where == "" {
+				w.where, err = parseSelector(h.Value)
+			}
+		case "activemq.noLocal", "no-local", "noLocal":
+			w.noLocal, err = parseBool(h)
 		case "activemq.exclusive":
 			if w.arguments.settings.SingleActive, err = parseBool(h); w.arguments.settings.SingleActive {
 				w.arguments.name(h.Name)
@@ -144,7 +150,7 @@ func (w *subscribing) readOptions(f *clientFrame) error {
 		default:
 			if instead, known := subscribeUnsupported[h.Name]; known && h.Value != "false" && h.Value != "0" && h.Value != "" {
 				err = unsupported(h.Name, instead)
-			} else if sendFields[h.Name] == fieldQueueArgument {
+			} else if _, known := arguments[h.Name]; known {
 				err = w.arguments.read(h)
 			}
 		}
@@ -152,11 +158,21 @@ func (w *subscribing) readOptions(f *clientFrame) error {
 			return err
 		}
 	}
+	w.arguments.done()
 	if autoDelete && (w.sources[0].kind == toQueue || w.queue != "") {
 		w.arguments.settings.Expires = autoDeleted
 		w.arguments.name("auto-delete")
 	}
 	return nil
+}
+
+// parseSelector reads a selector into its canonical form.
+func parseSelector(text string) (string, error) {
+	where, err := core.CanonicalWhere(text)
+	if err != nil {
+		return "", &refusal{"selector", "invalid selector", fmt.Sprintf("%v. A selector is a condition of SQL, such as color = 'red' AND weight > 2.", err), err}
+	}
+	return where, nil
 }
 
 // autoDeleted is how long a queue with auto-delete:true outlives its last
@@ -197,7 +213,7 @@ func (c *conn) add(w *subscribing) (*subscription, error) {
 	if len(w.sources) == 1 && (first.kind == toQueue || core.Filter(first.topic).Exact()) && first.kind != toExchange {
 		exact = first.topic
 	}
-	s := &subscription{conn: c, id: w.id, written: w.written, number: c.lastNumber + 1, ack: w.ack}
+	s := &subscription{conn: c, id: w.id, written: w.written, number: c.lastNumber + 1, ack: w.ack, noLocal: w.noLocal}
 	s.encoder = newMessageEncoder(c.version, c.server.metrics, s.number, w.id, w.hasID, first, exact, w.written, w.ack != ackAuto)
 	if first.kind == toInbox {
 		s.inbox = first.topic
@@ -240,7 +256,7 @@ func (c *conn) attach(w *subscribing, s *subscription) (*core.Consumer, error) {
 	}
 	bindings := make([]core.Binding, len(w.sources))
 	for i, d := range w.sources {
-		bindings[i] = core.Binding{Settlement: settlement}
+		bindings[i] = core.Binding{Settlement: settlement, Where: w.where}
 		switch d.kind {
 		case toQueue:
 			return nil, refuse("unsupported", "invalid destination", "A subscription has one queue, or topics. Use a subscription for each.")
@@ -257,6 +273,12 @@ func (c *conn) attach(w *subscribing, s *subscription) (*core.Consumer, error) {
 			return nil, err
 		}
 	}
+	if w.queue != "" || w.group != "" {
+		// What one member does not select, another may.
+		for i := range bindings {
+			bindings[i].Where = ""
+		}
+	}
 	if name := w.arguments.first; name != "" && w.queue == "" {
 		return nil, c.only(false, name, "topics alone; say x-queue-name for a queue in front of them")
 	}
@@ -269,7 +291,7 @@ func (c *conn) attach(w *subscribing, s *subscription) (*core.Consumer, error) {
 		if err != nil {
 			return nil, err
 		}
-		return c.client.Consume(c.ctx, core.Consumption{Queue: w.queue, Settlement: settlement}, s)
+		return c.client.Consume(c.ctx, core.Consumption{Queue: w.queue, Where: w.where, Settlement: settlement}, s)
 	case w.name != "":
 		if err := c.only(w.group == "", headerGroup, "a durable subscription"); err != nil {
 			return nil, err
@@ -282,7 +304,7 @@ func (c *conn) attach(w *subscribing, s *subscription) (*core.Consumer, error) {
 		settings := core.DefaultGroupSettings()
 		return c.client.Consume(c.ctx, core.Consumption{
 			Queue: core.GroupQueue(w.group, bindings[0].Filter), Create: true, Settings: &settings,
-			Bindings: bindings, From: from, Settlement: settlement,
+			Bindings: bindings, From: from, Where: w.where, Settlement: settlement,
 		}, s)
 	}
 	retained := from == core.Latest && first.kind == toTopic
@@ -295,7 +317,7 @@ func (c *conn) attachQueue(w *subscribing, s *subscription, settlement core.Sett
 	for _, bad := range []struct {
 		name string
 		set  bool
-	}{{headerFrom, w.from != ""}, {headerGroup, w.group != ""}, {"x-queue-name", w.queue != ""}, {"durable-subscription-name", w.name != ""}} {
+	}{{headerFrom, w.from != ""}, {headerGroup, w.group != ""}, {"x-queue-name", w.queue != ""}, {"durable-subscription-name", w.name != ""}, {"activemq.noLocal", w.noLocal}} {
 		if err := c.only(!bad.set, bad.name, "a queue, whose consumers share what it has"); err != nil {
 			return nil, err
 		}
@@ -309,7 +331,7 @@ func (c *conn) attachQueue(w *subscribing, s *subscription, settlement core.Sett
 			return nil, err
 		}
 	}
-	return c.client.Consume(c.ctx, core.Consumption{Queue: queue, Create: !w.sources[0].declared, Settlement: settlement}, s)
+	return c.client.Consume(c.ctx, core.Consumption{Queue: queue, Create: !w.sources[0].declared, Where: w.where, Settlement: settlement}, s)
 }
 
 // only refuses a header that does not go with something.

@@ -45,6 +45,8 @@ type subscription struct {
 	// durable is the session that outlives the connection, empty where there
 	// is none.
 	durable string
+	// noLocal leaves out what this client sent.
+	noLocal bool
 	// inbox is the one topic of a temporary destination.
 	inbox string
 
@@ -56,6 +58,11 @@ type subscription struct {
 // Deliver encodes deliveries into the outbox. Their bytes' credit comes back
 // once they are written, that of messages with their acknowledgement.
 func (s *subscription) Deliver(batch []core.Delivery) {
+	if s.noLocal {
+		if batch = s.others(batch); len(batch) == 0 {
+			return
+		}
+	}
 	s.mu.Lock()
 	gap := s.gap
 	s.gap = core.Gap{}
@@ -79,6 +86,30 @@ func (s *subscription) Deliver(batch []core.Delivery) {
 		return buf
 	})
 	c.server.metrics.Sent.Add(float64(len(batch)))
+}
+
+// others leaves this client's own messages out of a batch, as settled and
+// without having cost anything.
+func (s *subscription) others(batch []core.Delivery) []core.Delivery {
+	kept := batch[:0]
+	for i := range batch {
+		d := &batch[i]
+		if d.Publisher != s.conn.client.Publisher() {
+			kept = append(kept, *d)
+			continue
+		}
+		credit := core.Credit{Bytes: d.Size()}
+		if d.Settled {
+			s.consumer.Grant(credit)
+			continue
+		}
+		credit.Messages = 1
+		if err := s.consumer.Settle(d.Offset, core.Accepted, core.SettleOptions{Credit: credit}); err != nil {
+			// It is not held any more and comes again.
+			s.consumer.Grant(credit)
+		}
+	}
+	return kept
 }
 
 // Notice tells the client of what is not a message: of a gap with the next
