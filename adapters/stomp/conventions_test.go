@@ -459,6 +459,19 @@ func TestEnvelopeHeaders(t *testing.T) {
 	s.expect("\n\nstays^@", "\nexpires:")
 }
 
+// A mandatory message that nobody would get is refused.
+func TestMandatory(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(g *gateway) {
+		p, s := g.connect("1.2"), g.connect("1.2")
+		s.subscribe("0", "/topic/heard")
+		p.publish("/topic/heard", "x", "mandatory:true")
+		p.publish("/topic/unheard", "x", "mandatory:false")
+		p.send("SEND", "destination:/topic/unheard", "mandatory:true", "receipt:r")
+		p.expectError("nobody answers there", "receipt-id:r")
+	})
+}
+
 // A queue that is deleted ends its subscriptions.
 func TestDeletedQueuesEndSubscriptions(t *testing.T) {
 	t.Parallel()

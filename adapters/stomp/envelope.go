@@ -90,6 +90,8 @@ func (s *sending) read(f *clientFrame, replyTo func(string) (string, error)) err
 			transient = !persistent
 		case fieldRetain:
 			e.Retain, err = parseBool(h)
+		case fieldMandatory:
+			e.Mandatory, err = parseBool(h)
 		case fieldPriority:
 			err = parsePriority(e, h)
 		case fieldExpires, fieldExpiration, fieldDelay, fieldScheduled:
@@ -130,6 +132,7 @@ const (
 	fieldMessageID
 	fieldPersistent
 	fieldRetain
+	fieldMandatory
 	fieldPriority
 	fieldExpires
 	fieldExpiration
@@ -167,6 +170,7 @@ var sendFields = map[string]field{
 	headerJMSGroup:      fieldJMSGroup,
 	headerPersistent:    fieldPersistent,
 	headerRetain:        fieldRetain,
+	headerMandatory:     fieldMandatory,
 	headerPriority:      fieldPriority,
 	headerExpires:       fieldExpires,
 	headerExpiration:    fieldExpiration,

@@ -93,6 +93,7 @@ const (
 	headerGroup         = "group"
 	headerJMSGroup      = "JMSXGroupID"
 	headerKey           = "key"
+	headerMandatory     = "mandatory"
 	headerOffset        = "offset"
 	headerOriginalID    = "original-message-id"
 	headerPersistent    = "persistent"

@@ -103,7 +103,7 @@ func TestSelectorsThatDoNotParse(t *testing.T) {
 	bubble(t, func(g *gateway) {
 		for text, want := range map[string]string{
 			"colour =":         "at byte 8",
-			"colour = 'red":    "at byte 9",
+			"colour = 'red":    "at byte 13",
 			"= 1":              "at byte 0",
 			"a = 1 AND (b = 2": "at byte 16",
 			"a = 1 b = 2":      "at byte 6",

@@ -31,6 +31,8 @@
 //	                 no receipt, else at least once
 //	retain           retain:true                           retain:true on a retained value that was
 //	                                                       sent because the subscription began
+//	mandatory        mandatory:true: an ERROR where        -
+//	                 nobody would get it
 //	offset, time     -                                     offset, time (ms since 1970)
 //	attempt          -                                     attempt, redelivered
 //	publisher        -                                     publisher: the user, or else the client
@@ -68,14 +70,16 @@
 //	x-queue-name        the messages go through a queue of that name
 //	prefetch-count      how many messages may wait to be acknowledged,
 //	                    activemq.prefetchSize too; 0 means 1
-//	x-message-ttl, x-expires, x-max-length, x-max-length-bytes,
-//	x-max-priority, x-overflow, x-dead-letter-routing-key,
-//	x-single-active-consumer, activemq.exclusive, auto-delete
+//	selector            which messages are wanted
+//	activemq.noLocal, no-local
+//	                    not those that this client sends
+//	x-message-ttl and others of [arguments], activemq.exclusive, auto-delete
 //	                    the settings of a queue
 //
 // A header that would change what a frame means and is not in these tables is
-// answered with an ERROR that names it (selector, browser, and others in
-// [subscribeUnsupported]).
+// answered with an ERROR that names it ([subscribeUnsupported]). What clients of
+// RabbitMQ and ActiveMQ find is in docs/moving-from-rabbitmq.md and
+// docs/moving-from-activemq.md, whose tables are run as tests.
 package stomp
 
 import (
