@@ -103,19 +103,25 @@ func (b *Broker) load() error {
 	if err := b.loadExchanges(); err != nil {
 		return err
 	}
-	for key, value := range b.engine.State(keyQueue, "") {
-		if err := b.loadQueue(key[len(keyQueue):], value); err != nil {
-			return fmt.Errorf("state %q: %w", key, err)
+	for s, err := range b.engine.State(keyQueue, "") {
+		if err != nil {
+			return err
+		}
+		if err := b.loadQueue(s.Key[len(keyQueue):], s.Value); err != nil {
+			return fmt.Errorf("state %q: %w", s.Key, err)
 		}
 	}
-	for key, value := range b.engine.State(keyPosition, "") {
-		q := b.queues[key[len(keyPosition):]]
+	for s, err := range b.engine.State(keyPosition, "") {
+		if err != nil {
+			return err
+		}
+		q := b.queues[s.Key[len(keyPosition):]]
 		if q == nil {
 			continue
 		}
-		pos, err := parsePosition(value)
+		pos, err := parsePosition(s.Value)
 		if err != nil {
-			return fmt.Errorf("state %q: %w", key, err)
+			return fmt.Errorf("state %q: %w", s.Key, err)
 		}
 		q.restore(&pos)
 	}
@@ -124,8 +130,7 @@ func (b *Broker) load() error {
 		q.awaitExpiry()
 		q.mu.Unlock()
 	}
-	b.journal.memory.load(b.engine)
-	return nil
+	return b.journal.memory.load(b.engine)
 }
 
 func (b *Broker) loadQueue(name string, value []byte) error {
@@ -357,7 +362,11 @@ func (r *reclaimer) start() {
 			if trimmed = r.b.trim(r.b.pumps.ctx, trimmed); len(r.b.policies) == 0 {
 				continue
 			}
-			got, err := r.b.engine.Reclaim(r.b.pumps.ctx, Retention{Policies: r.b.policies, Needs: r.b.needs(), Now: time.Now()})
+			needs, err := r.b.needs()
+			var got Reclaimed
+			if err == nil {
+				got, err = r.b.engine.Reclaim(r.b.pumps.ctx, Retention{Policies: r.b.policies, Needs: needs, Now: time.Now()})
+			}
 			if err != nil && !errors.Is(err, context.Canceled) {
 				r.b.log.Error("space not reclaimed", "err", err)
 			} else if got.Records > 0 {
@@ -375,10 +384,13 @@ func (r *reclaimer) close() {
 
 // needs gathers what must stay whatever the policies say: retained values,
 // delayed messages, and what a pinned queue has not settled.
-func (b *Broker) needs() Needs {
+func (b *Broker) needs() (Needs, error) {
 	n := &brokerNeeds{b: b, delayed: make(map[Offset]bool)}
-	for _, value := range b.engine.State(keyDelayed, "") {
-		if at, ok := retainedOffset(value); ok {
+	for s, err := range b.engine.State(keyDelayed, "") {
+		if err != nil {
+			return nil, err
+		}
+		if at, ok := retainedOffset(s.Value); ok {
 			n.delayed[at] = true
 		}
 	}
@@ -401,7 +413,7 @@ func (b *Broker) needs() Needs {
 		}
 		n.queues = append(n.queues, need)
 	}
-	return n
+	return n, nil
 }
 
 type brokerNeeds struct {
@@ -431,10 +443,12 @@ func (n *brokerNeeds) Of(topic string) func(Offset) bool {
 			}
 		}
 	}
-	retained := Offset(0)
-	if value, err := n.b.engine.Get(keyRetained + topic); err == nil {
-		retained, _ = retainedOffset(value)
+	value, err := n.b.engine.Get(keyRetained + topic)
+	if err != nil {
+		n.b.log.Error("retained value not known, the topic's records stay", "topic", topic, "err", err)
+		return func(Offset) bool { return true }
 	}
+	retained, _ := retainedOffset(value)
 	if len(of) == 0 && retained == 0 {
 		return nil
 	}

@@ -95,8 +95,13 @@ func (d *delayed) fire(p *pump) time.Time {
 		var due []item
 		next := time.Now().Add(delayedPoll)
 		now := time.Now().UnixMilli()
-		for key, value := range d.b.engine.State(keyDelayed, "") {
-			at, ok := retainedOffset(value)
+		for s, err := range d.b.engine.State(keyDelayed, "") {
+			if err != nil {
+				d.b.log.Error("delayed messages not readable", "err", err)
+				break
+			}
+			key := s.Key
+			at, ok := retainedOffset(s.Value)
 			if len(key) != len(keyDelayed)+24 || !ok {
 				continue
 			}

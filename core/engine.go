@@ -54,8 +54,9 @@ type Engine interface {
 
 	// State yields the state under a prefix in the order of keys, beginning
 	// at or after the key from ("" for the prefix itself). It sees one
-	// consistent moment. The value is valid until the next step.
-	State(prefix, from string) iter.Seq2[string, []byte]
+	// consistent moment. The value is valid until the next step. An error ends
+	// the sequence: what would have followed is not known.
+	State(prefix, from string) iter.Seq2[Entry, error]
 
 	// Reclaim frees what neither a policy keeps nor needs names.
 	Reclaim(ctx context.Context, r Retention) (Reclaimed, error)
@@ -63,6 +64,12 @@ type Engine interface {
 	// Close makes everything durable that was appended and frees the log.
 	// No other method may be called after it.
 	Close(context.Context) error
+}
+
+// An Entry is a key of the state and its value.
+type Entry struct {
+	Key   string
+	Value []byte
 }
 
 // A Change is one change to the state: a key gets a value, or is deleted.

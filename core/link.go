@@ -44,10 +44,13 @@ func (b *Broker) loadExchanges() error {
 		b.exchanges[d.Name] = newExchange(d)
 	}
 	links := make(map[string][]linkState)
-	for key, value := range b.engine.State(keyExchange, "") {
+	for entry, err := range b.engine.State(keyExchange, "") {
+		if err != nil {
+			return err
+		}
 		var s exchangeState
-		if err := json.Unmarshal(value, &s); err != nil {
-			return fmt.Errorf("%w: state %q: %w", ErrCorrupt, key, err)
+		if err := json.Unmarshal(entry.Value, &s); err != nil {
+			return fmt.Errorf("%w: state %q: %w", ErrCorrupt, entry.Key, err)
 		}
 		b.exchanges[s.Name] = newExchange(s.ExchangeDefinition)
 		links[s.Name] = s.In

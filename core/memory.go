@@ -118,24 +118,31 @@ func (m *memory) failed(c *commit) {
 }
 
 // load reads the memory back from the state.
-func (m *memory) load(e Engine) {
-	read := func(prefix string, into map[string]*remembered) []*remembered {
+func (m *memory) load(e Engine) error {
+	read := func(prefix string, into map[string]*remembered) ([]*remembered, error) {
 		var all []*remembered
-		for key, value := range e.State(prefix, "") {
-			if len(value) != 16 {
+		for s, err := range e.State(prefix, "") {
+			if err != nil {
+				return nil, err
+			}
+			if len(s.Value) != 16 {
 				continue
 			}
 			r := &remembered{
-				key:    key,
-				at:     time.UnixMilli(int64(binary.BigEndian.Uint64(value))),
-				offset: Offset(binary.BigEndian.Uint64(value[8:])),
+				key:    s.Key,
+				at:     time.UnixMilli(int64(binary.BigEndian.Uint64(s.Value))),
+				offset: Offset(binary.BigEndian.Uint64(s.Value[8:])),
 			}
-			into[key] = r
+			into[s.Key] = r
 			all = append(all, r)
 		}
-		return all
+		return all, nil
 	}
-	read(keyOnce, m.once)
-	m.queue = read(keyID, m.ids)
+	if _, err := read(keyOnce, m.once); err != nil {
+		return err
+	}
+	var err error
+	m.queue, err = read(keyID, m.ids)
 	slices.SortFunc(m.queue, func(a, b *remembered) int { return a.at.Compare(b.at) })
+	return err
 }

@@ -27,7 +27,13 @@ const snapshotRound = 128
 func (p *pump) snapshot(c *cursor, s snapshot) {
 	rest, more := s.after, false
 	looked := 0
-	for key, value := range p.b.retainedState(s.bound.Filter, s.after) {
+	for entry, err := range p.b.retainedState(s.bound.Filter, s.after) {
+		if err != nil {
+			p.b.log.Error("retained values not readable", "filter", s.bound.Filter, "err", err)
+			p.b.stats.Unreadable.Add(1)
+			break
+		}
+		key, value := entry.Key, entry.Value
 		rest = key
 		if looked++; looked > snapshotRound {
 			more = true
@@ -63,14 +69,14 @@ func (p *pump) snapshot(c *cursor, s snapshot) {
 
 // retainedState yields what the state holds of the topics that a filter may
 // match.
-func (b *Broker) retainedState(f Filter, from string) iter.Seq2[string, []byte] {
+func (b *Broker) retainedState(f Filter, from string) iter.Seq2[Entry, error] {
 	if !f.Exact() {
 		return b.engine.State(keyRetained+f.Prefix(), from)
 	}
-	return func(yield func(string, []byte) bool) {
+	return func(yield func(Entry, error) bool) {
 		key := keyRetained + string(f)
-		if value, err := b.engine.Get(key); err == nil && value != nil {
-			yield(key, value)
+		if value, err := b.engine.Get(key); err != nil || value != nil {
+			yield(Entry{key, value}, err)
 		}
 	}
 }
@@ -115,9 +121,13 @@ func (c *Client) Retained(ctx context.Context, f Filter, after string) iter.Seq2
 		if after != "" {
 			from = keyRetained + after
 		}
-		for key, value := range c.broker.retainedState(f, from) {
-			topic := key[len(keyRetained):]
-			at, ok := retainedOffset(value)
+		for s, err := range c.broker.retainedState(f, from) {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			topic := s.Key[len(keyRetained):]
+			at, ok := retainedOffset(s.Value)
 			if !ok || topic <= after || !f.Match(topic) || c.authorize(Deliver, topic) != nil {
 				continue
 			}

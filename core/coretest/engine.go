@@ -136,13 +136,13 @@ func (g *Engine) Get(key string) ([]byte, error) {
 }
 
 // State implements core.Engine.
-func (g *Engine) State(prefix, from string) iter.Seq2[string, []byte] {
-	return func(yield func(string, []byte) bool) {
+func (g *Engine) State(prefix, from string) iter.Seq2[core.Entry, error] {
+	return func(yield func(core.Entry, error) bool) {
 		g.mu.Lock()
 		state := maps.Clone(g.state)
 		g.mu.Unlock()
 		for _, key := range slices.Sorted(maps.Keys(state)) {
-			if strings.HasPrefix(key, prefix) && key >= from && !yield(key, state[key]) {
+			if strings.HasPrefix(key, prefix) && key >= from && !yield(core.Entry{Key: key, Value: state[key]}, nil) {
 				return
 			}
 		}

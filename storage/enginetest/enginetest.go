@@ -150,8 +150,8 @@ func testEmpty(t *testing.T, e core.Engine) {
 	if v, err := e.Get("nothing"); v != nil || err != nil {
 		t.Errorf("value %q, %v", v, err)
 	}
-	for k := range e.State("", "") {
-		t.Errorf("state has %q", k)
+	for s, err := range e.State("", "") {
+		t.Errorf("state has %q, %v", s.Key, err)
 	}
 	if first := put(t, e, &core.Batch{Sync: true}); first != 1 {
 		t.Errorf("an empty batch is at %d", first)

@@ -85,8 +85,11 @@ func testModel(t *testing.T, open func(t *testing.T) core.Engine) {
 
 func collect(e core.Engine, prefix, from string) map[string]string {
 	m := make(map[string]string)
-	for k, v := range e.State(prefix, from) {
-		m[fmt.Sprintf("%q", k)] = string(v)
+	for s, err := range e.State(prefix, from) {
+		if err != nil {
+			return map[string]string{"error": err.Error()}
+		}
+		m[fmt.Sprintf("%q", s.Key)] = string(s.Value)
 	}
 	return m
 }

@@ -52,8 +52,11 @@ func testState(t *testing.T, e core.Engine) {
 		{"d", "", nil},
 	} {
 		var got []string
-		for k := range e.State(c.prefix, c.from) {
-			got = append(got, k)
+		for s, err := range e.State(c.prefix, c.from) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, s.Key)
 		}
 		if !slices.Equal(got, c.want) {
 			t.Errorf("state under %q from %q: %q, want %q", c.prefix, c.from, got, c.want)
@@ -78,15 +81,18 @@ func testStateMoment(t *testing.T, e core.Engine) {
 	}
 	put(t, e, &core.Batch{Time: start, Sync: true, Changes: changes})
 	n := 0
-	for k, v := range e.State("k", "") {
+	for s, err := range e.State("k", "") {
+		if err != nil {
+			t.Fatal(err)
+		}
 		if n == 0 {
 			for i := range changes {
 				changes[i].Value = []byte("new")
 			}
 			put(t, e, &core.Batch{Time: start, Sync: true, Changes: append(changes, core.Change{Key: "k999", Value: []byte("new")})})
 		}
-		if string(v) != "old" {
-			t.Errorf("%s is %q", k, v)
+		if string(s.Value) != "old" {
+			t.Errorf("%s is %q", s.Key, s.Value)
 		}
 		n++
 	}

@@ -250,8 +250,11 @@ func (g *ledger) check(l *Log, batches []ledgerBatch, reclaims core.Offset) erro
 
 func (l *Log) stateStrings() func(func(string, string) bool) {
 	return func(yield func(string, string) bool) {
-		for k, v := range l.State("", "") {
-			if !yield(k, string(v)) {
+		for s, err := range l.State("", "") {
+			if err != nil {
+				panic(err)
+			}
+			if !yield(s.Key, string(s.Value)) {
 				return
 			}
 		}

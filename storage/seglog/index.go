@@ -77,14 +77,8 @@ func (l *Log) openIndex(s *segment) (x *index, sum span, err error) {
 
 func (x *index) parse(generation uint64) (sum span, err error) {
 	b, le := x.data, binary.LittleEndian
-	if string(b[:8]) != indexMagic {
-		return sum, fmt.Errorf("%w: no index header", core.ErrCorrupt)
-	}
-	if v := le.Uint32(b[8:]); v != indexVersion {
-		return sum, errVersion{kind: "index", version: v}
-	}
-	if le.Uint32(b[12:]) != crc32.Checksum(b[16:indexHeaderSize], castagnoli) {
-		return sum, fmt.Errorf("%w: an index header fails its checksum", core.ErrCorrupt)
+	if err := checkHeader(b[:indexHeaderSize], "index", indexMagic, indexVersion); err != nil {
+		return sum, err
 	}
 	if le.Uint64(b[16:]) != generation {
 		return sum, fmt.Errorf("%w: an index of another segment", core.ErrCorrupt)

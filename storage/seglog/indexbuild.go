@@ -2,7 +2,6 @@ package seglog
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -59,8 +58,15 @@ func (l *Log) ensureIndex(s *segment) error {
 	s.mu.RLock()
 	x, removed := s.index, s.removed
 	s.mu.RUnlock()
-	if removed || s.view().size == segmentHeaderSize || x != nil && x.verify() == nil {
+	if removed || s.view().size == segmentHeaderSize {
 		return nil
+	}
+	if x != nil {
+		err := x.verify()
+		if err == nil {
+			return nil
+		}
+		l.log.Warn("index is bad and is built again", "file", indexName(s.name), "err", err)
 	}
 	b := indexBuilder{log: l, segment: s}
 	if err := b.scan(); err != nil {
@@ -139,9 +145,6 @@ func (b *indexBuilder) scan() error {
 	was := s.view()
 	b.span = span{size: segmentHeaderSize, opened: was.opened, after: was.after, next: was.opened, first: was.first}
 	b.span.gaps = slices.Clone(was.gaps)
-	if was.index != nil {
-		b.span.gaps = slices.Clone(was.index.gaps)
-	}
 	b.ids = make(map[uint64]uint32)
 	b.others = make(map[string]uint32)
 	b.of = make([]uint32, 0, was.records)
@@ -174,7 +177,15 @@ func (b *indexBuilder) scan() error {
 		if err != nil {
 			continue // it stays a hole
 		}
-		if h.flags&flagOpened == 0 {
+		o, opened := parseOpening(body)
+		switch {
+		case h.flags&flagOpened != 0 && opened:
+			b.hole(o.end)
+			b.gap(gap{From: o.end, To: o.lost, Lost: true})
+		case h.flags&flagOpened == 0:
+			for _, g := range lostIn(h, body) {
+				b.gap(g)
+			}
 			b.hole(h.base)
 		}
 		b.records(h, body)
@@ -189,15 +200,27 @@ func (b *indexBuilder) scan() error {
 // hole notes that the records up to an offset are missing: copied segments lack
 // what retention removed; from any other they are lost.
 func (b *indexBuilder) hole(to core.Offset) {
-	from := b.span.next
-	if from >= to || len(b.span.blocks) == 0 && b.segment.rewritten {
-		return
+	b.gap(gap{From: b.span.next, To: to, Lost: !b.segment.rewritten})
+}
+
+// gap takes a gap, or what is new of it.
+func (b *indexBuilder) gap(g gap) { b.span.gaps = addGap(b.span.gaps, g) }
+
+// addGap adds to gaps, which are in order and do not overlap, what they do not
+// have of another one.
+func addGap(gaps []gap, g gap) []gap {
+	i := sort.Search(len(gaps), func(i int) bool { return gaps[i].To > g.From })
+	for ; g.From < g.To; i++ {
+		if i == len(gaps) || gaps[i].From >= g.To {
+			return slices.Insert(gaps, i, g)
+		}
+		if next := gaps[i]; g.From < next.From {
+			gaps = slices.Insert(gaps, i, gap{From: g.From, To: next.From, Lost: g.Lost})
+			i++
+		}
+		g.From = gaps[i].To
 	}
-	i, _ := slices.BinarySearchFunc(b.span.gaps, from, func(g gap, at core.Offset) int { return cmp.Compare(g.From, at) })
-	if covered(b.span.gaps, from, to) {
-		return
-	}
-	b.span.gaps = slices.Insert(b.span.gaps, i, gap{From: from, To: to, Lost: !b.segment.rewritten})
+	return gaps
 }
 
 // records takes the records of a frame.
@@ -322,6 +345,6 @@ func (b *indexBuilder) encode() []byte {
 	le.PutUint64(out[112:], uint64(names.Len()))
 	le.PutUint64(out[120:], uint64(posts.Len()))
 	le.PutUint32(out[128:], crc32.Checksum(out[indexHeaderSize:], castagnoli))
-	le.PutUint32(out[12:], crc32.Checksum(out[16:indexHeaderSize], castagnoli))
+	le.PutUint32(out[12:], headerChecksum(out[:indexHeaderSize]))
 	return out
 }

@@ -122,7 +122,10 @@ func (l *Log) OffsetAt(t time.Time) (core.Offset, error) {
 		return end, nil
 	}
 	defer s.leave()
-	v := s.view()
+	v, err := l.sound(s)
+	if err != nil {
+		return 0, err
+	}
 	b := sort.Search(v.numBlocks(), func(i int) bool { return v.block(i).time >= at }) - 1
 	from := v.block(max(b, 0)).base
 	var buf core.ReadBuffer

@@ -127,9 +127,9 @@ func TestReopenAfterKill(t *testing.T) {
 		t.Fatal(next, err, len(buf.Records), buf.Gaps)
 	}
 	n := 0
-	for k, v := range m.State("k", "") {
-		if len(v) != 8 {
-			t.Fatal(k, v)
+	for s, err := range m.State("k", "") {
+		if len(s.Value) != 8 || err != nil {
+			t.Fatal(s, err)
 		}
 		n++
 	}

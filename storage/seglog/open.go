@@ -2,7 +2,6 @@ package seglog
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -101,17 +100,31 @@ func makeDirs(f vfs.FS, dir, logDir string) error {
 // to date with it and begins where it goes on.
 func (l *Log) recover(ctx context.Context) error {
 	began := time.Now()
-	if err := l.findSegments(); err != nil {
+	if err := checkStateVersion(l.stateDir(), l.fs); err != nil {
 		return err
 	}
-	var err error
-	if l.state, err = openState(path.Join(l.o.Dir, stateDirName), l.fs, l.log); err != nil {
+	found, err := l.survey()
+	if err != nil {
 		return err
 	}
-	r := recovery{log: l, judge: judge{durable: l.state.applied}}
-	r.judge.lost = r.lost
+	if err := l.tidy(found); err != nil {
+		return err
+	}
+	var damage error
+	if l.state, damage = openState(l.stateDir(), l.fs, l.log); damage != nil && !errors.Is(damage, core.ErrCorrupt) {
+		return damage
+	}
+	r := newRecovery(l)
 	if err := r.run(ctx); err != nil {
 		return err
+	}
+	if damage == nil {
+		damage = r.stateDamage()
+	}
+	if damage != nil {
+		if err := r.rebuildState(ctx, damage); err != nil {
+			return err
+		}
 	}
 	if err := l.replay(ctx); err != nil {
 		return err
@@ -127,31 +140,36 @@ func (l *Log) recover(ctx context.Context) error {
 	return nil
 }
 
-// findSegments opens the segments' files, in order. Nothing is changed before
-// all of them are known to be of this version.
-func (l *Log) findSegments() error {
+// A survey is what was found in the log's folder beside the segments.
+type survey struct {
+	stale []string // files that nobody needs
+	bad   []string // segments in which nothing can be read
+}
+
+// survey opens the segments' files, in order. It changes nothing: only once all
+// files are known to be of this version may anything be.
+func (l *Log) survey() (v survey, err error) {
 	names, err := l.fs.List(l.dir)
 	if err != nil {
-		return err
+		return v, err
 	}
-	var stale, bad []string
 	spares := 0
 	for _, name := range names {
 		switch {
 		case strings.HasPrefix(name, sparePrefix):
 			if spares++; spares > maxSpares || !l.goodSpare(name) {
-				stale = append(stale, name)
+				v.stale = append(v.stale, name)
 			}
 			continue
 		case strings.HasSuffix(name, temporarySuffix):
-			stale = append(stale, name)
+			v.stale = append(v.stale, name)
 			continue
 		case strings.HasSuffix(name, indexSuffix):
 			if err := l.checkIndexVersion(name); err != nil {
-				return err
+				return v, err
 			}
 			if _, found := slices.BinarySearch(names, strings.TrimSuffix(name, indexSuffix)+segmentSuffix); !found {
-				stale = append(stale, name)
+				v.stale = append(v.stale, name)
 			}
 			continue
 		}
@@ -164,30 +182,40 @@ func (l *Log) findSegments() error {
 		s, err := l.openSegment(name)
 		if errors.Is(err, core.ErrCorrupt) {
 			l.log.Error("segment put aside, nothing in it can be read", "file", name, "err", err)
-			bad = append(bad, name)
+			v.bad = append(v.bad, name)
 			continue
 		}
 		if err != nil {
-			return err
+			return v, err
+		}
+		if s.headerDamage != nil {
+			l.log.Error("segment header is damaged, it is told from the frames", "file", name, "err", s.headerDamage)
 		}
 		if n := len(l.segments); n > 0 && s.sequence <= l.segments[n-1].through {
 			// It was put together with others into the one before.
-			stale = append(stale, name, indexName(name))
+			v.stale = append(v.stale, name, indexName(name))
 			if err := s.file.Close(); err != nil {
-				return err
+				return v, err
 			}
 			continue
 		}
 		l.segments = append(l.segments, s)
 	}
-	for _, name := range bad {
+	for _, name := range v.bad {
 		sequence, _ := parseSegmentName(name)
 		l.asides = append(l.asides, sequence)
+	}
+	return v, nil
+}
+
+// tidy puts aside and removes what a survey found.
+func (l *Log) tidy(v survey) error {
+	for _, name := range v.bad {
 		if err := l.fs.Rename(path.Join(l.dir, name), path.Join(l.dir, name+badSuffix)); err != nil {
 			return err
 		}
 	}
-	for _, name := range stale {
+	for _, name := range v.stale {
 		if err := l.fs.Remove(path.Join(l.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -208,31 +236,49 @@ func (l *Log) openSegment(name string) (*segment, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	h, err := parseSegmentHeader(b[:n])
-	if errors.Is(err, core.ErrCorrupt) {
-		var ok bool
-		if h, ok = guessSegmentHeader(f, name); ok {
-			l.log.Error("segment header is damaged, it is told from the frames", "file", name, "err", err)
-			err = nil
-		}
+	damage := err
+	if errors.Is(damage, core.ErrCorrupt) {
+		h, err = guessSegmentHeader(f, name, damage)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", name, err), f.Close())
 	}
-	return newSegment(h, name, f), nil
+	s := newSegment(h, name, f)
+	s.headerDamage = damage
+	return s, nil
 }
 
-// guessSegmentHeader makes a header of what the first frame in a file says.
-func guessSegmentHeader(f vfs.File, name string) (h segmentHeader, ok bool) {
+// guessSegmentHeader makes a header of what the frames in a file say: those of
+// the newest use of the file have the highest commit numbers. Where there is no
+// frame it returns the damage.
+func guessSegmentHeader(f vfs.File, name string, damage error) (h segmentHeader, err error) {
 	size, err := f.Size()
 	if err != nil {
-		return h, false
-	}
-	_, first, ok := newScanner(f, anyGeneration, segmentHeaderSize, size).find(segmentHeaderSize)
-	if !ok {
-		return h, false
+		return h, err
 	}
 	sequence, _ := parseSegmentName(name)
-	return segmentHeader{generation: first.generation, sequence: sequence, through: sequence, rewritten: first.flags&flagSparse != 0}, true
+	newest := uint64(0)
+	copied := make(map[uint64]bool) // generations that have sparse frames
+	for sc := newScanner(f, anyGeneration, segmentHeaderSize, size); ; {
+		found, ok, err := sc.next()
+		if err != nil {
+			return h, err
+		}
+		if !ok {
+			break
+		}
+		g := found.header.generation
+		copied[g] = copied[g] || found.header.flags&flagSparse != 0
+		if found.header.commit > newest {
+			newest = found.header.commit
+			h = segmentHeader{generation: g, sequence: sequence, through: sequence}
+		}
+	}
+	if newest == 0 {
+		return h, damage
+	}
+	h.rewritten = copied[h.generation]
+	return h, nil
 }
 
 // checkIndexVersion says whether an index is of a version that is not known.
@@ -241,13 +287,16 @@ func (l *Log) checkIndexVersion(name string) error {
 	if err != nil {
 		return err
 	}
-	b := make([]byte, 12)
+	b := make([]byte, indexHeaderSize)
 	n, err := readFull(f, b, 0)
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if v := binary.LittleEndian.Uint32(b[8:]); n == len(b) && string(b[:8]) == indexMagic && v != indexVersion {
-		return fmt.Errorf("%s: %w", name, errVersion{kind: "index", version: v})
+	if n < 16 {
+		return nil
+	}
+	if err := checkHeader(b[:n], "index", indexMagic, indexVersion); errors.As(err, new(errVersion)) {
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
 }
@@ -271,6 +320,11 @@ func (l *Log) Close(ctx context.Context) error {
 	err := l.sync()
 	if err == nil {
 		err = l.writeMark(&frameHeader{flags: flagClosed, base: c.next}, nil)
+	}
+	if err == nil && !l.state.shield.full() {
+		// The state, too, knows where the log ends: no frame behind the last
+		// one can.
+		err = l.state.mark(c.commit, c.next)
 	}
 	if c.failed != nil {
 		err = c.failed

@@ -26,7 +26,7 @@ func (l *Log) Read(ctx context.Context, from, limit core.Offset, filters *core.F
 	from = max(from, 1)
 	if from < first && from < end {
 		to := min(first, end)
-		buf.Gaps = append(buf.Gaps, core.Gap{From: from, To: to})
+		buf.Gaps = append(buf.Gaps, core.Gap{From: from, To: to, Lost: l.segmentsNow()[0].lostBefore})
 		from = to
 	}
 	for from < end && !r.full {

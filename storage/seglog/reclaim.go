@@ -3,6 +3,7 @@ package seglog
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"path"
 	"slices"
@@ -45,7 +46,7 @@ func (l *Log) Reclaim(ctx context.Context, r core.Retention) (done core.Reclaime
 	}
 	// The state must not need what goes, and where the log goes on must not
 	// be told by it alone.
-	if err := l.Sync(ctx); err != nil {
+	if err := l.request(ctx, l.markState); err != nil {
 		return done, err
 	}
 	if err := l.state.sync(); err != nil {
@@ -78,6 +79,18 @@ func (l *Log) Reclaim(ctx context.Context, r core.Retention) (done core.Reclaime
 	l.setFirst()
 	done.First, _ = l.Bounds()
 	return done, nil
+}
+
+// markState has the state say that it has everything up to here: if it ever
+// says less, it is damaged, for the log will not have it any more.
+func (l *Log) markState() error {
+	if err := l.sync(); err != nil {
+		return err
+	}
+	if l.state.shield.full() {
+		return fmt.Errorf("%w: the state waits for room", core.ErrStorageFull)
+	}
+	return l.state.mark(l.committer.commit, l.committer.next)
 }
 
 // hasOld says that a policy's age is behind the first record of the active
@@ -248,6 +261,7 @@ func (l *Log) replace(old []*segment, replacement *segment) error {
 	i := slices.Index(l.segments, old[0])
 	segments := slices.Clone(l.segments[:i])
 	if replacement != nil {
+		replacement.lostBefore = old[0].lostBefore
 		segments = append(segments, replacement)
 	}
 	l.segments = append(segments, l.segments[i+len(old):]...)

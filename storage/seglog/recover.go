@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"slices"
 
@@ -21,6 +22,17 @@ type recovery struct {
 	// closed says that the last frame found says the log was closed; clean
 	// that it goes on where it was.
 	closed, clean bool
+	// losses counts the holes found in what had been durable.
+	losses int
+}
+
+func newRecovery(l *Log) *recovery {
+	r := &recovery{log: l, judge: judge{whole: true, next: 1}}
+	if l.state != nil {
+		r.judge.durable = l.state.applied
+	}
+	r.judge.lost = r.lost
+	return r
 }
 
 // run goes through the segments. Those with an index are taken as it says; the
@@ -32,8 +44,15 @@ func (r *recovery) run(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if i == 0 || !l.putAside(through+1, s.sequence) {
+		if !l.follows(through, s) {
 			r.judge.begin()
+			if l.anyAside(through+1, s.sequence) {
+				// Retention had removed others there, so where it begins is
+				// not known.
+				s.lostBefore = true
+				r.losses++
+				l.log.Error("log is damaged, confirmed data was lost with a segment that was put aside", "before", s.name)
+			}
 		}
 		through = s.through
 		if i < len(l.segments)-1 {
@@ -64,15 +83,21 @@ func (r *recovery) run(ctx context.Context) error {
 	return nil
 }
 
-// putAside says whether all segments from one to another, exclusive, were put
-// aside: what is missing between them is lost and was not removed.
-func (l *Log) putAside(from, to uint64) bool {
-	for ; from < to; from++ {
-		if !slices.Contains(l.asides, from) {
+// follows says whether a segment follows the one whose last sequence number is
+// through: all between them, if there are any, were put aside, so what is
+// missing there is lost and was not removed.
+func (l *Log) follows(through uint64, s *segment) bool {
+	for n := through + 1; n < s.sequence; n++ {
+		if !slices.Contains(l.asides, n) {
 			return false
 		}
 	}
 	return true
+}
+
+// anyAside says whether a segment from one to another, exclusive, was put aside.
+func (l *Log) anyAside(from, to uint64) bool {
+	return slices.ContainsFunc(l.asides, func(n uint64) bool { return from <= n && n < to })
 }
 
 // known takes a segment as its index describes it.
@@ -91,6 +116,7 @@ func (r *recovery) known(s *segment) {
 
 // scan reads a segment's frames.
 func (r *recovery) scan(ctx context.Context, s *segment) error {
+	l := r.log
 	size, err := s.file.Size()
 	if err != nil {
 		return err
@@ -116,6 +142,11 @@ func (r *recovery) scan(ctx context.Context, s *segment) error {
 				continue
 			}
 		}
+		if r.judge.fresh && f.pos > segmentHeaderSize {
+			s.lostBefore = true
+			r.losses++
+			l.log.Error("log is damaged, confirmed data was lost at a segment's beginning", "file", s.name, "bytes", f.pos-segmentHeaderSize, "before", f.header.base)
+		}
 		r.seen = max(r.seen, f.header.commit)
 		r.closed = f.header.flags&flagClosed != 0
 		r.judge.see(c)
@@ -124,6 +155,7 @@ func (r *recovery) scan(ctx context.Context, s *segment) error {
 
 // lost is told by the judge of a hole in what had been durable.
 func (r *recovery) lost(s *segment, g gap, commit uint64) {
+	r.losses++
 	r.log.log.Error("log is damaged, confirmed data was lost", "from", g.From, "to", g.To, "commit", commit)
 	if g.From >= g.To {
 		return
@@ -133,9 +165,10 @@ func (r *recovery) lost(s *segment, g gap, commit uint64) {
 		return
 	}
 	if s.span.size == segmentHeaderSize {
+		s.lostBefore = true
 		s.span.opened = g.From
 	}
-	s.span.gaps = append(s.span.gaps, g)
+	s.span.gaps = addGap(s.span.gaps, g)
 	s.span.next = max(s.span.next, g.To)
 }
 
@@ -269,16 +302,120 @@ func (h *frameHeader) withBody(prefix []byte) *frameHeader {
 	return h
 }
 
+// stateDamage says why the state cannot be brought up to date from the log: it
+// lacks changes that the log does not have any more. It never does, unless it
+// has lost what it had.
+func (r *recovery) stateDamage() error {
+	l := r.log
+	applied := l.state.applied
+	for i, s := range l.segments {
+		v := s.view()
+		through, missing := uint64(0), uint64(0)
+		if i > 0 {
+			through = l.segments[i-1].through
+		}
+		if !l.follows(through, s) {
+			missing = v.after
+		}
+		if s.rewritten {
+			missing = max(missing, v.lastCommit)
+		}
+		if missing > applied {
+			return fmt.Errorf("%w: the state in %s has the changes up to commit %d only, and those up to %d have left the log", core.ErrCorrupt, l.stateDir(), applied, missing)
+		}
+	}
+	return nil
+}
+
+func (l *Log) stateDir() string { return path.Join(l.o.Dir, stateDirName) }
+
+// rebuildState begins the state anew, for replay to make it of the log, if the
+// log still has all that ever changed it. Otherwise the damage is the error.
+func (r *recovery) rebuildState(ctx context.Context, damage error) error {
+	l := r.log
+	whole := r.losses == 0 && len(l.asides) == 0 && len(l.segments) > 0
+	for i, s := range l.segments {
+		whole = whole && s.sequence == uint64(i)+1 && !s.rewritten
+	}
+	if whole {
+		missing := 0
+		if err := l.eachChanged(ctx, 0, nil, func(uint64, uint64) { missing++ }); err != nil {
+			return err
+		}
+		whole = missing == 0
+	}
+	if !whole {
+		return fmt.Errorf("%w: %w; it cannot be made again, for the log does not have all that made it", core.ErrStorage, damage)
+	}
+	l.log.Error("state is damaged, it is put aside and made again of the log, which has all of it", "aside", l.stateDir()+badSuffix, "err", damage)
+	if l.state != nil {
+		err := l.state.close()
+		l.state = nil
+		if err != nil {
+			return err
+		}
+	}
+	if err := l.putStateAside(); err != nil {
+		return err
+	}
+	var err error
+	l.state, err = openState(l.stateDir(), l.fs, l.log)
+	return err
+}
+
+// putStateAside moves the state's files out of the way.
+func (l *Log) putStateAside() error {
+	dir := l.stateDir()
+	names, err := l.fs.List(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	aside := dir + badSuffix
+	if err := l.fs.MkdirAll(aside); err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := l.fs.Rename(path.Join(dir, name), path.Join(aside, name)); err != nil {
+			return err
+		}
+	}
+	return errors.Join(l.fs.SyncDir(aside), l.fs.SyncDir(dir), l.fs.SyncDir(l.o.Dir))
+}
+
 // replay applies to the state what the log holds beyond it.
 func (l *Log) replay(ctx context.Context) error {
 	n := 0
-	if l.state.applied == 0 && len(l.segments) > 0 && l.segments[0].view().after > 0 {
-		l.log.Error("state is missing, it is made of what the log still holds", "from", l.segments[0].view().opened)
+	err := l.eachChanged(ctx, l.state.applied,
+		func(h *frameHeader, section []byte) error {
+			n++
+			return l.state.apply(section, h.commit, h.base, h.end())
+		},
+		func(from, to uint64) {
+			l.log.Error("log is damaged, changes to the state may be lost", "from commit", from, "to commit", to)
+		})
+	if n > 0 {
+		l.log.Info("state brought up to date", "commits", n)
 	}
+	return err
+}
+
+// eachChanged calls do for each frame behind a commit that has state changes,
+// and missing for each range of commits, both inclusive, that the segments
+// should have and do not.
+func (l *Log) eachChanged(ctx context.Context, applied uint64, do func(h *frameHeader, section []byte) error, missing func(from, to uint64)) error {
 	for _, s := range l.segments {
 		v := s.view()
-		if v.lastChange <= l.state.applied {
+		if v.lastChange <= applied {
 			continue
+		}
+		last := v.after
+		skipped := func(to uint64) {
+			if from := max(last, applied) + 1; from <= to {
+				missing(from, to)
+			}
 		}
 		sc := newScanner(s.file, s.generation, segmentHeaderSize, v.size)
 		for {
@@ -287,27 +424,40 @@ func (l *Log) replay(ctx context.Context) error {
 			}
 			f, ok, err := sc.next()
 			if err != nil {
-				return err
+				return fmt.Errorf("%w: reading %s: %w", core.ErrStorage, s.name, err)
 			}
 			if !ok {
 				break
 			}
 			h := &f.header
-			if !h.hasChanges() || h.commit <= l.state.applied {
+			if h.commit <= last {
+				continue // goes on, or is the rest of a write that failed
+			}
+			switch {
+			case h.flags&flagOpened != 0:
+				skipped(h.synced)
+			case h.flags&flagContinued != 0:
+				skipped(h.commit) // its first frame had them
+			default:
+				skipped(h.commit - 1)
+			}
+			last = h.commit
+			if !h.hasChanges() || h.commit <= applied {
 				continue
 			}
 			body, err := h.unpack(f.stored, func(n int) []byte { return make([]byte, n) })
-			if err == nil {
-				err = l.state.apply(body[:h.prefix], h.commit, h.base, h.end())
-			}
 			if err != nil {
+				missing(h.commit, h.commit)
+				continue
+			}
+			if do == nil {
+				continue
+			}
+			if err := do(h, body[:h.prefix]); err != nil {
 				return err
 			}
-			n++
 		}
-	}
-	if n > 0 {
-		l.log.Info("state brought up to date", "commits", n)
+		skipped(v.lastChange)
 	}
 	return nil
 }

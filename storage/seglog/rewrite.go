@@ -33,7 +33,7 @@ func (l *Log) rewrite(ctx context.Context, p plan) (s *segment, err error) {
 			s = nil
 		}
 	}()
-	if err := w.begin(first.view()); err != nil {
+	if err := w.begin(p.segments); err != nil {
 		return nil, err
 	}
 	for i, source := range p.segments {
@@ -69,21 +69,51 @@ type rewriter struct {
 	lastTime int64
 }
 
-// begin says where the first segment began, so that what is removed at its
-// beginning is not missed.
-func (w *rewriter) begin(first view) error {
-	h := frameHeader{commit: first.after + 1, base: first.opened, synced: uint64(first.opened), time: first.firstTime, flags: flagSparse}
+// begin writes the frame that says where the log goes on in this segment, and
+// what had been lost of those that it is copied from.
+func (w *rewriter) begin(sources []*segment) error {
+	v := sources[0].view()
+	h := frameHeader{commit: v.after + 1, base: v.opened, synced: uint64(v.opened), time: v.firstTime, flags: flagSparse}
+	at := v.opened
+	for _, s := range sources {
+		v := s.view()
+		for _, g := range v.index.gaps {
+			if g.From = max(g.From, at); g.Lost && g.From < g.To {
+				w.segment.span.gaps = append(w.segment.span.gaps, g)
+				w.prefix = binary.AppendUvarint(w.prefix, uint64(g.From-at))
+				w.prefix = binary.AppendUvarint(w.prefix, uint64(g.To-g.From))
+				at = g.To
+			}
+		}
+	}
+	w.segment.span.next = v.opened
 	return w.frame(&h)
+}
+
+// lostIn are the gaps that the first frame of a copied segment names.
+func lostIn(h *frameHeader, body []byte) (gaps []gap) {
+	if h.flags&flagSparse == 0 || h.count > 0 || int(h.prefix) > len(body) {
+		return nil
+	}
+	at := h.base
+	for b := body[:h.prefix]; len(b) > 0; {
+		skip, n := binary.Uvarint(b)
+		b = b[max(n, 0):]
+		length, m := binary.Uvarint(b)
+		b = b[max(m, 0):]
+		if n <= 0 || m <= 0 {
+			break
+		}
+		from := at + core.Offset(skip)
+		at = from + core.Offset(length)
+		gaps = append(gaps, gap{From: from, To: at, Lost: true})
+	}
+	return gaps
 }
 
 // copy copies what is kept of a segment.
 func (w *rewriter) copy(ctx context.Context, l *Log, source *segment, keep *keeper) error {
 	v := source.view()
-	for _, g := range v.index.gaps {
-		if g.Lost {
-			w.segment.span.gaps = append(w.segment.span.gaps, g)
-		}
-	}
 	sc := newScanner(source.file, source.generation, segmentHeaderSize, v.size)
 	next := v.opened
 	var room []byte
@@ -189,9 +219,7 @@ func (w *rewriter) frame(h *frameHeader) error {
 // hole notes that the records up to an offset are not kept.
 func (w *rewriter) hole(to core.Offset) {
 	s := &w.segment.span
-	if s.next < to && !covered(s.gaps, s.next, to) {
-		s.gaps = append(s.gaps, gap{From: s.next, To: to})
-	}
+	s.gaps = addGap(s.gaps, gap{From: s.next, To: to})
 }
 
 // finish ends the segment where the last one that was copied ended.
@@ -208,7 +236,6 @@ func (w *rewriter) finish(last view) error {
 		return err
 	}
 	span.lastCommit = last.lastCommit
-	slices.SortFunc(span.gaps, func(a, b gap) int { return int(int64(a.From) - int64(b.From)) })
 	return w.flush()
 }
 
@@ -237,8 +264,11 @@ func (r *recovery) scanRewritten(s *segment, size int64) error {
 		if h.base < s.span.next {
 			continue
 		}
-		if n := s.span.next; n > 0 && h.base > n {
-			s.span.gaps = append(s.span.gaps, gap{From: n, To: h.base})
+		if body, err := h.unpack(f.stored, func(n int) []byte { return make([]byte, n) }); err == nil {
+			s.span.gaps = append(s.span.gaps, lostIn(h, body)...)
+		}
+		if n := s.span.next; n > 0 {
+			s.span.gaps = addGap(s.span.gaps, gap{From: n, To: h.base})
 		}
 		s.span.add(h, f.pos)
 	}

@@ -79,21 +79,24 @@ func (s *scanner) next() (f found, ok bool, err error) {
 			}
 		}
 		f.jumped = true
-		at, _, ok := s.find(s.pos + frameAlign)
+		at, _, ok, err := s.find(s.pos + frameAlign)
+		if err != nil {
+			return f, false, err
+		}
 		if !ok {
 			s.pos = s.size
-			return f, false, err
+			return f, false, nil
 		}
 		s.pos = at
 	}
 }
 
 // find looks for the next header of the generation at or behind pos.
-func (s *scanner) find(pos int64) (at int64, h frameHeader, ok bool) {
+func (s *scanner) find(pos int64) (at int64, h frameHeader, ok bool, err error) {
 	for pos+frameHeaderSize <= s.size {
 		b, err := s.window(pos, scanChunk)
 		if err != nil || len(b) < frameHeaderSize {
-			return 0, h, false
+			return 0, h, false, err
 		}
 		i := bytes.Index(b[:len(b)-frameHeaderSize+len(magicBytes)], magicBytes)
 		if i < 0 {
@@ -102,15 +105,15 @@ func (s *scanner) find(pos int64) (at int64, h frameHeader, ok bool) {
 		}
 		if at := pos + int64(i); at%frameAlign == 0 {
 			if h, ok := parseFrameHeader(b[i:], s.generation); ok {
-				return at, h, true
+				return at, h, true, nil
 			}
 		}
 		pos = align(pos + int64(i) + 1)
 	}
-	return 0, h, false
+	return 0, h, false, nil
 }
 
 // findFrame looks for the next header of a generation at or behind pos.
-func findFrame(f vfs.File, generation uint64, pos, size int64) (int64, frameHeader, bool) {
+func findFrame(f vfs.File, generation uint64, pos, size int64) (int64, frameHeader, bool, error) {
 	return newScanner(f, generation, pos, size).find(pos)
 }

@@ -1,6 +1,7 @@
 package seglog
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
@@ -52,24 +53,51 @@ func (h segmentHeader) encode() []byte {
 	if h.rewritten {
 		b[40] = 1
 	}
-	le.PutUint32(b[12:], crc32.Checksum(b[16:segmentHeaderUsed], castagnoli))
+	le.PutUint32(b[12:], headerChecksum(b[:segmentHeaderUsed]))
 	return b
 }
 
-// parseSegmentHeader decodes a header. A version that is not known is
-// errVersion, whatever else stands there; anything else that is wrong wraps
-// core.ErrCorrupt.
+// The header of any file is its magic, its version and a checksum, which stands
+// at byte 12 and covers all of the header but itself.
+func headerChecksum(b []byte) uint32 {
+	return crc32.Update(crc32.Checksum(b[:12], castagnoli), castagnoli, b[16:])
+}
+
+// maxVersion is how high a version is believed to be.
+const maxVersion = 1 << 16
+
+// checkHeader checks a file's header. One of a version that is not known is
+// errVersion, for that version may have a longer header and so another
+// checksum; but where the version is all that is wrong, that is damage, like
+// anything else: it wraps core.ErrCorrupt.
+func checkHeader(b []byte, kind, magic string, known uint32) error {
+	le := binary.LittleEndian
+	if string(b[:8]) != magic {
+		return fmt.Errorf("%w: no %s header", core.ErrCorrupt, kind)
+	}
+	v, sum := le.Uint32(b[8:]), le.Uint32(b[12:])
+	if v == known && sum == headerChecksum(b) {
+		return nil
+	}
+	if v != known && v != 0 && v < maxVersion {
+		as := bytes.Clone(b)
+		le.PutUint32(as[8:], known)
+		if sum != headerChecksum(as) {
+			return errVersion{kind, v, known}
+		}
+	}
+	return fmt.Errorf("%w: a %s header fails its checksum", core.ErrCorrupt, kind)
+}
+
+// parseSegmentHeader decodes a header; see checkHeader for its errors.
 func parseSegmentHeader(b []byte) (h segmentHeader, err error) {
-	if len(b) < segmentHeaderUsed || string(b[:8]) != segmentMagic {
+	if len(b) < segmentHeaderUsed {
 		return h, fmt.Errorf("%w: no segment header", core.ErrCorrupt)
 	}
+	if err := checkHeader(b[:segmentHeaderUsed], "segment", segmentMagic, segmentVersion); err != nil {
+		return h, err
+	}
 	le := binary.LittleEndian
-	if v := le.Uint32(b[8:]); v != segmentVersion {
-		return h, errVersion{kind: "segment", version: v}
-	}
-	if le.Uint32(b[12:]) != crc32.Checksum(b[16:segmentHeaderUsed], castagnoli) {
-		return h, fmt.Errorf("%w: a segment header fails its checksum", core.ErrCorrupt)
-	}
 	h.generation = le.Uint64(b[16:])
 	h.sequence = le.Uint64(b[24:])
 	h.through = le.Uint64(b[32:])
@@ -82,12 +110,12 @@ func parseSegmentHeader(b []byte) (h segmentHeader, err error) {
 
 // errVersion says that a file is of a format that this program does not know.
 type errVersion struct {
-	kind    string
-	version uint32
+	kind           string
+	version, known uint32
 }
 
 func (e errVersion) Error() string {
-	return fmt.Sprintf("%s format version %d is not known to this program, which knows %d; a newer version of Sluice wrote it", e.kind, e.version, segmentVersion)
+	return fmt.Sprintf("%s format version %d is not known to this program, which knows %d; a newer version of Sluice wrote it, nothing has been changed", e.kind, e.version, e.known)
 }
 
 // A block is an entry of a segment's block table: one or more frames that stand
@@ -146,6 +174,8 @@ type segment struct {
 	segmentHeader
 	name string // of its file
 	file vfs.File
+	// headerDamage is why the header had to be told from the frames.
+	headerDamage error
 
 	mu    sync.RWMutex // guards what follows
 	span  span

@@ -1,11 +1,18 @@
 package seglog
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"log/slog"
+	"path"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -23,6 +30,16 @@ const (
 // state, and the offset behind its records.
 var appliedKey = []byte{stateMeta, 'a', 'p', 'p', 'l', 'i', 'e', 'd'}
 
+// witnessPrefix is that of the witnesses: numbered keys, one in each of the
+// files that Pebble collects changes in. What Pebble has moved to its tables is
+// known to its manifest alone, and a manifest that has lost its end is to Pebble
+// one that never had it: the tables are gone, and only the witness that is then
+// missing among the others says so.
+var witnessPrefix = []byte{stateMeta, 'w'}
+
+// maxWitnesses is how many are kept, the newest.
+const maxWitnesses = 64
+
 const (
 	stateMemtable = 4 << 20
 	stateCache    = 8 << 20
@@ -33,43 +50,42 @@ const (
 // never says what the log does not, and its own log is not synced: what a crash
 // takes of it is applied again from the log.
 type state struct {
+	dir     string
 	db      *pebble.DB
 	cache   *pebble.Cache
 	applied uint64      // the newest commit applied; the committer's own
 	next    core.Offset // the offset behind it
 	value   [16]byte
+	witness uint64      // the newest
+	begun   atomic.Bool // Pebble has begun a file, which has no witness yet
 	shield  *shield
 	work    chan func() error // to the goroutine that writes to Pebble
 	done    chan error        // from it
 	ended   chan struct{}     // closed when it has ended
 }
 
-// openState opens the view in a directory. A view that cannot be read is
-// core.ErrStorage.
-func openState(dir string, fs vfs.FS, log *slog.Logger) (*state, error) {
+// openState opens the view in a directory, and begins one if there is none. A
+// view that cannot be read is core.ErrStorage, and core.ErrCorrupt unless it is
+// the disk's doing.
+func openState(dir string, f vfs.FS, log *slog.Logger) (*state, error) {
 	s := &state{
-		shield: newShield(pebbleFS(fs)),
+		dir:    dir,
+		shield: newShield(pebbleFS(f)),
 		cache:  pebble.NewCache(stateCache),
 		work:   make(chan func() error),
 		done:   make(chan error, 1),
 		ended:  make(chan struct{}),
 	}
-	o := &pebble.Options{
-		Cache:                       s.cache,
-		FS:                          s.shield,
-		MemTableSize:                stateMemtable,
-		MemTableStopWritesThreshold: 4,
-		MaxOpenFiles:                64,
-		FormatMajorVersion:          pebble.FormatNewest,
-		Logger:                      stateLogger{log, s.shield},
-	}
-	o.EnsureDefaults()
+	o := stateOptions(log, s.shield)
+	o.EventListener.WALCreated = func(pebble.WALCreateInfo) { s.begun.Store(true) }
+	o.Cache, o.FS = s.cache, s.shield
 	err := s.shield.wait(func() (err error) {
+		defer recoverPebble(&err)
 		s.db, err = pebble.Open(dir, o)
 		return err
 	})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%w: opening the state: %w", core.ErrStorage, err), s.shield.release())
+		return nil, errors.Join(s.failure(err), s.shield.release())
 	}
 	go func() {
 		defer close(s.ended)
@@ -77,15 +93,113 @@ func openState(dir string, fs vfs.FS, log *slog.Logger) (*state, error) {
 			s.done <- do()
 		}
 	}()
-	v, err := s.get(appliedKey)
-	if err != nil {
+	if err := s.load(); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
-	if len(v) == 16 {
-		s.applied = binary.LittleEndian.Uint64(v)
-		s.next = core.Offset(binary.LittleEndian.Uint64(v[8:]))
-	}
 	return s, nil
+}
+
+// stateOptions are Pebble's, but for where its files are.
+func stateOptions(log *slog.Logger, sh *shield) *pebble.Options {
+	o := &pebble.Options{
+		MemTableSize:                stateMemtable,
+		MemTableStopWritesThreshold: 4,
+		MaxOpenFiles:                64,
+		FormatMajorVersion:          pebble.FormatNewest,
+		Logger:                      stateLogger{log, sh},
+		EventListener: &pebble.EventListener{
+			// Whoever reads gets the error.
+			DataCorruption: func(i pebble.DataCorruptionInfo) {
+				log.Error("state is damaged", "file", i.Path, "err", i.Details)
+			},
+		},
+	}
+	o.EnsureDefaults()
+	return o
+}
+
+// load reads how far the view has come.
+func (s *state) load() error {
+	if err := s.checkWitnesses(); err != nil {
+		return err
+	}
+	v, err := s.get(appliedKey)
+	if err != nil || v == nil {
+		return err
+	}
+	if len(v) != 16 {
+		return s.failure(fmt.Errorf("%w: how far it has come is %x", core.ErrCorrupt, v))
+	}
+	s.applied = binary.LittleEndian.Uint64(v)
+	s.next = core.Offset(binary.LittleEndian.Uint64(v[8:]))
+	return nil
+}
+
+// checkWitnesses looks for one that is missing.
+func (s *state) checkWitnesses() error {
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: witnessPrefix, UpperBound: prefixEnd(bytes.Clone(witnessPrefix))})
+	if err != nil {
+		return s.failure(err)
+	}
+	var first, count uint64
+	for ok := it.First(); ok; ok = it.Next() {
+		s.witness = binary.BigEndian.Uint64(it.Key()[len(witnessPrefix):])
+		if count++; count == 1 {
+			first = s.witness
+		}
+	}
+	if want := min(s.witness, maxWitnesses); count != want || count > 0 && first != s.witness-want+1 {
+		err = fmt.Errorf("%w: tables are missing: the last %d witnesses are not there, but %d from %d to %d", core.ErrCorrupt, want, count, first, s.witness)
+	}
+	return s.failure(errors.Join(err, it.Close()))
+}
+
+// failure is the error for what Pebble failed with.
+func (s *state) failure(err error) error {
+	if err == nil || errors.Is(err, core.ErrStorage) {
+		return err
+	}
+	if errors.Is(err, pebble.ErrClosed) {
+		return core.ErrClosed
+	}
+	if !errors.Is(err, core.ErrCorrupt) && !ofTheDisk(err) {
+		err = fmt.Errorf("%w: %w", core.ErrCorrupt, err)
+	}
+	return fmt.Errorf("%w: reading the state in %s: %w", core.ErrStorage, s.dir, err)
+}
+
+// ofTheDisk says that an error is the operating system's, and not about what
+// stands in a file. A file that is missing is about that.
+func ofTheDisk(err error) bool {
+	var number syscall.Errno
+	return errors.As(err, &number) && !errors.Is(err, fs.ErrNotExist) || errors.Is(err, vfs.ErrLocked)
+}
+
+// recoverPebble makes an error of a panic of Pebble's about what it has read. It
+// is deferred.
+func recoverPebble(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("%w: %v", core.ErrCorrupt, p)
+	}
+}
+
+// checkStateVersion refuses a view that a newer version wrote. It changes
+// nothing.
+func checkStateVersion(dir string, f vfs.FS) error {
+	names, err := f.List(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, name := range names {
+		if !strings.HasPrefix(name, "marker.format-version.") {
+			continue
+		}
+		_, version, _ := strings.Cut(strings.TrimPrefix(name, "marker.format-version."), ".")
+		if v, err := strconv.ParseUint(version, 10, 32); err == nil && v > uint64(pebble.FormatNewest) {
+			return fmt.Errorf("%s: %w", path.Join(dir, name), errVersion{kind: "state", version: uint32(v), known: uint32(pebble.FormatNewest)})
+		}
+	}
+	return err
 }
 
 // apply makes the changes of one commit, whose records begin at base and end
@@ -103,18 +217,61 @@ func (s *state) apply(section []byte, commit uint64, base, next core.Offset) err
 			return b.Delete(key, nil)
 		})
 	if err == nil {
-		binary.LittleEndian.PutUint64(s.value[:], commit)
-		binary.LittleEndian.PutUint64(s.value[8:], uint64(next))
-		err = b.Set(appliedKey, s.value[:], nil)
-	}
-	if err == nil {
-		err = s.do(func() error { return b.Commit(pebble.NoSync) })
+		err = s.commit(b, commit, next)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: applying commit %d to the state: %w", core.ErrStorage, commit, err)
 	}
-	s.applied, s.next = commit, next
 	return nil
+}
+
+// mark notes that the view has all up to a commit, also where that has no
+// changes: the log may lack what comes before, and nothing behind it is missing
+// unknown.
+func (s *state) mark(commit uint64, next core.Offset) error {
+	if commit <= s.applied {
+		return nil
+	}
+	if err := s.commit(s.db.NewBatch(), commit, next); err != nil {
+		return fmt.Errorf("%w: marking commit %d in the state: %w", core.ErrStorage, commit, err)
+	}
+	return nil
+}
+
+// commit writes a batch, which brings the view to a commit.
+func (s *state) commit(b *pebble.Batch, commit uint64, next core.Offset) error {
+	binary.LittleEndian.PutUint64(s.value[:], commit)
+	binary.LittleEndian.PutUint64(s.value[8:], uint64(next))
+	if err := b.Set(appliedKey, s.value[:], nil); err != nil {
+		return err
+	}
+	for {
+		if s.begun.Swap(false) {
+			if err := s.addWitness(b); err != nil {
+				return err
+			}
+		}
+		if err := s.do(func() error { return b.Commit(pebble.NoSync) }); err != nil {
+			return err
+		}
+		s.applied, s.next = commit, next
+		if !s.begun.Load() {
+			return nil
+		}
+		b = s.db.NewBatch()
+	}
+}
+
+// addWitness adds the next witness to a batch.
+func (s *state) addWitness(b *pebble.Batch) error {
+	s.witness++
+	key := func(n uint64) []byte { return binary.BigEndian.AppendUint64(bytes.Clone(witnessPrefix), n) }
+	if s.witness > maxWitnesses {
+		if err := b.Delete(key(s.witness-maxWitnesses), nil); err != nil {
+			return err
+		}
+	}
+	return b.Set(key(s.witness), nil, nil)
 }
 
 // do runs what writes to Pebble, which stops for good where it fails.
@@ -146,7 +303,7 @@ func (s *state) get(key []byte) ([]byte, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: reading the state: %w", core.ErrStorage, err)
+		return nil, s.failure(err)
 	}
 	own := make([]byte, len(v))
 	copy(own, v)
@@ -173,30 +330,33 @@ func (l *Log) Get(key string) ([]byte, error) {
 	return l.state.get(append(append(room[:0], statePrefix), key...))
 }
 
-// State implements core.Engine. A failure to read ends the sequence, and is
-// logged.
-func (l *Log) State(prefix, from string) iter.Seq2[string, []byte] {
-	return func(yield func(string, []byte) bool) {
+// State implements core.Engine.
+func (l *Log) State(prefix, from string) iter.Seq2[core.Entry, error] {
+	return func(yield func(core.Entry, error) bool) {
+		fail := func(err error) { yield(core.Entry{}, l.state.failure(err)) }
 		lower := append([]byte{statePrefix}, max(prefix, from)...)
 		it, err := l.state.db.NewIter(&pebble.IterOptions{
 			LowerBound: lower,
 			UpperBound: prefixEnd(append([]byte{statePrefix}, prefix...)),
 		})
 		if err != nil {
-			l.log.Error("state cannot be read", "prefix", prefix, "err", err)
+			fail(err)
 			return
 		}
 		for ok := it.First(); ok; ok = it.Next() {
 			v, err := it.ValueAndErr()
 			if err != nil {
-				break
+				_ = it.Close()
+				fail(err)
+				return
 			}
-			if !yield(string(it.Key()[1:]), v) {
-				break
+			if !yield(core.Entry{Key: string(it.Key()[1:]), Value: v}, nil) {
+				_ = it.Close()
+				return
 			}
 		}
-		if err := errors.Join(it.Error(), it.Close()); err != nil {
-			l.log.Error("state cannot be read", "prefix", prefix, "err", err)
+		if err := it.Close(); err != nil {
+			fail(err)
 		}
 	}
 }

@@ -26,12 +26,9 @@ func readFull(f vfs.File, b []byte, pos int64) (int, error) {
 func (l *Log) readSegment(ctx context.Context, r *reader, s *segment, from, end core.Offset) (next core.Offset, err error) {
 	defer faults(faults(true))
 	defer guard(&err)
-	v := s.view()
-	if v.index != nil && v.index.verify() != nil {
-		if err := l.ensureIndex(s); err != nil {
-			return from, fmt.Errorf("%w: an index is bad: %w", core.ErrStorage, err)
-		}
-		v = s.view()
+	v, err := l.sound(s)
+	if err != nil {
+		return from, err
 	}
 	if from < v.opened {
 		// What stood between this segment and the one before it is removed,
@@ -50,6 +47,19 @@ func (l *Log) readSegment(ctx context.Context, r *reader, s *segment, from, end 
 	return l.walk(ctx, r, s, v, from, end)
 }
 
+// sound is the segment's view, with an index that has been checked if it has
+// any.
+func (l *Log) sound(s *segment) (view, error) {
+	v := s.view()
+	if v.index == nil || v.index.verify() == nil {
+		return v, nil
+	}
+	if err := l.ensureIndex(s); err != nil {
+		return v, fmt.Errorf("%w: an index is bad: %w", core.ErrStorage, err)
+	}
+	return s.view(), nil
+}
+
 // walk reads a segment frame by frame.
 func (l *Log) walk(ctx context.Context, r *reader, s *segment, v view, from, end core.Offset) (core.Offset, error) {
 	start := from
@@ -62,14 +72,16 @@ func (l *Log) walk(ctx context.Context, r *reader, s *segment, v view, from, end
 		}
 		h, body, err := r.scratch.frame(s, pos, v.size, ahead, from)
 		if errors.Is(err, core.ErrCorrupt) {
-			var to core.Offset
-			pos, to = l.skipDamage(s, v, h, pos)
+			next, to, ferr := l.skipDamage(s, v, h, pos)
+			if ferr != nil {
+				return from, fmt.Errorf("%w: reading %s: %w", core.ErrStorage, s.name, ferr)
+			}
 			to = min(max(to, from), end)
 			if to > from && !covered(v.gapsIn(from, to), from, to) {
 				r.buf.Gaps = append(r.buf.Gaps, core.Gap{From: from, To: to, Lost: true})
 				l.reportDamage(s, pos, from, to, err)
 			}
-			from = to
+			pos, from = next, to
 			continue
 		}
 		if err != nil {
@@ -200,12 +212,16 @@ func (p *places) next() (core.Offset, int64) {
 // skipDamage says where to go on behind a frame that is damaged: behind the
 // frame if its header h is sound, or else at the next header that is. to is the
 // offset of what stands there.
-func (l *Log) skipDamage(s *segment, v view, h frameHeader, pos int64) (next int64, to core.Offset) {
+func (l *Log) skipDamage(s *segment, v view, h frameHeader, pos int64) (next int64, to core.Offset, err error) {
 	if h.generation != 0 {
-		return pos + h.size(), h.end()
+		return pos + h.size(), h.end(), nil
 	}
-	if at, found, ok := findFrame(s.file, s.generation, pos+frameAlign, v.size); ok {
-		return at, found.base
+	at, found, ok, err := findFrame(s.file, s.generation, pos+frameAlign, v.size)
+	switch {
+	case err != nil:
+		return pos, 0, err
+	case ok:
+		return at, found.base, nil
 	}
-	return v.size, v.next
+	return v.size, v.next, nil
 }

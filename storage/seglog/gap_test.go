@@ -1,0 +1,41 @@
+package seglog
+
+import (
+	"maps"
+	"testing"
+
+	"github.com/sluicemq/sluice/core"
+	"pgregory.net/rapid"
+)
+
+// TestAddGap compares with a list of single offsets.
+func TestAddGap(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var gaps []gap
+		want := make(map[core.Offset]bool)
+		for range rapid.IntRange(1, 12).Draw(t, "gaps") {
+			from := core.Offset(rapid.IntRange(1, 40).Draw(t, "from"))
+			g := gap{From: from, To: from + core.Offset(rapid.IntRange(0, 20).Draw(t, "length")), Lost: rapid.Bool().Draw(t, "lost")}
+			for at := g.From; at < g.To; at++ {
+				if _, has := want[at]; !has {
+					want[at] = g.Lost
+				}
+			}
+			gaps = addGap(gaps, g)
+		}
+		have := make(map[core.Offset]bool)
+		end := core.Offset(0)
+		for _, g := range gaps {
+			if g.From >= g.To || g.From < end {
+				t.Fatalf("%v", gaps)
+			}
+			end = g.To
+			for at := g.From; at < g.To; at++ {
+				have[at] = g.Lost
+			}
+		}
+		if !maps.Equal(have, want) {
+			t.Fatalf("%v, want %v", have, want)
+		}
+	})
+}
