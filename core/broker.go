@@ -55,6 +55,7 @@ type Broker struct {
 	pumps      *pumpPool
 	flusher    *flusher
 	delayed    *delayed
+	meters     meters
 	reclaimer  *reclaimer
 
 	// mu guards queues and exchanges. It may be held while the journal is
@@ -63,6 +64,8 @@ type Broker struct {
 	mu        sync.RWMutex
 	queues    map[string]*queue
 	exchanges map[string]*exchange
+
+	orphans []string // exclusive queues, which ended with their connections; Open's own
 }
 
 // Open recovers the broker from its engine's log and state and starts it. It
@@ -90,6 +93,12 @@ func Open(ctx context.Context, o Options) (*Broker, error) {
 		return nil, err
 	}
 	b.journal.start()
+	if p, err := b.journal.enterUnbounded(); err == nil {
+		for _, name := range b.orphans {
+			p.Changes = append(p.Changes, Change{Key: keyQueue + name}, Change{Key: keyPosition + name})
+		}
+		b.journal.leave()
+	}
 	b.dispatcher.start()
 	b.pumps.start(b)
 	b.flusher.start()
@@ -125,10 +134,21 @@ func (b *Broker) load() error {
 		}
 		q.restore(&pos)
 	}
+	_, end := b.engine.Bounds()
 	for _, q := range b.queues {
 		q.mu.Lock()
 		q.awaitExpiry()
+		q.sweepLater()
 		q.mu.Unlock()
+		if q.settings.metered() {
+			if err := b.recount(context.Background(), q, end); err != nil {
+				return err
+			}
+			q.shrinks = q.over()
+		}
+		if w := q.settings.DedupWindow; w > 0 {
+			b.journal.memory.setWindow(QueueTopic(q.name), w)
+		}
 	}
 	return b.journal.memory.load(b.engine)
 }
@@ -137,6 +157,10 @@ func (b *Broker) loadQueue(name string, value []byte) error {
 	var s queueState
 	if err := json.Unmarshal(value, &s); err != nil {
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if s.Settings.Exclusive {
+		b.orphans = append(b.orphans, name)
+		return nil
 	}
 	q := newQueue(b, name, s.Settings)
 	bs := make([]*bound, len(s.Bindings))
@@ -174,7 +198,7 @@ func (b *Broker) Close(ctx context.Context) error {
 	b.mu.RLock()
 	for _, q := range b.queues {
 		q.mu.Lock()
-		for _, t := range []*time.Timer{q.timer, q.expiry} {
+		for _, t := range []*time.Timer{q.timer, q.expiry, q.sweep.timer} {
 			if t != nil {
 				t.Stop()
 			}

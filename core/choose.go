@@ -159,12 +159,13 @@ func (q *queue) assign(d *Delivery, fresh bool, now time.Time) verdict {
 	if q.expired(d.Envelope, now) {
 		if !q.settings.DeadLetterExpired {
 			q.b.stats.Expired.Add(1)
+			q.uncount(int64(d.Size()))
 			return given
 		}
 		if q.out.len() >= q.b.limits.Outstanding {
 			return noCredit
 		}
-		q.out.add(outEntry{offset: d.Offset})
+		q.out.add(outEntry{offset: d.Offset, size: q.sizeOf(d)})
 		q.reject(q.out.find(d.Offset), "expired", 0)
 		q.changed()
 		return given
@@ -176,13 +177,14 @@ func (q *queue) assign(d *Delivery, fresh bool, now time.Time) verdict {
 		if q.out.len() >= q.b.limits.Outstanding {
 			return noCredit
 		}
-		q.out.add(outEntry{offset: d.Offset, state: entryParked})
+		q.out.add(outEntry{offset: d.Offset, state: entryParked, size: q.sizeOf(d)})
 		q.follow(d.Envelope, d.Offset)
 		return given
 	}
 	k, v := q.choose(d, fresh)
 	switch v {
 	case refused:
+		q.uncount(int64(d.Size()))
 		return given
 	case given:
 	default:
@@ -192,11 +194,23 @@ func (q *queue) assign(d *Delivery, fresh bool, now time.Time) verdict {
 		return noCredit
 	}
 	if d.Settled = d.Settled && settled(k.settlement, d.Envelope); !d.Settled {
-		q.out.add(q.held(k, d.Offset, d.Attempt))
+		e := q.held(k, d.Offset, d.Attempt)
+		e.size = q.sizeOf(d)
+		q.out.add(e)
 		q.follow(d.Envelope, d.Offset)
+	} else {
+		q.uncount(int64(d.Size()))
 	}
 	q.give(k, *d)
 	return given
+}
+
+// sizeOf is what a delivery counts for in a metered queue.
+func (q *queue) sizeOf(d *Delivery) uint32 {
+	if !q.settings.metered() {
+		return 0
+	}
+	return uint32(d.Size())
 }
 
 // expired reports whether a message's time, or the queue's for it, is over.

@@ -1,6 +1,8 @@
 package core
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -257,6 +259,7 @@ type Client struct {
 
 	mu          sync.Mutex // guards what follows
 	consumers   map[*Consumer]struct{}
+	owned       []*queue // exclusive ones
 	ended       bool
 	expired     bool // the principal's time is over
 	whenExpired func()
@@ -290,9 +293,15 @@ func (c *Client) Close() {
 	for k := range c.consumers {
 		ks = append(ks, k)
 	}
+	owned := c.owned
 	c.mu.Unlock()
 	for _, k := range ks {
 		k.Close()
+	}
+	for _, q := range owned {
+		if err := c.broker.deleteQueue(context.Background(), q); err != nil && !errors.Is(err, ErrClosed) {
+			c.broker.log.Error("exclusive queue not deleted", "queue", q.name, "err", err)
+		}
 	}
 	c.confirming.Lock()
 	defer c.confirming.Unlock()

@@ -70,6 +70,9 @@ type owner interface {
 	// chores does what is due besides reading on, such as redeliveries.
 	// It returns false if it has to come back.
 	chores(p *pump) (done bool)
+	// lend gives the running cursor to somebody who waits for it, if anybody
+	// does; then nobody else works on it until it is handed back.
+	lend() bool
 	// ready reports whether a delivery could be taken; cursor.mu is held.
 	ready() bool
 	// busy reports whether there are chores to do now; cursor.mu is held.
@@ -90,6 +93,9 @@ func (c *cursor) setBindings(bs []*bound) {
 	}
 	c.bindings.Store(&bs)
 	c.filters = NewFilterSet(filters...)
+	if q, is := c.owner.(*queue); is && q.settings.metered() {
+		c.b.meters.set(q, bs)
+	}
 }
 
 func (c *cursor) bound() []*bound { return *c.bindings.Load() }
@@ -281,6 +287,9 @@ func (p *pump) turn(c *cursor) {
 	c.mu.Lock()
 	c.state = cursorRunning
 	c.mu.Unlock()
+	if c.owner.lend() {
+		return
+	}
 	for range pumpRounds {
 		if !p.step(c) {
 			if c.goLive() {

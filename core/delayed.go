@@ -135,6 +135,7 @@ func (d *delayed) fire(p *pump) time.Time {
 			}
 			if ok {
 				c.add(&e)
+				d.b.count(c, &e, e.Topic)
 			}
 			c.Changes = append(c.Changes, Change{Key: it.key})
 			d.b.journal.leave()

@@ -12,10 +12,14 @@ import (
 // the maps are guarded by the journal's mutex.
 type memory struct {
 	window time.Duration
-	max    int
-	ids    map[string]*remembered // by state key
-	once   map[string]*remembered
-	queue  []*remembered // of ids, oldest first
+	// windows are those of topics that have their own, longest the longest of
+	// all there have been.
+	windows map[string]time.Duration
+	longest time.Duration
+	max     int
+	ids     map[string]*remembered // by state key
+	once    map[string]*remembered
+	queue   []*remembered // of ids, oldest first
 }
 
 // A remembered publish.
@@ -28,11 +32,28 @@ type remembered struct {
 }
 
 func newMemory(l Limits) *memory {
-	return &memory{window: l.DedupWindow, max: l.DedupIDs, ids: make(map[string]*remembered), once: make(map[string]*remembered)}
+	return &memory{window: l.DedupWindow, longest: l.DedupWindow, windows: make(map[string]time.Duration), max: l.DedupIDs, ids: make(map[string]*remembered), once: make(map[string]*remembered)}
 }
 
 func idKey(e *Envelope) string   { return keyID + e.Topic + "\x00" + e.ID }
 func onceKey(once string) string { return keyOnce + once }
+
+// setWindow gives a topic a window of its own; 0 takes it back.
+func (m *memory) setWindow(topic string, w time.Duration) {
+	if w == 0 {
+		delete(m.windows, topic)
+		return
+	}
+	m.windows[topic] = w
+	m.longest = max(m.longest, w)
+}
+
+func (m *memory) windowOf(topic string) time.Duration {
+	if w, ok := m.windows[topic]; ok {
+		return w
+	}
+	return m.window
+}
 
 // repeats returns the publish that the envelope repeats, if it repeats one.
 func (m *memory) repeats(e *Envelope) *remembered {
@@ -44,7 +65,7 @@ func (m *memory) repeats(e *Envelope) *remembered {
 	if e.ID == "" {
 		return nil
 	}
-	if r := m.ids[idKey(e)]; r != nil && time.Since(r.at) < m.window {
+	if r := m.ids[idKey(e)]; r != nil && time.Since(r.at) < m.windowOf(e.Topic) {
 		return r
 	}
 	return nil
@@ -73,7 +94,7 @@ func (m *memory) remember(p *commit, e *Envelope, record int) {
 // expire drops IDs that are out of the window or too many.
 func (m *memory) expire(p *commit, now time.Time) {
 	n := 0
-	for n < len(m.queue) && (now.Sub(m.queue[n].at) >= m.window || len(m.queue)-n > m.max) {
+	for n < len(m.queue) && (now.Sub(m.queue[n].at) >= m.longest || len(m.queue)-n > m.max) {
 		r := m.queue[n]
 		if m.ids[r.key] == r {
 			delete(m.ids, r.key)

@@ -30,6 +30,7 @@ type outEntry struct {
 	reason string // of a rejected one
 	// seen is the queue's wave in which no consumer took a waiting one.
 	seen uint64
+	size uint32 // in a metered queue
 	// rejected are told when the message stands in the dead letters.
 	receipt Receipt
 }

@@ -10,15 +10,16 @@ import (
 // check says what is wrong with a queue's settings. The error wraps ErrInvalid,
 // or ErrInvalidTopic for the name of the dead letters.
 func (s *QueueSettings) check() error {
+	if s.Overflow == overflowReject {
+		s.Overflow = OverflowReject
+	}
 	switch {
 	case s.Priority && s.Ordered:
 		return fmt.Errorf("%w: a queue is delivered by priority, or ordered by key, not both", ErrInvalid)
 	case s.Overflow != OverflowReject && s.Overflow != OverflowDropOldest:
-		return fmt.Errorf("%w: overflow is %q, not %q", ErrInvalid, OverflowDropOldest, s.Overflow)
-	case s.Overflow == OverflowReject && (s.MaxLength > 0 || s.MaxBytes > 0):
-		return fmt.Errorf("%w: max_length and max_bytes need overflow %q: refusing publishes at the bound is not supported", ErrInvalid, OverflowDropOldest)
-	case s.MaxLength < 0 || s.MaxBytes < 0 || s.TTL < 0:
-		return fmt.Errorf("%w: max_length, max_bytes and ttl are not negative", ErrInvalid)
+		return fmt.Errorf("%w: overflow is %q or %q, not %q", ErrInvalid, overflowReject, OverflowDropOldest, s.Overflow)
+	case s.MaxLength < 0 || s.MaxBytes < 0 || s.TTL < 0 || s.Expires < 0 || s.DedupWindow < 0:
+		return fmt.Errorf("%w: max_length, max_bytes, ttl, expires and dedup_window are not negative", ErrInvalid)
 	}
 	if s.DeadLetter != "" && s.DeadLetter != NoDeadLetter {
 		return CheckQueueName(s.DeadLetter)
@@ -35,14 +36,14 @@ func (s *QueueSettings) over(e *Envelope, now time.Time) bool {
 // where it ended.
 const trimTime = 2 * time.Second
 
-// trim drops the oldest messages of queues that nobody consumes and that have
+// trim drops the oldest messages of sessions that nobody consumes and that have
 // become longer than their settings allow. It works through the queues whose
 // names come after a name and returns where to go on.
 func (b *Broker) trim(ctx context.Context, after string) (next string) {
 	b.mu.RLock()
 	var names []string
 	for name, q := range b.queues {
-		if name > after && q.settings.Overflow == OverflowDropOldest {
+		if name > after && q.settings.Overflow == OverflowDropOldest && !q.settings.metered() {
 			names = append(names, name)
 		}
 	}
@@ -62,13 +63,13 @@ func (b *Broker) trim(ctx context.Context, after string) (next string) {
 	return ""
 }
 
-// trimQueue drops the oldest messages of a queue that is longer than its
+// trimQueue drops the oldest messages of a session's queue that is longer than its
 // settings allow. A queue that is being delivered from is left alone: it is
 // getting shorter by itself, or is at the log's end.
 func (b *Broker) trimQueue(ctx context.Context, q *queue) error {
 	q.mu.Lock()
 	next, filters, length, bytes := q.next, q.filters, q.settings.MaxLength, q.settings.MaxBytes
-	idle := q.state == cursorIdle && !q.feeding.Load() && q.settings.Overflow == OverflowDropOldest
+	idle := !q.settings.metered() && q.state == cursorIdle && !q.feeding.Load() && q.settings.Overflow == OverflowDropOldest
 	q.mu.Unlock()
 	end := b.dispatcher.end()
 	if !idle || length == 0 && bytes == 0 || next >= end {

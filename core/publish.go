@@ -205,7 +205,18 @@ func (b *Broker) put(p *commit, e *Envelope, to string) (record int, repeats *re
 	}
 	topic := e.Topic
 	e.Topic = to
-	if !e.DeliverAt.IsZero() && time.Until(e.DeliverAt) > 0 {
+	delayed := !e.DeliverAt.IsZero() && time.Until(e.DeliverAt) > 0
+	if !delayed && b.meters.n.Load() > 0 {
+		for _, q := range b.meters.find(to, e) {
+			if err := q.room(1, int64(e.Size())); err != nil {
+				b.stats.Refused.Add(1)
+				e.Topic = topic
+				return -1, nil, err
+			}
+		}
+		b.count(p, e, to)
+	}
+	if delayed {
 		record = b.delayed.put(p, e)
 	} else {
 		record = p.add(e)
@@ -260,6 +271,15 @@ func (c *Client) Commit(ctx context.Context, t Transaction, r Receipt) error {
 	j := c.broker.journal
 	p, err := j.enter(ctx)
 	if err != nil {
+		return err
+	}
+	if err := c.broker.rooms(t.Publish, to); err != nil {
+		c.broker.stats.Refused.Add(1)
+		if r != 0 {
+			p.entries = append(p.entries, entry{client: c, receipt: r, record: -1, err: err})
+			err = nil
+		}
+		j.leave()
 		return err
 	}
 	first := -1

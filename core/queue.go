@@ -50,6 +50,14 @@ type queue struct {
 	idle    time.Time
 	expiry  *time.Timer
 	deleted bool
+	ended   chan struct{} // closed when it was deleted
+
+	meter     meter
+	shrinks   bool // it may be over its bounds
+	sweep     sweep
+	borrowers []chan struct{} // who waits to run the cursor
+	// owner is the client that an exclusive queue belongs to.
+	owner *Client
 
 	touched []*Consumer // the scratch of whoever runs the cursor
 }
@@ -173,7 +181,7 @@ func (q *queue) ready() bool {
 // busy: dead letters to write, messages to deliver again to somebody who can
 // take them, or some that were passed over.
 func (q *queue) busy() bool {
-	if q.rejected > 0 {
+	if q.rejected > 0 || q.shrinks || q.sweep.due || len(q.borrowers) > 0 {
 		return true
 	}
 	if q.waiting == 0 {
@@ -220,7 +228,7 @@ func (s *QueueSettings) laneCount() int {
 
 // newQueue makes a queue without bindings.
 func newQueue(b *Broker, name string, s QueueSettings) *queue {
-	q := &queue{name: name, settings: s, idle: time.Now(), left: make([]runs, s.laneCount()), passed: make([]Offset, s.laneCount())}
+	q := &queue{name: name, settings: s, idle: time.Now(), left: make([]runs, s.laneCount()), passed: make([]Offset, s.laneCount()), ended: make(chan struct{})}
 	q.init(b, q)
 	q.keepsExpired = true
 	return q
@@ -331,6 +339,7 @@ func (q *queue) release(e *outEntry, delay time.Duration) {
 	q.changed()
 	q.b.stats.Released.Add(1)
 	q.waiting++
+	q.shrinks = q.shrinks || q.over()
 	e.state, e.holder, e.token, e.due = entryWaiting, nil, 0, 0
 	if delay > 0 {
 		e.due = time.Now().Add(delay).UnixNano()
@@ -352,6 +361,7 @@ func (q *queue) settled(e *outEntry) {
 	if q.settings.Ordered {
 		q.unfollow(e.offset)
 	}
+	q.uncount(int64(e.size))
 	q.out.settle(e)
 }
 
@@ -498,6 +508,9 @@ func (q *queue) leave(k *Consumer) {
 			q.idle = time.Now()
 			q.changed()
 			q.awaitExpiry()
+			if q.settings.AutoDelete && !q.leases() {
+				q.expiry = time.AfterFunc(0, func() { q.b.expire(q) })
+			}
 		} else {
 			q.unlive()
 		}
@@ -505,6 +518,16 @@ func (q *queue) leave(k *Consumer) {
 	}
 	q.mu.Unlock()
 	d.mu.Unlock()
+}
+
+// leases reports whether a message is leased. cursor.mu is held.
+func (q *queue) leases() bool {
+	for i := range q.out.live() {
+		if q.out.live()[i].state == entryLeased {
+			return true
+		}
+	}
+	return false
 }
 
 // awaitExpiry starts the clock of a queue without a consumer. cursor.mu is

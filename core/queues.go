@@ -69,10 +69,14 @@ func (b *Broker) makeQueue(d QueueDefinition, from Offset, done func(error)) (q 
 		p.after = append(p.after, func(_ Offset, err error) { done(err) })
 	}
 	q.putPosition(p)
+	if w := d.Settings.DedupWindow; w > 0 {
+		b.journal.memory.setWindow(QueueTopic(d.Name), w)
+	}
 	b.journal.leave()
 	b.queues[d.Name] = q
 	q.mu.Lock()
 	q.awaitExpiry()
+	q.sweepLater()
 	q.mu.Unlock()
 	return q, true, nil
 }
@@ -119,6 +123,9 @@ func (c *Client) Consume(ctx context.Context, cn Consumption, recv Receiver) (*C
 		if q, _, err = c.declare(ctx, d); err != nil {
 			return nil, err
 		}
+	}
+	if err := c.mayUse(q); err != nil {
+		return nil, err
 	}
 	if err := b.trimQueue(ctx, q); err != nil {
 		return nil, err
@@ -175,7 +182,45 @@ func (c *Client) declare(ctx context.Context, d QueueDefinition) (q *queue, made
 	if err != nil || !made {
 		return q, made, err
 	}
-	return q, true, <-done
+	if err := <-done; err != nil {
+		return q, true, err
+	}
+	if d.Settings.metered() && d.From.kind != fromLatest {
+		if err := q.borrow(ctx, func(p *pump) error { return b.recount(ctx, q, b.dispatcher.end()) }); err != nil {
+			return q, true, err
+		}
+	}
+	if d.Settings.Exclusive {
+		return q, true, c.own(q)
+	}
+	return q, true, nil
+}
+
+// own makes the client the owner of an exclusive queue.
+func (c *Client) own(q *queue) error {
+	q.mu.Lock()
+	q.owner = c
+	q.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return ErrClosed
+	}
+	c.owned = append(c.owned, q)
+	return nil
+}
+
+// mayUse says why an exclusive queue is not the client's.
+func (c *Client) mayUse(q *queue) error {
+	if !q.settings.Exclusive {
+		return nil
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.owner != c {
+		return fmt.Errorf("%w: the queue %q is exclusive to another connection", ErrInUse, q.name)
+	}
+	return nil
 }
 
 // DeclareQueue makes a queue durable; the same settings again are fine, others
@@ -187,8 +232,14 @@ func (c *Client) DeclareQueue(ctx context.Context, d QueueDefinition) error {
 	if err := c.authorize(Manage, QueueTopic(d.Name)); err != nil {
 		return err
 	}
+	if err := d.Settings.check(); err != nil {
+		return err
+	}
 	q, made, err := c.declare(ctx, d)
 	if err != nil || made {
+		return err
+	}
+	if err := c.mayUse(q); err != nil {
 		return err
 	}
 	q.mu.Lock()
@@ -286,7 +337,9 @@ func (b *Broker) deleteQueue(ctx context.Context, q *queue) error {
 	delete(b.queues, q.name)
 	q.mu.Lock()
 	q.deleted = true
-	for _, t := range []*time.Timer{q.timer, q.expiry} {
+	close(q.ended)
+	b.meters.set(q, nil)
+	for _, t := range []*time.Timer{q.timer, q.expiry, q.sweep.timer} {
 		if t != nil {
 			t.Stop()
 		}
@@ -304,6 +357,7 @@ func (b *Broker) deleteQueue(ctx context.Context, q *queue) error {
 	if once != "" {
 		b.journal.memory.forgetAll(p, once)
 	}
+	b.journal.memory.setWindow(QueueTopic(q.name), 0)
 	p.Sync = true
 	p.after = append(p.after, func(_ Offset, err error) { done <- err })
 	b.journal.leave()
@@ -326,7 +380,7 @@ func (b *Broker) deleteQueue(ctx context.Context, q *queue) error {
 // expire deletes a queue whose time without a consumer is over.
 func (b *Broker) expire(q *queue) {
 	q.mu.Lock()
-	over := !q.idle.IsZero() && q.settings.Expires > 0 && time.Since(q.idle) >= q.settings.Expires
+	over := !q.idle.IsZero() && (q.settings.AutoDelete && len(q.consumers) == 0 || q.settings.Expires > 0 && time.Since(q.idle) >= q.settings.Expires)
 	q.mu.Unlock()
 	if !over {
 		return

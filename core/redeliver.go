@@ -9,14 +9,19 @@ import (
 // it. It returns false if it has to come back before the queue reads on.
 func (q *queue) chores(p *pump) (done bool) {
 	q.mu.Lock()
-	rejected, waiting, unread := q.rejected > 0, q.waiting > 0, q.unread
+	waiting, unread, shrinks, sweeps := q.waiting > 0, q.unread, q.shrinks, q.sweep.due
+	q.shrinks = false
 	q.mu.Unlock()
+	if shrinks {
+		p.shrink(q)
+	}
+	if sweeps {
+		p.sweep(q)
+	}
 	if unread && !p.readKeys(q) {
 		return true
 	}
-	if rejected {
-		p.bury(q)
-	}
+	p.bury(q)
 	if waiting && !p.redeliver(q) {
 		return false
 	}
@@ -145,7 +150,9 @@ func (q *queue) again(d Delivery) bool {
 	if d.Settled = d.Settled && settled(k.settlement, d.Envelope); d.Settled {
 		q.out.settle(e)
 	} else {
+		size := e.size
 		*e = q.held(k, d.Offset, d.Attempt)
+		e.size = size
 	}
 	q.give(k, d)
 	q.changed()
@@ -260,6 +267,7 @@ func (b *Broker) buryOne(q *queue, at Offset, dead string, letter *Envelope) boo
 		letter.Topic = QueueTopic(dead)
 		letter.Expires, letter.DeliverAt, letter.Retain, letter.ID = time.Time{}, time.Time{}, false, ""
 		c.add(letter)
+		b.count(c, letter, letter.Topic)
 		b.stats.DeadLettered.Add(1)
 	} else {
 		b.stats.Dropped.Add(1)

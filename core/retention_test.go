@@ -94,7 +94,7 @@ func TestQueueOverflowAndTTL(t *testing.T) {
 			}
 		}
 		declare("length", core.QueueSettings{MaxLength: 2, Overflow: core.OverflowDropOldest})
-		declare("bytes", core.QueueSettings{MaxBytes: 350, Overflow: core.OverflowDropOldest})
+		declare("bytes", core.QueueSettings{MaxBytes: 450, Overflow: core.OverflowDropOldest})
 		declare("ttl", core.QueueSettings{TTL: time.Minute})
 		for i := range 5 {
 			a.publish("x/1", string(rune('0'+i))+strings.Repeat("-", 99))
@@ -118,7 +118,7 @@ func TestQueueOverflowAndTTL(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		want("bytes", "345")
 		want("ttl", "5")
-		for _, s := range []core.QueueSettings{{Priority: true, Ordered: true}, {MaxLength: 1}, {Overflow: "x"}, {TTL: -1}} {
+		for _, s := range []core.QueueSettings{{Priority: true, Ordered: true}, {MaxLength: -1}, {Overflow: "x"}, {TTL: -1}} {
 			if err := a.DeclareQueue(ctx, core.QueueDefinition{Name: "bad", Settings: s}); !errors.Is(err, core.ErrInvalid) {
 				t.Errorf("%+v: %v", s, err)
 			}

@@ -26,9 +26,10 @@ type QueueSettings struct {
 	DeadLetterExpired bool `json:"dead_letter_expired,omitempty"`
 	// TTL of messages that have no expiry of their own; 0 is none.
 	TTL time.Duration `json:"ttl,omitempty"`
-	// MaxLength and MaxBytes bound what is pending; 0 is no bound. They go
-	// with OverflowDropOldest, and are seen to when a consumer comes and, while
-	// there is none, every minute.
+	// MaxLength and MaxBytes bound what is not settled, held messages
+	// included; 0 is no bound. A session's bounds are seen to when its client
+	// returns and, while it is away, every minute; all others hold at every
+	// publish. What is delayed, and dead letters, are let in beyond them.
 	MaxLength int64    `json:"max_length,omitempty"`
 	MaxBytes  int64    `json:"max_bytes,omitempty"`
 	Overflow  Overflow `json:"overflow,omitempty"`
@@ -43,6 +44,14 @@ type QueueSettings struct {
 	// Expires deletes the queue when it has had no consumer for so long; 0 is
 	// never.
 	Expires time.Duration `json:"expires,omitempty"`
+	// AutoDelete deletes the queue when its last consumer leaves.
+	AutoDelete bool `json:"auto_delete,omitempty"`
+	// Exclusive lets nobody consume the queue but the client that declared it,
+	// with which it ends.
+	Exclusive bool `json:"exclusive,omitempty"`
+	// DedupWindow is for how long the message IDs of publishes to the queue
+	// itself are remembered; 0 is the limit of the same name.
+	DedupWindow time.Duration `json:"dedup_window,omitempty"`
 	// Unpinned leaves it to the topics' policies how long messages are kept;
 	// otherwise what the queue has not settled is kept.
 	Unpinned bool `json:"unpinned,omitempty"`
@@ -69,6 +78,7 @@ type Overflow string
 const (
 	// OverflowReject refuses the publish; it is the default.
 	OverflowReject Overflow = ""
+	overflowReject Overflow = "reject" // which may be written out
 	// OverflowDropOldest settles the oldest message.
 	OverflowDropOldest Overflow = "drop-oldest"
 )

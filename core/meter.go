@@ -1,0 +1,278 @@
+package core
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// Queues with a bound on their length or bytes are metered: what is published
+// to them is counted as it enters the journal, so that a full queue refuses the
+// very publish that is too much, and what leaves them is counted off. What
+// counts is all that is not settled, held messages included, with the size that
+// Envelope.Size says. Sessions are not metered: trimQueue sees to them.
+type meters struct {
+	n  atomic.Int32 // how many metered queues there are
+	mu sync.RWMutex // guards what follows; the last mutex to be taken
+	// exact finds the queues all of whose bindings are topics; others are to
+	// be asked for every message.
+	exact  map[string][]*queue
+	others map[*queue]bool
+	topics map[*queue][]string // the keys of exact that lead to a queue
+}
+
+// A meter counts what is in a queue.
+type meter struct{ length, bytes atomic.Int64 }
+
+// metered reports whether a queue's length or bytes are bounded exactly.
+func (s *QueueSettings) metered() bool {
+	return (s.MaxLength > 0 || s.MaxBytes > 0) && s.Kind != KindSession
+}
+
+// set takes in a queue's bindings; without any it forgets the queue.
+func (m *meters) set(q *queue, bs []*bound) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.exact == nil {
+		m.exact, m.others, m.topics = make(map[string][]*queue), make(map[*queue]bool), make(map[*queue][]string)
+	}
+	for _, t := range m.topics[q] {
+		if m.exact[t] = slices.DeleteFunc(m.exact[t], func(o *queue) bool { return o == q }); len(m.exact[t]) == 0 {
+			delete(m.exact, t)
+		}
+	}
+	delete(m.topics, q)
+	delete(m.others, q)
+	var topics []string
+	exact := true
+	for _, b := range bs {
+		if b.until != 0 {
+			continue
+		}
+		exact = exact && b.exchange == nil && b.where == nil && b.Filter.Exact()
+		topics = append(topics, string(b.Filter))
+	}
+	switch {
+	case len(topics) == 0:
+	case exact:
+		slices.Sort(topics)
+		m.topics[q] = slices.Compact(topics)
+		for _, t := range m.topics[q] {
+			m.exact[t] = append(m.exact[t], q)
+		}
+	default:
+		m.others[q] = true
+	}
+	m.n.Store(int32(len(m.topics) + len(m.others)))
+}
+
+// find returns the metered queues that a message to a topic gets to.
+func (m *meters) find(topic string, e *Envelope) []*queue {
+	if m.n.Load() == 0 {
+		return nil
+	}
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	qs := m.exact[topic]
+	if len(m.others) == 0 {
+		return qs
+	}
+	qs = slices.Clone(qs)
+	for q := range m.others {
+		for _, b := range q.bound() {
+			if b.until == 0 && b.matches(topic, ^Offset(0)) && b.holds(e, 0) {
+				qs = append(qs, q)
+				break
+			}
+		}
+	}
+	return qs
+}
+
+// room says which queue has no room for n messages of size bytes.
+func (q *queue) room(n, size int64) error {
+	s := &q.settings
+	length, bytes := q.meter.length.Load(), q.meter.bytes.Load()
+	switch {
+	case s.Overflow != OverflowReject:
+		return nil
+	case s.MaxLength > 0 && length+n > s.MaxLength:
+		return fmt.Errorf("%w: %q holds %d of at most %d messages", ErrQueueFull, q.name, length, s.MaxLength)
+	case s.MaxBytes > 0 && bytes+size > s.MaxBytes:
+		return fmt.Errorf("%w: %q holds %d of at most %d bytes, and %d more are too many", ErrQueueFull, q.name, bytes, s.MaxBytes, size)
+	}
+	return nil
+}
+
+// over reports whether the queue holds more than its bounds.
+func (q *queue) over() bool {
+	s := &q.settings
+	return s.metered() && (s.MaxLength > 0 && q.meter.length.Load() > s.MaxLength || s.MaxBytes > 0 && q.meter.bytes.Load() > s.MaxBytes)
+}
+
+// count counts a message that is being put into a commit to a topic. The
+// journal is entered.
+func (b *Broker) count(p *commit, e *Envelope, topic string) {
+	for _, q := range b.meters.find(topic, e) {
+		size := int64(e.Size())
+		q.meter.length.Add(1)
+		q.meter.bytes.Add(size)
+		trim := q.settings.Overflow == OverflowDropOldest && q.over()
+		p.after = append(p.after, func(_ Offset, err error) {
+			if err != nil {
+				q.uncount(size)
+			} else if trim {
+				q.mu.Lock()
+				q.shrinks = true
+				q.mu.Unlock()
+				q.kick()
+			}
+		})
+	}
+}
+
+// uncount counts off a message that leaves the queue.
+func (q *queue) uncount(size int64) {
+	if q.settings.metered() {
+		q.meter.length.Add(-1)
+		q.meter.bytes.Add(-size)
+	}
+}
+
+// rooms says which queue has no room for messages to topics, all together. The
+// journal is entered.
+func (b *Broker) rooms(es []*Envelope, to []string) error {
+	if b.meters.n.Load() == 0 {
+		return nil
+	}
+	type sum struct{ n, size int64 }
+	sums := make(map[*queue]sum)
+	for i, e := range es {
+		for _, q := range b.meters.find(to[i], e) {
+			s := sums[q]
+			s.n, s.size = s.n+1, s.size+int64(e.Size())
+			sums[q] = s
+			if err := q.room(s.n, s.size); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// recount counts what a queue holds. Nobody runs its cursor meanwhile.
+func (b *Broker) recount(ctx context.Context, q *queue, end Offset) error {
+	q.mu.Lock()
+	from, filters := q.floor(), q.filters
+	q.mu.Unlock()
+	bs := q.bound()
+	buf := &ReadBuffer{MaxRecords: 4096, MaxBytes: 4 << 20}
+	var length, bytes int64
+	var e Envelope
+	for from < end {
+		buf.Reset()
+		after, err := b.engine.Read(ctx, from, end, filters, buf)
+		if err != nil {
+			return err
+		}
+		for i := range buf.Records {
+			r := &buf.Records[i]
+			if !matchesRecord(bs, r, &e, true) {
+				continue
+			}
+			q.mu.Lock()
+			o := q.out.find(r.Offset)
+			if o != nil {
+				o.size = uint32(e.Size())
+			}
+			if o != nil || r.Offset >= q.next || q.left[q.lane(&e)].has(r.Offset) {
+				length++
+				bytes += int64(e.Size())
+			}
+			q.mu.Unlock()
+		}
+		if after <= from {
+			break
+		}
+		from = after
+	}
+	q.meter.length.Store(length)
+	q.meter.bytes.Store(bytes)
+	return nil
+}
+
+// floor is the lowest offset that may be pending. cursor.mu is held.
+func (q *queue) floor() Offset {
+	at := q.next
+	for _, l := range q.left {
+		if len(l) > 0 {
+			at = min(at, l[0].from)
+		}
+	}
+	for i := range q.out.live() {
+		if e := &q.out.live()[i]; e.state != entryDone {
+			return min(at, e.offset)
+		}
+	}
+	return at
+}
+
+// shrink drops a queue's oldest messages that nobody holds, until it keeps its
+// bounds.
+func (p *pump) shrink(q *queue) {
+	if !q.over() || q.settings.Overflow != OverflowDropOldest {
+		return
+	}
+	q.mu.Lock()
+	at, filters := q.floor(), q.filters
+	q.mu.Unlock()
+	end := p.b.dispatcher.end()
+	var e Envelope
+	for at < end && q.over() {
+		p.limit(pumpRecords, pumpBytes)
+		after, err := p.b.engine.Read(p.ctx, at, end, filters, &p.buf)
+		if err != nil {
+			if p.ctx.Err() == nil {
+				p.b.log.Error("log not readable", "queue", q.name, "offset", at, "err", err)
+			}
+			return
+		}
+		bs := q.bound()
+		q.mu.Lock()
+		for i := range p.buf.Records {
+			r := &p.buf.Records[i]
+			if !q.over() {
+				after = r.Offset
+				break
+			}
+			if !matchesRecord(bs, r, &e, true) {
+				continue
+			}
+			o, lane := q.out.find(r.Offset), q.lane(&e)
+			switch {
+			case o != nil && (o.state == entryWaiting || o.state == entryParked):
+				if o.state == entryWaiting {
+					q.waiting--
+				}
+				q.settled(o)
+			case o == nil && (r.Offset >= q.next || q.left[lane].has(r.Offset)):
+				q.taken(r.Offset, lane)
+				q.uncount(int64(e.Size()))
+			default:
+				continue
+			}
+			p.b.stats.Overflowed.Add(1)
+		}
+		if after > q.next {
+			q.next = after
+		}
+		q.changed()
+		q.mu.Unlock()
+		if after <= at {
+			return
+		}
+		at = after
+	}
+}
