@@ -237,12 +237,11 @@ func TestLanesEnd(t *testing.T) {
 // A peer that asks and does not read stops being read from.
 func TestLanesPushBack(t *testing.T) {
 	d := open(t, func(o *http.Options, _ *core.Options) {
-		o.Limits.OutputBytes, o.Limits.Stall, o.Limits.PublishInFlight = 4<<10, 300*time.Millisecond, 8
+		o.Limits.OutputBytes, o.Limits.Stall = 4<<10, 300*time.Millisecond
 	})
 	w := d.dial()
 	w.Conn.(*net.TCPConn).SetReadBuffer(4 << 10)
-	w.Conn.(*net.TCPConn).SetWriteBuffer(4 << 10)
-	many := strings.Repeat(plain("a", "x"), 100)
+	many := strings.Repeat(plain("a", "x"), 1000)
 	for { // until it is cut
 		if _, err := io.WriteString(w, many); err != nil {
 			break
