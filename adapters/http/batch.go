@@ -20,7 +20,7 @@ import (
 // buffer.
 func (s *Server) publishBatch(w nethttp.ResponseWriter, r *nethttp.Request, topic string, q query) error {
 	atomic := q.flag("atomic", false)
-	q.refuse("is what each line of a batch says for itself", "retain", "durable", "reply")
+	q.refuse("is what each line of a batch says for itself", "retain", "durable", "mandatory", "reply")
 	// What a header says of one message is not said of each line.
 	for name := range r.Header {
 		if strings.HasPrefix(name, "X-H-") || slices.Contains(messageFields, strings.TrimSuffix(name, "*")) {

@@ -14,7 +14,7 @@ import (
 // lease is POST /q/<queue>/lease: messages of a queue for a time, each with a
 // token to settle it by.
 func (s *Server) lease(w nethttp.ResponseWriter, r *nethttp.Request) error {
-	q := queryOf(r, "max", "wait", "for", "settle", "format")
+	q := queryOf(r, "max", "where", "wait", "for", "settle", "format")
 	c := core.Consumption{Queue: q.queue(), Create: true}
 	return s.takeLeases(w, r, c, q.int("max", 1, 1, s.limits.MaxInFlight), q.form(), q)
 }
@@ -52,6 +52,7 @@ func groupConsumption(group string, f core.Filter, from core.From) (core.Consump
 // takeLeases takes leases and answers with them. With settle=auto they are
 // accepted once the answer is written.
 func (s *Server) takeLeases(w nethttp.ResponseWriter, r *nethttp.Request, c core.Consumption, most int, form form, q query) error {
+	c.Where = q.where()
 	lq := core.LeaseRequest{Consumption: c, Max: most, Wait: q.duration("wait", longestWait), For: q.duration("for", longestLease)}
 	if form == formRaw {
 		lq.Max = 1

@@ -31,6 +31,7 @@ type line struct {
 	ID      string          `json:"id"`
 	Delay   *int64          `json:"delay"`
 	Retain  bool            `json:"retain"`
+	Must    bool            `json:"mandatory"`
 
 	O     json.RawMessage `json:"o"`
 	TS    json.RawMessage `json:"ts"`
@@ -77,6 +78,7 @@ func (l *lineDecoder) decodeAny(data []byte, topic string, now time.Time, e *cor
 		e.Topic = *in.T
 	}
 	e.ContentType, e.Key, e.ID, e.ReplyTo, e.Retain = in.Type, in.Key, in.ID, in.Reply, in.Retain
+	e.Mandatory = in.Must
 	switch {
 	case in.D != nil && in.B != nil:
 		return badRequest.with(`the line has both "d" and "b"`)

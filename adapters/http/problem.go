@@ -72,7 +72,8 @@ var (
 	loginsFailed  = problem{status: 429, kind: "too-many-logins", title: "Too many logins have failed from this address", retry: 10 * time.Second}
 	queueFull     = problem{status: 429, kind: "queue-full", title: "The queue is full", retry: time.Second}
 	internalError = problem{status: 500, kind: "internal", title: "The broker has failed", hint: "This is a defect; the broker's log says more."}
-	noResponders  = problem{status: 503, kind: "no-responders", title: "Nobody answers there", retry: time.Second}
+	noResponders  = problem{status: 503, kind: "no-responders", title: "Nobody would get the message", retry: time.Second,
+		hint: "No queue, session or subscriber is there for it. ?mandatory=false publishes it all the same."}
 	storageFailed = problem{status: 503, kind: "storage-failed", title: "The log cannot be written or read", retry: 5 * time.Second,
 		hint: "Nothing is confirmed until the log has been recovered; the broker's log says why."}
 	shuttingDown = problem{status: 503, kind: "shutting-down", title: "The broker is stopping", retry: time.Second}

@@ -84,7 +84,7 @@ func isLines(r *nethttp.Request) bool {
 // publish publishes a request's body to a topic and answers once it is durable,
 // unless the request wants less. err is what was wrong with its path.
 func (s *Server) publish(w nethttp.ResponseWriter, r *nethttp.Request, topic string, err error) error {
-	q := queryOf(r, "retain", "durable", "reply", "batch", "atomic")
+	q := queryOf(r, "retain", "durable", "mandatory", "reply", "batch", "atomic")
 	if err != nil {
 		q.fail(err)
 	}
@@ -96,6 +96,7 @@ func (s *Server) publish(w nethttp.ResponseWriter, r *nethttp.Request, topic str
 	e := &p.envelope
 	e.Topic, e.Guarantee = topic, core.AtLeastOnce
 	e.Retain = q.flag("retain", false)
+	e.Mandatory = q.flag("mandatory", q.has("reply"))
 	if !q.flag("durable", true) {
 		e.Guarantee = core.AtMostOnce
 	}

@@ -102,6 +102,14 @@ func (q *query) segment(name string) string {
 	return v
 }
 
+// where is the selector that ?where= is.
+func (q *query) where() string {
+	if err := core.CheckWhere(q.string("where")); err != nil {
+		q.fail(badRequest.with("where: " + err.Error()))
+	}
+	return q.string("where")
+}
+
 // form is the form that the request asks for.
 func (q *query) form() form {
 	f, err := formOf(q.r, q)

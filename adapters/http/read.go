@@ -22,7 +22,7 @@ const (
 // readTopic is GET /t/<filter>: one finite read, a long poll, or with a group
 // leases of what the group has not had.
 func (s *Server) readTopic(w nethttp.ResponseWriter, r *nethttp.Request) error {
-	q := queryOf(r, "from", "until", "limit", "wait", "format", "group", "for", "settle", "retained")
+	q := queryOf(r, "from", "until", "limit", "where", "wait", "format", "group", "for", "settle", "retained")
 	form := q.form()
 	if q.err == nil && form == formStream {
 		return s.streamFilter(w, r, "/t/", q)
@@ -41,7 +41,7 @@ func (s *Server) readTopic(w nethttp.ResponseWriter, r *nethttp.Request) error {
 
 // browse is GET /q/<queue>: what the queue has not settled. It changes nothing.
 func (s *Server) browse(w nethttp.ResponseWriter, r *nethttp.Request) error {
-	q := queryOf(r, "from", "limit", "format")
+	q := queryOf(r, "from", "limit", "where", "format")
 	queue := q.queue()
 	form := q.form()
 	if form == formStream {
@@ -60,7 +60,7 @@ func (s *Server) browse(w nethttp.ResponseWriter, r *nethttp.Request) error {
 
 // readPage reads one page and answers with it.
 func (s *Server) readPage(w nethttp.ResponseWriter, r *nethttp.Request, form form, q query, read func(context.Context, *hold, core.ReadRequest) (core.Page, error)) error {
-	rq := core.ReadRequest{Until: q.offset("until"), Wait: q.duration("wait", longestWait), MaxBytes: pageBytes}
+	rq := core.ReadRequest{Until: q.offset("until"), Where: q.where(), Wait: q.duration("wait", longestWait), MaxBytes: pageBytes}
 	switch {
 	case q.has("from"):
 		rq.From = q.from(core.Latest)

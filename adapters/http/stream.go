@@ -19,7 +19,7 @@ const (
 
 // streamTopic is GET /sse/<filter>.
 func (s *Server) streamTopic(w nethttp.ResponseWriter, r *nethttp.Request) error {
-	return s.streamFilter(w, r, "/sse/", queryOf(r, "from", "group", "format", "retained"))
+	return s.streamFilter(w, r, "/sse/", queryOf(r, "from", "group", "where", "format", "retained"))
 }
 
 // streamFilter answers with the events of a filter until the peer or the server
@@ -36,6 +36,7 @@ func (s *Server) streamFilter(w nethttp.ResponseWriter, r *nethttp.Request, pref
 	}
 	q.refuse("does not go with a stream", "until", "limit", "wait", "for", "settle")
 	st := &stream{s: s, events: e, wake: make(chan struct{}, 1), group: q.has("group")}
+	where := q.where()
 	retained := q.flag("retained", false)
 	from := q.from(core.Latest)
 	resumed := false
@@ -61,10 +62,11 @@ func (s *Server) streamFilter(w nethttp.ResponseWriter, r *nethttp.Request, pref
 	if st.group {
 		var c core.Consumption
 		if c, err = groupConsumption(q.string("group"), filter, from); err == nil {
+			c.Where = where
 			k, err = h.client.Consume(r.Context(), c, st)
 		}
 	} else {
-		sub := core.Subscription{Bindings: []core.Binding{{Filter: filter}}, From: from, Retained: retained}
+		sub := core.Subscription{Bindings: []core.Binding{{Filter: filter, Where: where}}, From: from, Retained: retained}
 		k, err = h.client.Subscribe(r.Context(), sub, st)
 		var outside *core.OffsetRemovedError
 		if resumed && errors.As(err, &outside) && outside.Offset < outside.Earliest {
