@@ -31,9 +31,21 @@ type Outbox struct {
 	writers sync.WaitGroup
 }
 
+// A grant is what a consumer gets once bytes are written: its credit back, and,
+// where through is set, what it holds up to there accepted.
 type grant struct {
 	consumer *core.Consumer
 	credit   core.Credit
+	through  core.Offset
+}
+
+func (g *grant) pay() {
+	if g.through == 0 {
+		g.consumer.Grant(g.credit)
+		return
+	}
+	// An error says that the consumer has ended, and holds nothing any more.
+	_ = g.consumer.Settle(g.through, core.Accepted, core.SettleOptions{Through: true, Credit: g.credit})
 }
 
 // A buffer is what an outbox writes. Outboxes borrow theirs, so that an idle
@@ -113,19 +125,32 @@ func (o *Outbox) Append(encode func(buf []byte) []byte) bool {
 // AppendFor is Append for deliveries: once their bytes are written, credit is
 // granted to the consumer.
 func (o *Outbox) AppendFor(k *core.Consumer, credit core.Credit, encode func(buf []byte) []byte) bool {
+	return o.append(grant{consumer: k, credit: credit}, encode)
+}
+
+// AppendSettling is AppendFor for a consumer whose peer has no word for it:
+// once the bytes are written, what it holds up to and including the offset
+// through is accepted.
+func (o *Outbox) AppendSettling(k *core.Consumer, through core.Offset, credit core.Credit, encode func(buf []byte) []byte) bool {
+	return o.append(grant{k, credit, through}, encode)
+}
+
+func (o *Outbox) append(g grant, encode func(buf []byte) []byte) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.closing || o.err != nil {
 		return false
 	}
-	o.reserve(credit.Bytes + 256)
+	o.reserve(g.credit.Bytes + 256)
 	o.buf.bytes = encode(o.buf.bytes)
-	if k != nil && credit != (core.Credit{}) {
-		if n := len(o.grants); n > 0 && o.grants[n-1].consumer == k {
-			o.grants[n-1].credit.Messages += credit.Messages
-			o.grants[n-1].credit.Bytes += credit.Bytes
+	if g.consumer != nil && (g.credit != (core.Credit{}) || g.through > 0) {
+		if n := len(o.grants); n > 0 && o.grants[n-1].consumer == g.consumer {
+			last := &o.grants[n-1]
+			last.credit.Messages += g.credit.Messages
+			last.credit.Bytes += g.credit.Bytes
+			last.through = max(last.through, g.through)
 		} else {
-			o.grants = append(o.grants, grant{k, credit})
+			o.grants = append(o.grants, g)
 		}
 	}
 	if !o.writing {
@@ -149,8 +174,8 @@ func (o *Outbox) write() {
 		err := o.writeAll(buf.bytes)
 		buf.giveBack()
 		if err == nil {
-			for _, g := range grants {
-				g.consumer.Grant(g.credit)
+			for i := range grants {
+				grants[i].pay()
 			}
 		}
 		clear(grants)

@@ -8,9 +8,9 @@
 // In: a request passes the guard (Host, Origin), gets a client of the core
 // (its connection's, or one made for its credentials), and its path, query,
 // header and body become a [core.Envelope]; the answer waits until the message
-// is durable. Out: a read is one finite pull of pages or leases; a stream is a
-// [core.Receiver] whose deliveries are encoded into one buffer that the
-// request's own goroutine writes. Nothing is held for a peer between requests
+// is durable. Out: a read is one finite pull of pages or leases; a stream takes
+// its connection over and is a [core.Receiver] whose deliveries are encoded
+// into the connection's outbox. Nothing is held for a peer between requests
 // but leases, and those are the core's.
 //
 // The words of the core on this door:

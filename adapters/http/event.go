@@ -7,6 +7,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
 )
 
@@ -27,7 +28,7 @@ type eventEncoder struct {
 
 // append appends one event. A retained value has no id: it stands in the log
 // before what the reader has seen, and a reader must not start again there.
-func (e *eventEncoder) append(dst []byte, d *core.Delivery, now time.Time) []byte {
+func (e eventEncoder) append(dst []byte, d *core.Delivery, now time.Time) []byte {
 	if !d.Retained {
 		dst = append(dst, "id: "...)
 		dst = append(strconv.AppendUint(dst, uint64(d.Offset), 10), '\n')
@@ -57,9 +58,16 @@ func (e *eventEncoder) append(dst []byte, d *core.Delivery, now time.Time) []byt
 
 var newline = []byte{'\n'}
 
-// appendGap appends the event that tells of offsets that are not there any
+// bodies encodes an event once for all streams of its form.
+func (e eventEncoder) bodies() adapters.Bodies {
+	return adapters.Bodies{Encode: func(dst []byte, d *core.Delivery, now time.Time) ([]byte, int) {
+		return e.append(dst, d, now), 0
+	}}
+}
+
+// appendGapEvent appends the event that tells of offsets that are not there any
 // more. Its id is the last of them.
-func (e *eventEncoder) appendGap(dst []byte, from, to core.Offset) []byte {
+func appendGapEvent(dst []byte, from, to core.Offset) []byte {
 	dst = append(strconv.AppendUint(append(dst, "id: "...), uint64(to-1), 10), "\nevent: gap\ndata: "...)
 	return append(appendGap(dst, from, to), "\n\n"...)
 }

@@ -17,6 +17,8 @@ type peer struct {
 	remote net.Addr
 	name   uint64
 	active atomic.Bool // a byte of a request has come
+	// streams says that the connection is taken over by a stream.
+	streams atomic.Bool
 
 	mu     sync.Mutex // guards what follows
 	hold   *hold      // the client of requests without credentials
@@ -26,6 +28,13 @@ type peer struct {
 type peerKey struct{}
 
 func peerOf(r *nethttp.Request) *peer { return r.Context().Value(peerKey{}).(*peer) }
+
+// let leaves the connection's client to whoever has it.
+func (p *peer) let() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hold = nil
+}
 
 // close ends the connection's client.
 func (p *peer) close() {

@@ -51,7 +51,11 @@ type Server struct {
 	mux     *chi.Mux
 	http    nethttp.Server
 
-	clock     clock
+	clock clock
+
+	// The events of streams, by their form.
+	texts, topicTexts, objects adapters.Bodies
+
 	listeners []net.Listener
 	stopping  context.Context // ends when Close begins
 	stop      context.CancelFunc
@@ -73,6 +77,7 @@ func New(broker *core.Broker, o Options) *Server {
 		log: o.Logger.With("protocol", "http"), guard: newGuard(o.Hosts, o.Origins), peers: make(map[net.Conn]*peer),
 	}
 	s.stopping, s.stop = context.WithCancel(context.Background())
+	s.texts, s.topicTexts, s.objects = eventEncoder{}.bodies(), eventEncoder{topics: true}.bodies(), eventEncoder{json: true}.bodies()
 	s.mux = s.routes()
 	s.http = nethttp.Server{
 		Handler:           nethttp.HandlerFunc(s.serve),
@@ -252,7 +257,7 @@ func (s *Server) connected(ctx context.Context, c net.Conn) context.Context {
 }
 
 // changed follows a connection's states until it is closed, or taken over by a
-// mounted handler.
+// mounted handler. A stream's connection stays the server's.
 func (s *Server) changed(c net.Conn, state nethttp.ConnState) {
 	switch state {
 	case nethttp.StateActive, nethttp.StateIdle:
@@ -262,7 +267,14 @@ func (s *Server) changed(c net.Conn, state nethttp.ConnState) {
 		if p != nil {
 			p.active.Store(true)
 		}
-	case nethttp.StateClosed, nethttp.StateHijacked:
+	case nethttp.StateHijacked:
+		s.mu.Lock()
+		p := s.peers[c]
+		s.mu.Unlock()
+		if p == nil || !p.streams.Load() {
+			s.gone(c)
+		}
+	case nethttp.StateClosed:
 		s.gone(c)
 	}
 }

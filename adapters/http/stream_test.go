@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	nethttp "net/http"
 	"strings"
 	"testing"
 	"time"
@@ -172,4 +173,50 @@ func TestStreamThatIsNotRead(t *testing.T) {
 		d.want(201, "POST", "/t/big", body)
 		return d.metric("sluice_connections") == 1 // the publisher's
 	})
+}
+
+// A stream without an event shows now and then that it lives, in comments, and
+// is a chunked answer to HTTP/1.1 and a plain one to HTTP/1.0.
+func TestStreamLives(t *testing.T) {
+	d := open(t, func(o *http.Options, _ *core.Options) { o.Limits.KeepAlive = 20 * time.Millisecond })
+	for _, version := range []string{"1.0", "1.1"} {
+		w := d.dial()
+		w.say("GET /sse/a HTTP/" + version + "\r\nHost: localhost\r\n\r\n")
+		resp, err := nethttp.ReadResponse(w.r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if chunked := resp.TransferEncoding != nil; chunked != (version == "1.1") || !resp.Close || resp.Header.Get("X-Accel-Buffering") != "no" {
+			t.Errorf("HTTP/%s: %v %v", version, resp.TransferEncoding, resp.Header)
+		}
+		got := make([]byte, len("retry: 2000\nid: 0\n\n:\n\n:\n\n"))
+		if _, err := io.ReadFull(resp.Body, got); err != nil || string(got) != "retry: 2000\nid: 0\n\n:\n\n:\n\n" {
+			t.Errorf("HTTP/%s: %q, %v", version, got, err)
+		}
+	}
+	d.want(200, "HEAD", "/sse/a", "")
+}
+
+// One that many read is encoded once, and each form by itself.
+func TestStreamsOfOneTopic(t *testing.T) {
+	d := open(t)
+	var ss []*stream
+	for i := range 9 {
+		ss = append(ss, d.stream([]string{"/sse/m/a", "/sse/m/+", "/sse/m/a?format=json"}[i%3]))
+	}
+	for i := range 5 {
+		d.want(201, "POST", "/t/m/a", fmt.Sprint("payload ", i))
+	}
+	for i := range 5 {
+		for j, s := range ss {
+			want := []string{"id: %d|data: payload %d", "id: %d|topic: m/a|data: payload %d", `id: %d|data: {"t":"m/a","o":`}[j%3]
+			if j%3 == 2 {
+				if got := s.event(); !strings.HasPrefix(got, fmt.Sprintf(want, i+1)) || !strings.Contains(got, fmt.Sprintf(`"d":"payload %d"`, i)) {
+					t.Errorf("%s", got)
+				}
+				continue
+			}
+			s.expect(fmt.Sprintf(want, i+1, i))
+		}
+	}
 }

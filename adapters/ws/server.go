@@ -44,7 +44,7 @@ type Server struct {
 	count *adapters.ProtocolMetrics
 	own   [2][]byte // the limits in a welcome, by coding
 
-	bodies [2]bodies // by coding
+	bodies [2]adapters.Bodies // by coding
 
 	// frames are buffers for one frame each, which is written in one call, as
 	// two would be two packets; scratches are what decoding one message needs;
@@ -83,7 +83,7 @@ func New(broker *core.Broker, o Options) *Server {
 	s.scratches.New = func() any { return s.newScratch() }
 	for _, k := range []coding{codingJSON, codingCBOR} {
 		s.own[k] = s.appendLimits(nil, k)
-		s.bodies[k].coding = k
+		s.bodies[k].Encode = k.appendDelivery
 	}
 	return s
 }

@@ -253,7 +253,7 @@ func (s *subscription) Deliver(batch []core.Delivery) {
 			if s.held && batch[i].Settled {
 				o.yes("settled")
 			}
-			written, count := bodies.append(o.buf, &batch[i], now)
+			written, count := bodies.Append(o.buf, &batch[i], now)
 			o.buf, o.count = written, o.count+count
 			buf = closeFrame(o.end(), start, k.frame())
 		}

@@ -8,11 +8,36 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// mqttIdleScenario measures what an MQTT connection costs that says nothing.
+func mqttIdleScenario() scenario {
+	s := idleScenario("mqtt-idle", "5,000 connections that say nothing", 5000, func(r *rig, i int) (int, error) {
+		fd, _, err := r.dialer.connectMQTT(r.mqtt, mqttHello{level: 4, id: fmt.Sprintf("bench-idle-%d", i)})
+		return fd, err
+	})
+	s.mosquitto = true
+	return s
+}
+
+// sseIdleScenario measures what a stream of events costs that has none.
+func sseIdleScenario() scenario {
+	return idleScenario("sse-idle", "10,000 server-sent event streams without an event", 10_000, func(r *rig, i int) (int, error) {
+		fd, err := r.dialer.dial(r.http)
+		if err != nil {
+			return 0, err
+		}
+		if err := new(sseReceiver).open(fd, r.http, fmt.Sprintf("bench/idle/%d", i)); err != nil {
+			unix.Close(fd)
+			return 0, err
+		}
+		return fd, nil
+	})
+}
+
 // idleScenario measures what a connection costs that says nothing.
-func idleScenario() scenario {
-	return scenario{name: "mqtt-idle", about: "5,000 connections that say nothing", mosquitto: true, goals: []goal{{reading: "resident", bound: 20}}, run: func(ctx context.Context, r *rig) (result, error) {
+func idleScenario(name, about string, connections int, open func(r *rig, i int) (fd int, err error)) scenario {
+	return scenario{name: name, about: about, goals: []goal{{reading: "resident", bound: 20}}, run: func(ctx context.Context, r *rig) (result, error) {
 		var out result
-		n := r.scaled(5000)
+		n := r.scaled(connections)
 		if err := raiseFiles(uint64(n) + 200); err != nil {
 			return out, err
 		}
@@ -35,7 +60,7 @@ func idleScenario() scenario {
 			if err := ctx.Err(); err != nil {
 				return out, err
 			}
-			fd, _, err := r.dialer.connectMQTT(r.mqtt, mqttHello{level: 4, id: fmt.Sprintf("bench-idle-%d", i)})
+			fd, err := open(r, i)
 			if err != nil {
 				return out, fmt.Errorf("connection %d: %w", i, err)
 			}

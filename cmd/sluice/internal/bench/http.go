@@ -100,7 +100,7 @@ func nextChunk(b []byte) (data []byte, size int, err error) {
 		default:
 			return nil, 0, errBadHTTP
 		}
-		if i > 6 {
+		if i > 8 {
 			return nil, 0, errBadHTTP
 		}
 	}

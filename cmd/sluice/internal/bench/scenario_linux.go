@@ -100,7 +100,7 @@ func scenarios() []scenario {
 			mqttShape{publishers: 1, subscribers: 1, qos: 1, level: 5, window: 1 << 30, flight: 1024, rate: 5000}),
 		pubsubScenario("mqtt-fan-out-1000", "QoS 0, 1 publisher, 1,000 subscribers", ahead,
 			mqttShape{publishers: 1, subscribers: 1000, level: 4, window: 64}),
-		idleScenario(),
+		mqttIdleScenario(),
 		backlogScenario(),
 		restartScenario(),
 		httpScenario("http-publish", "64 kept connections, one request at a time each, one message a request", 64, 0,
@@ -108,6 +108,7 @@ func scenarios() []scenario {
 		httpScenario("http-batch", "8 kept connections, requests of 1,000 lines of JSON", 8, 1000,
 			goal{reading: "messages", bound: 300_000}),
 		streamScenario("sse-fan-out", "1 MQTT publisher, QoS 0, to 1,000 server-sent event streams", 1000, 64, oneSSE),
+		sseIdleScenario(),
 		streamScenario("ws-fan-out", "1 MQTT publisher, QoS 0, to 1,000 WebSockets", 1000, 64, oneWS),
 		stompQueueScenario("stomp-queue", "8 senders with 64 receipts in flight, 8 consumers, each message acknowledged", 8, 64, 8, 256, 8192),
 	}

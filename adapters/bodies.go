@@ -1,4 +1,4 @@
-package ws
+package adapters
 
 import (
 	"sync"
@@ -9,10 +9,12 @@ import (
 
 // Bodies are the messages that are on their way to many subscribers, encoded:
 // the core hands a record to one subscriber after the other, and the second one
-// has its members encoded for all that follow. What is only sent once is not
+// has it encoded for all that follow. What is only sent once is not
 // kept.
-type bodies struct {
-	coding coding
+type Bodies struct {
+	// Encode appends a message. What it returns besides is kept with it; in
+	// CBOR it is how many members there are.
+	Encode func(dst []byte, d *core.Delivery, now time.Time) ([]byte, int)
 
 	mu   sync.Mutex // guards what follows; held while one message is appended
 	slot [bodySlots]body
@@ -26,22 +28,23 @@ const bodySlots = 128
 // maxBodies bounds what is kept, in bytes.
 const maxBodies = 4 << 20
 
-// A body is the members of one message. An envelope's place and its offset
+// A body is one message. An envelope's place and its offset
 // together say which: both are used again, but not together.
 type body struct {
 	of      *core.Envelope
 	at      core.Offset
 	millis  int64 // for which its ttl was computed
-	members []byte
+	bytes   []byte
 	count   int
 	encoded bool
 }
 
-// append appends the members of a delivery and returns how many they are.
-func (b *bodies) append(dst []byte, d *core.Delivery, now time.Time) ([]byte, int) {
+// Append appends what Encode does of a delivery, with its ttl as of now, and
+// does not allocate.
+func (b *Bodies) Append(dst []byte, d *core.Delivery, now time.Time) ([]byte, int) {
 	// Whoever finds it taken does not wait.
 	if d.Attempt > 1 || d.Retained || !b.mu.TryLock() {
-		return b.coding.appendDelivery(dst, d, now)
+		return b.Encode(dst, d, now)
 	}
 	defer b.mu.Unlock()
 	s := &b.slot[d.Offset%bodySlots]
@@ -51,21 +54,21 @@ func (b *bodies) append(dst []byte, d *core.Delivery, now time.Time) ([]byte, in
 	}
 	if s.of != d.Envelope || s.at != d.Offset || s.millis != millis {
 		s.of, s.at, s.millis, s.encoded = d.Envelope, d.Offset, millis, false
-		return b.coding.appendDelivery(dst, d, now)
+		return b.Encode(dst, d, now)
 	}
 	if !s.encoded {
-		b.size -= cap(s.members)
-		s.members, s.count = b.coding.appendDelivery(s.members[:0], d, now)
+		b.size -= cap(s.bytes)
+		s.bytes, s.count = b.Encode(s.bytes[:0], d, now)
 		s.encoded = true
-		if b.size += cap(s.members); b.size > maxBodies {
+		if b.size += cap(s.bytes); b.size > maxBodies {
 			defer b.drop()
 		}
 	}
-	return append(dst, s.members...), s.count
+	return append(dst, s.bytes...), s.count
 }
 
 // drop forgets everything.
-func (b *bodies) drop() {
+func (b *Bodies) drop() {
 	b.slot = [bodySlots]body{}
 	b.size = 0
 }
