@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -74,9 +75,11 @@ func suiteCommand() *cobra.Command {
 	var f flags
 	c := &cobra.Command{
 		Use:   "suite [SCENARIO...]",
-		Short: "Start Sluice and mosquitto in turn, measure both, print the ratios",
-		Long: `Starts Sluice and mosquitto in turn, each run on a fresh one, drives both with
-the same load, and prints the medians of the runs and their ratios. What the
+		Short: "Start Sluice and other brokers in turn, measure them, print the ratios",
+		Long: `Starts Sluice and another broker in turn, each run on a fresh one, drives both
+with the same load, and prints the medians of the runs and their ratios. The
+other is mosquitto for MQTT, and RabbitMQ and ActiveMQ for STOMP, where Debian's
+packages of these two are installed; their services need not run. What the
 servers write goes below the folder given by --dir, which should be on the disk
 that is to be measured. Without scenarios it runs all of them; see bench list.`,
 		RunE: func(c *cobra.Command, args []string) error { return f.suite(c, args) },
@@ -84,7 +87,7 @@ that is to be measured. Without scenarios it runs all of them; see bench list.`,
 	f.common(c)
 	c.Flags().IntVar(&f.runs, "runs", 3, "runs of each scenario on each server")
 	c.Flags().StringVar(&f.sluice, "sluice", "", "the Sluice program to measure (default: this one)")
-	c.Flags().StringVar(&f.only, "only", "", "measure only sluice or mosquitto")
+	c.Flags().StringVar(&f.only, "only", "", "measure only `BROKER`: sluice, mosquitto, rabbitmq or activemq")
 	c.Flags().StringVar(&f.dir, "dir", "bench-out", "folder for the servers' data")
 	c.Flags().StringVar(&f.profiles, "profiles", "", "folder for CPU profiles of Sluice, one for each scenario")
 	c.Flags().BoolVar(&f.check, "check", false, "fail if a goal is missed or a message was lost")
@@ -112,15 +115,26 @@ func (f *flags) suite(c *cobra.Command, args []string) error {
 	s := &suite{scenarios: chosen, size: f.size, pause: f.pause, dir: dir, profiles: f.profiles, progress: c.ErrOrStderr()}
 	s.span, s.scale = f.fit()
 	s.runs = max(1, f.runs)
-	if f.only != mosquittoName {
+	if f.only == "" || f.only == sluiceName {
 		s.kinds = append(s.kinds, sluice(program))
 	}
-	if f.only != sluiceName {
-		k, err := mosquitto()
+	for _, name := range serverNames[1:] {
+		needed := slices.ContainsFunc(chosen, func(sc scenario) bool { return slices.Contains(sc.rivals, name) })
+		if !needed || f.only != "" && f.only != name {
+			continue
+		}
+		k, err := rivalKinds[name]()
+		if errors.Is(err, errNotInstalled) && name != mosquittoName && f.only == "" {
+			fmt.Fprintln(s.progress, "measured without it:", err)
+			continue
+		}
 		if err != nil {
 			return err
 		}
 		s.kinds = append(s.kinds, k)
+	}
+	if len(s.kinds) == 0 {
+		return fmt.Errorf("--only %q: none of %s that does any of the scenarios", f.only, strings.Join(serverNames, ", "))
 	}
 	o, err := s.run(c.Context())
 	if err != nil {
@@ -134,6 +148,9 @@ func (f *flags) suite(c *cobra.Command, args []string) error {
 	}
 	return nil
 }
+
+// rivalKinds are the brokers to compare with.
+var rivalKinds = map[string]func() (kind, error){mosquittoName: mosquitto, rabbitmqName: rabbitmq, activemqName: activemq}
 
 func runCommand() *cobra.Command {
 	var f flags

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// The page names every scenario and shows mosquitto's configuration as it is.
+// The page names every scenario and shows the others' configurations as they are.
 func TestDocumentation(t *testing.T) {
 	b, err := os.ReadFile("../../../../docs/benchmarks.md")
 	if err != nil {
@@ -21,5 +21,8 @@ func TestDocumentation(t *testing.T) {
 	}
 	if !strings.Contains(page, fmt.Sprintf(mosquittoConfig, "PORT")) {
 		t.Error("docs/benchmarks.md shows another configuration of mosquitto than the one that is used")
+	}
+	if !strings.Contains(page, fmt.Sprintf(rabbitmqConfig, "AMQP", "STOMP")) {
+		t.Error("docs/benchmarks.md shows another configuration of RabbitMQ than the one that is used")
 	}
 }

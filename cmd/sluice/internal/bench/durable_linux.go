@@ -14,7 +14,7 @@ func mqttIdleScenario() scenario {
 		fd, _, err := r.dialer.connectMQTT(r.mqtt, mqttHello{level: 4, id: fmt.Sprintf("bench-idle-%d", i)})
 		return fd, err
 	})
-	s.mosquitto = true
+	s.rivals = []string{mosquittoName}
 	return s
 }
 
@@ -85,7 +85,7 @@ func idleScenario(name, about string, connections int, open func(r *rig, i int) 
 // backlogScenario measures what a session costs that is away while messages
 // come for it, and how fast it gets them when it is back.
 func backlogScenario() scenario {
-	return scenario{name: "mqtt-backlog", about: "1,000,000 messages for a session that is away", mosquitto: true, goals: []goal{{reading: "memory growth", bound: 100}, {reading: "drained", bound: 100_000}}, run: func(ctx context.Context, r *rig) (result, error) {
+	return scenario{name: "mqtt-backlog", about: "1,000,000 messages for a session that is away", rivals: []string{mosquittoName}, goals: []goal{{reading: "memory growth", bound: 100}, {reading: "drained", bound: 100_000}}, run: func(ctx context.Context, r *rig) (result, error) {
 		var out result
 		const publishers = 10
 		each := r.scaled(1_000_000) / publishers
@@ -178,7 +178,7 @@ func restartScenario() scenario {
 			return out, fmt.Errorf("publish after the restart: %w", err)
 		}
 		out.addLower("killed to confirmed", "s", time.Since(begin).Seconds())
-		out.addLower("killed to connected", "s", r.ready.Seconds())
+		out.addLower("killed to connected", "s", r.began.Seconds())
 
 		l, err := newLoop()
 		if err != nil {

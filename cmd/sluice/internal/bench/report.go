@@ -15,7 +15,11 @@ import (
 const (
 	sluiceName    = "sluice"
 	mosquittoName = "mosquitto"
+	rabbitmqName  = "rabbitmq"
+	activemqName  = "activemq"
 )
+
+var serverNames = []string{sluiceName, mosquittoName, rabbitmqName, activemqName}
 
 // writeJSON writes an outcome for programs.
 func (o *outcome) writeJSON(w io.Writer) error {
@@ -32,7 +36,7 @@ func (o *outcome) writeTable(w io.Writer) error {
 		fmt.Fprintf(w, "disk: fdatasync %v (99%%: %v), writes %.0f MB/s in sequence\n",
 			o.Machine.Sync.Round(time.Microsecond), o.Machine.SyncWorst.Round(time.Microsecond), o.Machine.Bandwidth)
 	}
-	for _, name := range []string{sluiceName, mosquittoName} {
+	for _, name := range serverNames {
 		if v, ok := o.Versions[name]; ok {
 			fmt.Fprintf(w, "%s: %s\n", name, v)
 		}
@@ -40,14 +44,19 @@ func (o *outcome) writeTable(w io.Writer) error {
 	fmt.Fprintf(w, "payload %d bytes, %g s each, median of %d\n\n", o.Size, o.Measure, o.Runs)
 
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(t, "sluice\tmosquitto\tratio\tgoal\t\n")
+	fmt.Fprint(t, "sluice\tthe other\tratio\tgoal\t\n")
 	for i := range o.Sets {
 		s := &o.Sets[i]
 		fmt.Fprintf(t, "\t\t\t\t  %s: %s\n", s.Name, s.About)
-		for _, line := range s.lines() {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t    %s, %s\n", number(line.sluice), number(line.mosquitto), ratio(line.ratio), line.goal, line.name, line.unit)
+		for _, rival := range s.beside() {
+			if rival != "" {
+				fmt.Fprintf(t, "\t\t\t\t   beside %s\n", rival)
+			}
+			for _, line := range s.lines(rival) {
+				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t    %s, %s\n", number(line.sluice), number(line.other), ratio(line.ratio), line.goal, line.name, line.unit)
+			}
 		}
-		for _, name := range []string{sluiceName, mosquittoName} {
+		for _, name := range serverNames {
 			for _, f := range s.Results[name].Faults {
 				fmt.Fprintf(t, "\t\t\t\t    WRONG with %s: %s\n", name, f)
 			}
@@ -56,31 +65,45 @@ func (o *outcome) writeTable(w io.Writer) error {
 	return t.Flush()
 }
 
-// A line is one reading of both servers; what is not there is NaN.
-type line struct {
-	name, unit        string
-	sluice, mosquitto float64
-	ratio             float64
-	goal              string
-	missed            bool
+// beside are the rivals that were measured; only "" where none was.
+func (s *set) beside() (names []string) {
+	for _, name := range s.rivals {
+		if _, ok := s.Results[name]; ok {
+			names = append(names, name)
+		}
+	}
+	if names == nil {
+		return []string{""}
+	}
+	return names
 }
 
-func (s *set) lines() (lines []line) {
-	ours, theirs := s.Results[sluiceName], s.Results[mosquittoName]
+// A line is one reading of both servers; what is not there is NaN.
+type line struct {
+	name, unit    string
+	sluice, other float64
+	ratio         float64
+	goal          string
+	missed        bool
+}
+
+// lines compares with a rival.
+func (s *set) lines(rival string) (lines []line) {
+	ours, theirs := s.Results[sluiceName], s.Results[rival]
 	readings := ours.Readings
 	if len(readings) == 0 {
 		readings = theirs.Readings
 	}
 	for _, r := range readings {
-		l := line{name: r.Name, unit: r.Unit, sluice: ours.value(r.Name), mosquitto: theirs.value(r.Name), ratio: math.NaN()}
+		l := line{name: r.Name, unit: r.Unit, sluice: ours.value(r.Name), other: theirs.value(r.Name), ratio: math.NaN()}
 		if !r.Aside {
-			l.ratio = l.sluice / l.mosquitto
+			l.ratio = l.sluice / l.other
 			if r.Lower {
-				l.ratio = l.mosquitto / l.sluice
+				l.ratio = l.other / l.sluice
 			}
 		}
 		for _, g := range s.goals {
-			if g.reading == r.Name {
+			if g.reading == r.Name && (rival == "" || rival == s.rivals[0]) {
 				l.judge(g, r.Lower)
 			}
 		}
@@ -123,9 +146,11 @@ func (l *line) judge(g goal, lower bool) {
 func (o *outcome) missed() (all []string) {
 	for i := range o.Sets {
 		s := &o.Sets[i]
-		for _, l := range s.lines() {
-			if l.missed {
-				all = append(all, fmt.Sprintf("%s: %s %s %s, goal %s", s.Name, l.name, number(l.sluice), l.unit, l.goal))
+		for _, rival := range s.beside() {
+			for _, l := range s.lines(rival) {
+				if l.missed {
+					all = append(all, fmt.Sprintf("%s: %s %s %s, goal %s", s.Name, l.name, number(l.sluice), l.unit, l.goal))
+				}
 			}
 		}
 		for _, f := range s.Results[sluiceName].Faults {

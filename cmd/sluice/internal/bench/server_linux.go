@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -22,6 +21,11 @@ type kind struct {
 	version func() (string, error)
 	// command that runs the broker in dir, to listen on addresses of at.
 	command func(dir string, at addresses) (*exec.Cmd, error)
+	// beside is a program that has to run beside the broker; nil is none.
+	beside func(at addresses) *exec.Cmd
+	// ready says whether the broker takes connections; nil asks by a CONNECT
+	// of MQTT.
+	ready func(at addresses, d *dialer) bool
 }
 
 // addresses are where a server listens.
@@ -33,9 +37,11 @@ type server struct {
 	addresses
 	dir string // its data, which a second start finds again
 	cmd *exec.Cmd
-	// ready is the time from its start to its first CONNACK.
-	ready time.Duration
+	// began is the time from its start to its first CONNACK.
+	began time.Duration
 	ended chan struct{} // closed when the process has
+	// endBeside ends the program beside it.
+	endBeside func()
 	// external is the process of a server that was not started here.
 	external int
 }
@@ -64,22 +70,30 @@ func (s *server) run(ctx context.Context, d *dialer) error {
 		return err
 	}
 	defer log.Close()
-	cmd.Stdout, cmd.Stderr = log, log
-	// A generator that is killed leaves no server behind.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if s.beside != nil && s.endBeside == nil {
+		b := s.beside(s.addresses)
+		ended, err := startBound(b, log)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		s.endBeside = func() {
+			b.Process.Kill()
+			<-ended
+		}
+	}
 	begin := time.Now()
-	if err := cmd.Start(); err != nil {
+	ended, err := startBound(cmd, log)
+	if err != nil {
 		return fmt.Errorf("%s: %w", s.name, err)
 	}
-	ended := make(chan struct{})
 	s.cmd, s.ended = cmd, ended
-	go func() {
-		cmd.Wait()
-		close(ended)
-	}()
+	ready := s.kind.ready
+	if ready == nil {
+		ready = answersMQTT
+	}
 	for {
-		if answers(s.mqtt, d) {
-			s.ready = time.Since(begin)
+		if ready(s.addresses, d) {
+			s.began = time.Since(begin)
 			return nil
 		}
 		select {
@@ -92,14 +106,30 @@ func (s *server) run(ctx context.Context, d *dialer) error {
 		}
 		if time.Since(begin) > 2*time.Minute {
 			s.stop()
-			return fmt.Errorf("%s does not answer on %s; it said: %s", s.name, s.mqtt, tail(s.dir+".log"))
+			return fmt.Errorf("%s does not answer; it said: %s", s.name, tail(s.dir+".log"))
 		}
 	}
 }
 
-// answers says whether there is somebody who answers a CONNECT.
-func answers(addr string, d *dialer) bool {
-	fd, _, err := d.connectMQTT(addr, mqttHello{level: 4, id: "bench-ready"})
+// startBound starts a process that ends with this one: a generator that is
+// killed leaves no server behind. ended is closed when it has ended.
+func startBound(cmd *exec.Cmd, log *os.File) (ended chan struct{}, err error) {
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	ended = make(chan struct{})
+	go func() {
+		cmd.Wait()
+		close(ended)
+	}()
+	return ended, nil
+}
+
+// answersMQTT says whether there is somebody who answers a CONNECT of MQTT.
+func answersMQTT(at addresses, d *dialer) bool {
+	fd, _, err := d.connectMQTT(at.mqtt, mqttHello{level: 4, id: "bench-ready"})
 	if err != nil {
 		return false
 	}
@@ -128,6 +158,10 @@ func (s *server) stop() {
 	case <-s.ended:
 	case <-time.After(30 * time.Second):
 		s.kill()
+	}
+	if s.endBeside != nil {
+		s.endBeside()
+		s.endBeside = nil
 	}
 }
 
@@ -175,7 +209,7 @@ func mosquitto() (kind, error) {
 	if err != nil {
 		program = "/usr/sbin/mosquitto"
 		if _, err := os.Stat(program); err != nil {
-			return kind{}, errors.New("mosquitto, the broker to compare with, is not installed: apt-get install mosquitto")
+			return kind{}, fmt.Errorf("mosquitto, the broker to compare with, is %w: apt-get install mosquitto", errNotInstalled)
 		}
 	}
 	return kind{

@@ -85,7 +85,7 @@ func (d *dialer) connectSTOMP(addr string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	err = say(fd, []byte("CONNECT\naccept-version:1.2\nhost:bench\nheart-beat:0,0\n\n\x00"))
+	err = say(fd, []byte("CONNECT\naccept-version:1.2\nhost:/\nheart-beat:0,0\n\n\x00"))
 	if err == nil {
 		var answer []byte
 		answer, err = hear(fd, wholeSTOMP)
@@ -108,8 +108,8 @@ func wholeSTOMP(b []byte) int {
 }
 
 // stompQueueScenario measures a queue: senders with receipts, and consumers.
-func stompQueueScenario(name, about string, senders, flight, consumers, prefetch, window int) scenario {
-	return scenario{name: name, about: about, run: func(ctx context.Context, r *rig) (result, error) {
+func stompQueueScenario(name, about string, goals []goal, senders, flight, consumers, prefetch, window int) scenario {
+	return scenario{name: name, about: about, goals: goals, rivals: []string{rabbitmqName, activemqName}, run: func(ctx context.Context, r *rig) (result, error) {
 		return r.traffic(ctx, name, func(l *loop) (*traffic, error) {
 			if r.size < headerBytes {
 				return nil, fmt.Errorf("a payload of %d bytes has no room for the generator's header, %d bytes", r.size, headerBytes)
@@ -123,7 +123,7 @@ func stompQueueScenario(name, about string, senders, flight, consumers, prefetch
 				if err != nil {
 					return nil, err
 				}
-				subscribe := fmt.Sprintf("SUBSCRIBE\nid:0\ndestination:/queue/bench\nack:client-individual\nprefetch-count:%d\nreceipt:s\n\n\x00", prefetch)
+				subscribe := fmt.Sprintf("SUBSCRIBE\nid:0\ndestination:/queue/bench\nack:client-individual\nprefetch-count:%d\nactivemq.prefetchSize:%[1]d\nreceipt:s\n\n\x00", prefetch)
 				if err := say(fd, []byte(subscribe)); err != nil {
 					unix.Close(fd)
 					return nil, err

@@ -43,6 +43,7 @@ type set struct {
 	About string `json:"about"`
 	// Results by server, each reading the median of the runs.
 	Results map[string]result `json:"results"`
+	rivals  []string
 	goals   []goal
 }
 
@@ -66,7 +67,7 @@ func (s *suite) run(ctx context.Context) (*outcome, error) {
 		results := map[string][]result{}
 		for i := range s.runs {
 			for _, k := range s.kinds {
-				if k.name == mosquittoName && !sc.mosquitto {
+				if k.name != sluiceName && !slices.Contains(sc.rivals, k.name) {
 					continue
 				}
 				fmt.Fprintf(s.progress, "%s on %s, run %d of %d\n", sc.name, k.name, i+1, s.runs)
@@ -77,7 +78,7 @@ func (s *suite) run(ctx context.Context) (*outcome, error) {
 				results[k.name] = append(results[k.name], r)
 			}
 		}
-		set := set{Name: sc.name, About: sc.about, Results: map[string]result{}, goals: sc.goals}
+		set := set{Name: sc.name, About: sc.about, Results: map[string]result{}, rivals: sc.rivals, goals: sc.goals}
 		for name, rs := range results {
 			set.Results[name] = median(rs)
 		}

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -37,7 +38,7 @@ func TestEveryScenario(t *testing.T) {
 	for i, set := range o.Sets {
 		for _, name := range []string{sluiceName, mosquittoName} {
 			r, ok := set.Results[name]
-			if want := name == sluiceName || s.scenarios[i].mosquitto; ok != want {
+			if want := name == sluiceName || slices.Contains(s.scenarios[i].rivals, mosquittoName); ok != want {
 				t.Errorf("%s on %s: run: %v, want %v", set.Name, name, ok, want)
 			}
 			for _, f := range r.Faults {
@@ -161,9 +162,36 @@ func TestGoals(t *testing.T) {
 		{readings(80, 5, 3), readings(90, 10, 1.6), 1},
 		{readings(100, 6, 3), readings(90, 10, 1.4), 2},
 	} {
-		o := outcome{Sets: []set{{Name: "x", goals: goals, Results: map[string]result{sluiceName: c.ours, mosquittoName: c.theirs}}}}
+		o := outcome{Sets: []set{{Name: "x", goals: goals, rivals: []string{mosquittoName}, Results: map[string]result{sluiceName: c.ours, mosquittoName: c.theirs}}}}
 		if missed := o.missed(); len(missed) != c.missed {
 			t.Errorf("missed %q, want %d", missed, c.missed)
+		}
+	}
+}
+
+// Beside several others, each is compared, and the goals are for the first.
+func TestSeveralRivals(t *testing.T) {
+	one := func(msgs float64) (r result) {
+		r.add("messages", "/s", msgs)
+		return r
+	}
+	s := set{Name: "x", rivals: []string{rabbitmqName, activemqName}, goals: []goal{{reading: "messages", times: 5}},
+		Results: map[string]result{sluiceName: one(100), activemqName: one(50)}}
+	o := outcome{Sets: []set{s}}
+	if missed := o.missed(); len(missed) != 0 {
+		t.Errorf("missed %q beside ActiveMQ alone", missed)
+	}
+	s.Results[rabbitmqName] = one(25)
+	if missed := o.missed(); len(missed) != 1 {
+		t.Errorf("missed %q", missed)
+	}
+	var table bytes.Buffer
+	if err := o.writeTable(&table); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"beside rabbitmq", "4.00×", "5× missed", "beside activemq", "2.00×"} {
+		if !strings.Contains(table.String(), want) {
+			t.Errorf("no %q in\n%s", want, &table)
 		}
 	}
 }
