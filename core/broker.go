@@ -35,6 +35,8 @@ const (
 	keyExchange = "x/" // an exchange's definition, JSON
 	keyRetained = "r/" // a topic's retained value: its offset
 	keyDelayed  = "t/" // a delayed message: its offset, by due time
+	keyClosed   = "c/" // stands alone: the broker was closed, not lost
+	keyWill     = "w/" // a will, by whose it is ([willValue])
 	keyID       = "d/" // a message ID: its time and offset, by topic
 	keyOnce     = "o/" // Envelope.Once: its time and offset
 )
@@ -104,6 +106,13 @@ func Open(ctx context.Context, o Options) (*Broker, error) {
 	b.flusher.start()
 	b.delayed.start()
 	b.reclaimer.start()
+	// The mark goes before anything is delivered.
+	if err := b.journal.change(ctx, Change{Key: keyClosed}); err != nil {
+		b.log.Error("state not changed", "err", err)
+	}
+	if err := b.inheritWills(ctx); err != nil {
+		b.log.Error("wills of the last run stay until the next start", "err", err)
+	}
 	return b, ctx.Err()
 }
 
@@ -134,9 +143,16 @@ func (b *Broker) load() error {
 		}
 		q.restore(&pos)
 	}
+	closed, err := b.engine.Get(keyClosed)
+	if err != nil {
+		return err
+	}
 	_, end := b.engine.Bounds()
 	for _, q := range b.queues {
 		q.mu.Lock()
+		if closed == nil && q.settings.Kind == KindSession {
+			q.doubt, q.doubtEnd = b.limits.MaxInFlight, end
+		}
 		q.awaitExpiry()
 		q.sweepLater()
 		q.mu.Unlock()
@@ -207,6 +223,10 @@ func (b *Broker) Close(ctx context.Context) error {
 	}
 	b.mu.RUnlock()
 	b.flusher.close()
+	if p, err := b.journal.enterUnbounded(); err == nil {
+		p.Changes = append(p.Changes, Change{Key: keyClosed, Value: []byte{1}})
+		b.journal.leave()
+	}
 	b.journal.close()
 	b.dispatcher.stopped.Wait()
 	return b.engine.Close(ctx)
@@ -415,6 +435,15 @@ func (b *Broker) needs() (Needs, error) {
 			return nil, err
 		}
 		if at, ok := retainedOffset(s.Value); ok {
+			n.delayed[at] = true
+		}
+	}
+	for s, err := range b.engine.State(keyWill, "") {
+		if err != nil {
+			return nil, err
+		}
+		if len(s.Value) == willValue {
+			at, _ := retainedOffset(s.Value[willValue-8:])
 			n.delayed[at] = true
 		}
 	}

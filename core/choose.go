@@ -194,6 +194,10 @@ func (q *queue) assign(d *Delivery, fresh bool, now time.Time) verdict {
 		return noCredit
 	}
 	if d.Settled = d.Settled && settled(k.settlement, d.Envelope); !d.Settled {
+		if q.doubt > 0 && d.Offset < q.doubtEnd && !d.Retained {
+			q.doubt--
+			d.Attempt++
+		}
 		e := q.held(k, d.Offset, d.Attempt)
 		e.size = q.sizeOf(d)
 		q.out.add(e)

@@ -3,6 +3,7 @@ package core
 import (
 	"encoding/binary"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 )
@@ -16,6 +17,10 @@ type delayed struct {
 	boot int64  // tells the keys of this run from those of others
 	seq  uint64 // likewise within a run; guarded by the journal's mutex
 
+	// firing is held while messages that are due are published, until the
+	// state shows that they are gone; nothing else takes them out then.
+	firing sync.Mutex
+
 	wake    chan time.Time // a message that is due then was added
 	stop    chan struct{}
 	stopped sync.WaitGroup
@@ -25,30 +30,54 @@ func newDelayed(b *Broker) *delayed {
 	return &delayed{b: b, boot: time.Now().UnixNano(), wake: make(chan time.Time, 64), stop: make(chan struct{})}
 }
 
-// put adds a delayed message to a commit. The journal is entered.
-func (d *delayed) put(p *commit, e *Envelope) int {
-	topic := e.Topic
-	e.Topic = DelayedPrefix + topic
-	record := p.add(e)
-	e.Topic = topic
-	d.seq++
+// delayedKey is how many bytes name a delayed message: its time, the run and the
+// number within it. A will's key goes on behind them ([lifeOf]).
+const delayedKey = 24
+
+// key is a new key for a message that is due then; name is empty for one that
+// is no will. The journal is entered.
+func (d *delayed) key(due time.Time, life time.Duration, name string) string {
 	// Never before it is due, so a part of a millisecond is a whole one.
-	due := e.DeliverAt.Add(time.Millisecond - time.Nanosecond).Truncate(time.Millisecond)
-	key := make([]byte, 0, len(keyDelayed)+24)
+	due = due.Add(time.Millisecond - time.Nanosecond)
+	d.seq++
+	key := make([]byte, 0, len(keyDelayed)+delayedKey+willSuffix+len(name))
 	key = append(key, keyDelayed...)
 	key = binary.BigEndian.AppendUint64(key, uint64(due.UnixMilli()))
 	key = binary.BigEndian.AppendUint64(key, uint64(d.boot))
 	key = binary.BigEndian.AppendUint64(key, d.seq)
-	p.Changes = append(p.Changes, Change{Key: string(key), Value: []byte{}, OffsetOf: record + 1})
+	if name != "" {
+		key = binary.BigEndian.AppendUint64(key, uint64(life.Milliseconds()))
+		key = append(key, name...)
+	}
+	return string(key)
+}
+
+// put adds a delayed message to a commit. The journal is entered.
+func (d *delayed) put(p *commit, e *Envelope) int {
+	return d.add(p, e, e.DeliverAt, d.key(e.DeliverAt, 0, ""))
+}
+
+// add adds a message that is due then under its key. The journal is entered.
+func (d *delayed) add(p *commit, e *Envelope, due time.Time, key string) int {
+	topic := e.Topic
+	e.Topic = DelayedPrefix + topic
+	record := p.add(e)
+	e.Topic = topic
+	p.Changes = append(p.Changes, Change{Key: key, Value: []byte{}, OffsetOf: record + 1})
 	p.after = append(p.after, func(_ Offset, err error) {
 		if err == nil {
-			select {
-			case d.wake <- due:
-			default: // it looks at the state anyway
-			}
+			d.look(due)
 		}
 	})
 	return record
+}
+
+// look says that a message is due then, which the state shows already.
+func (d *delayed) look(due time.Time) {
+	select {
+	case d.wake <- due:
+	default: // it looks at the state anyway
+	}
 }
 
 // delayedPoll bounds how long the clock is trusted: a wall clock that jumps
@@ -87,78 +116,96 @@ const delayedRound = 1024
 
 // fire publishes what is due and returns when to look again.
 func (d *delayed) fire(p *pump) time.Time {
-	type item struct {
-		key string
-		at  Offset
-	}
 	for {
-		var due []item
-		next := time.Now().Add(delayedPoll)
-		now := time.Now().UnixMilli()
-		for s, err := range d.b.engine.State(keyDelayed, "") {
-			if err != nil {
-				d.b.log.Error("delayed messages not readable", "err", err)
-				break
-			}
-			key := s.Key
-			at, ok := retainedOffset(s.Value)
-			if len(key) != len(keyDelayed)+24 || !ok {
-				continue
-			}
-			ms := int64(binary.BigEndian.Uint64([]byte(key[len(keyDelayed):])))
-			if ms > now {
-				if t := time.UnixMilli(ms); t.Before(next) {
-					next = t
-				}
-				break
-			}
-			if due = append(due, item{key, at}); len(due) == delayedRound {
-				break
-			}
-		}
-		if len(due) == 0 {
+		next, more := d.fireRound(p)
+		if !more {
 			return next
-		}
-		var e Envelope
-		for _, it := range due {
-			ok, err := d.read(p, it.at, &e)
-			if err != nil {
-				d.b.log.Error("delayed message not readable", "offset", it.at, "err", err)
-				if p.ctx.Err() != nil {
-					return next
-				}
-				d.b.stats.Unreadable.Add(1)
-			}
-			c, err := d.b.journal.enterUnbounded()
-			if err != nil {
-				return next
-			}
-			if ok {
-				c.add(&e)
-				d.b.count(c, &e, e.Topic)
-			}
-			c.Changes = append(c.Changes, Change{Key: it.key})
-			d.b.journal.leave()
-		}
-		// The state must show that they are gone before it is asked again.
-		if err := d.b.journal.change(p.ctx); err != nil {
-			return time.Now().Add(delayedPoll)
 		}
 	}
 }
 
-func (d *delayed) read(p *pump, at Offset, e *Envelope) (bool, error) {
+// fireRound publishes up to delayedRound messages that are due.
+func (d *delayed) fireRound(p *pump) (next time.Time, more bool) {
+	d.firing.Lock()
+	defer d.firing.Unlock()
+	var due []string
+	next = time.Now().Add(delayedPoll)
+	now := time.Now().UnixMilli()
+	for s, err := range d.b.engine.State(keyDelayed, "") {
+		if err != nil {
+			d.b.log.Error("delayed messages not readable", "err", err)
+			break
+		}
+		key := s.Key
+		if _, ok := retainedOffset(s.Value); len(key) < len(keyDelayed)+delayedKey || !ok {
+			continue
+		}
+		ms := int64(binary.BigEndian.Uint64([]byte(key[len(keyDelayed):])))
+		if ms > now {
+			if t := time.UnixMilli(ms); t.Before(next) {
+				next = t
+			}
+			break
+		}
+		if due = append(due, strings.Clone(key)); len(due) == delayedRound {
+			break
+		}
+	}
+	if len(due) == 0 {
+		return next, false
+	}
+	for _, key := range due {
+		e, ok, err := d.due(p, key)
+		if err != nil {
+			d.b.log.Error("delayed message not readable", "err", err)
+			if p.ctx.Err() != nil {
+				return next, false
+			}
+			d.b.stats.Unreadable.Add(1)
+		}
+		c, err := d.b.journal.enterUnbounded()
+		if err != nil {
+			return next, false
+		}
+		if ok {
+			d.b.append(c, &e)
+			d.b.count(c, &e, e.Topic)
+		}
+		c.Changes = append(c.Changes, Change{Key: key})
+		if _, name, ok := lifeOf(key); ok {
+			c.Changes = append(c.Changes, Change{Key: keyWill + name})
+		}
+		d.b.journal.leave()
+	}
+	// The state must show that they are gone before it is asked again.
+	if err := d.b.journal.change(p.ctx); err != nil {
+		return time.Now().Add(delayedPoll), false
+	}
+	return next, true
+}
+
+// due reads the message of a delayed one's key as it is published now; ok is
+// false where it is not there any more.
+func (d *delayed) due(p *pump, key string) (e Envelope, ok bool, err error) {
+	value, err := d.b.engine.Get(key)
+	at, there := retainedOffset(value)
+	if err != nil || !there {
+		return e, false, err
+	}
 	r, err := p.readOne(at)
 	if err != nil || r == nil {
-		return false, err
+		return e, false, err
 	}
-	if err := r.Envelope(e); err != nil {
-		return false, err
+	if err := r.Envelope(&e); err != nil {
+		return e, false, err
 	}
 	if len(e.Topic) <= len(DelayedPrefix) {
-		return false, fmt.Errorf("%w: offset %d is not a delayed message", ErrCorrupt, at)
+		return e, false, fmt.Errorf("%w: offset %d is not a delayed message", ErrCorrupt, at)
 	}
 	e.Topic = e.Topic[len(DelayedPrefix):]
 	e.DeliverAt = time.Time{}
-	return true, nil
+	if life, _, ok := lifeOf(key); ok && life > 0 {
+		e.Expires = time.Now().Add(life)
+	}
+	return e, true, nil
 }

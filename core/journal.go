@@ -117,17 +117,25 @@ func (j *journal) change(ctx context.Context, changes ...Change) error {
 
 // changeBy is change with changes that are made once the journal is entered.
 func (j *journal) changeBy(ctx context.Context, what func() ([]Change, error)) error {
+	return j.commitWith(ctx, func(c *commit) error {
+		changes, err := what()
+		c.Changes = append(c.Changes, changes...)
+		return err
+	})
+}
+
+// commitWith has add add to the pending commit and returns when it is durable.
+// Where add fails, it has added nothing.
+func (j *journal) commitWith(ctx context.Context, add func(*commit) error) error {
 	c, err := j.enter(ctx)
 	if err != nil {
 		return err
 	}
-	changes, err := what()
-	if err != nil {
+	if err := add(c); err != nil {
 		j.leave()
 		return err
 	}
 	done := make(chan error, 1)
-	c.Changes = append(c.Changes, changes...)
 	c.Sync = true
 	c.after = append(c.after, func(_ Offset, err error) { done <- err })
 	j.leave()

@@ -91,8 +91,8 @@ func (b *Broker) checkHeaders(headers []Header) error {
 	for i := range headers {
 		h := &headers[i]
 		n += len(h.Name) + len(h.Value)
-		if h.Name == "" || !utf8.ValidString(h.Name) || !utf8.ValidString(h.Value) {
-			return fmt.Errorf("%w: header %q is empty or not UTF-8", ErrInvalid, h.Name)
+		if !utf8.ValidString(h.Name) || !utf8.ValidString(h.Value) {
+			return fmt.Errorf("%w: header %q is not UTF-8", ErrInvalid, h.Name)
 		}
 	}
 	if n > b.limits.HeaderBytes {
@@ -219,20 +219,27 @@ func (b *Broker) put(p *commit, e *Envelope, to string) (record int, repeats *re
 	if delayed {
 		record = b.delayed.put(p, e)
 	} else {
-		record = p.add(e)
-		if e.Retain && e.Topic[0] != '$' {
-			change := Change{Key: keyRetained + e.Topic}
-			if len(e.Payload) > 0 {
-				change.Value, change.OffsetOf = []byte{}, record+1
-			}
-			p.Changes = append(p.Changes, change)
-		}
+		record = b.append(p, e)
 	}
 	e.Topic = topic
 	if e.ID != "" || e.Once != "" {
 		b.journal.memory.remember(p, e, record)
 	}
 	return record, nil, nil
+}
+
+// append adds an envelope's record to a commit, and its topic's retained value.
+// The journal is entered.
+func (b *Broker) append(p *commit, e *Envelope) (record int) {
+	record = p.add(e)
+	if e.Retain && e.Topic[0] != '$' {
+		change := Change{Key: keyRetained + e.Topic}
+		if len(e.Payload) > 0 {
+			change.Value, change.OffsetOf = []byte{}, record+1
+		}
+		p.Changes = append(p.Changes, change)
+	}
+	return record
 }
 
 // Commit publishes and settles, all or nothing, and confirms once. A refusal of

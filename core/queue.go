@@ -46,6 +46,10 @@ type queue struct {
 	dirty bool
 	// undefined says that the definition has to be journaled with it.
 	undefined bool
+	// doubt is how many of the messages before doubtEnd may have been delivered
+	// without the state knowing: the broker was lost.
+	doubt    int
+	doubtEnd Offset
 	// idle is since when there is no consumer; zero while there is one.
 	idle    time.Time
 	expiry  *time.Timer

@@ -95,7 +95,7 @@ func TestPublishRoundTrip(t *testing.T) {
 			e.Expires = now.Add(time.Duration(rapid.IntRange(1, 100_000).Draw(t, "ms")) * time.Millisecond)
 		}
 		d := &core.Delivery{Envelope: e, Offset: core.Offset(rapid.Uint64().Draw(t, "offset")), Attempt: uint16(rapid.IntRange(1, 65535).Draw(t, "attempt"))}
-		p := outPublish{first: 0x30 | byte(e.Guarantee)<<1, plain: isPlain(e)}
+		p := outPublish{first: 0x30 | byte(e.Guarantee)<<1, plain: isPlain(e), meta: rapid.Bool().Draw(t, "meta")}
 		if e.Retain {
 			p.first |= 1
 		}
@@ -128,7 +128,11 @@ func TestPublishRoundTrip(t *testing.T) {
 			t.Fatalf("expiry %d, want %d", theirs.Properties.MessageExpiryInterval, want)
 		}
 
-		p.ids = nil // a server takes none
+		if want := countUsers(e) + map[bool]int{true: 3}[p.meta]; len(theirs.Properties.User) != want {
+			t.Fatalf("%d user properties, want %d", len(theirs.Properties.User), want)
+		}
+
+		p.ids, p.meta = nil, false // a server takes none
 		packet = appendPublish5(nil, &p, d, now)
 		h, _, _ = parseHeader(packet)
 		var got core.Envelope
@@ -159,7 +163,7 @@ func TestPublishRoundTrip(t *testing.T) {
 }
 
 func countUsers(e *core.Envelope) int {
-	n := len(e.Headers) + 3
+	n := len(e.Headers)
 	if e.Key != "" {
 		n++
 	}
@@ -202,7 +206,7 @@ func TestPublishLeavesOutWhatDoesNotFit(t *testing.T) {
 		Headers: []core.Header{{Name: long, Value: "1"}, {Name: "kept", Value: "1"}, {Name: "a", Value: "\x00"}, {Name: "offset", Value: "7"}},
 		Time:    time.UnixMilli(5),
 	}
-	packet := appendPublish5(nil, &outPublish{first: 0x30}, &core.Delivery{Envelope: e, Offset: 9, Attempt: 1}, time.Time{})
+	packet := appendPublish5(nil, &outPublish{first: 0x30, meta: true}, &core.Delivery{Envelope: e, Offset: 9, Attempt: 1}, time.Time{})
 	h, _, _ := parseHeader(packet)
 	if h.size+h.length != len(packet) {
 		t.Fatalf("header %+v of %d bytes", h, len(packet))

@@ -46,19 +46,18 @@ type conn struct {
 	left      bool            // DISCONNECT came
 	opening   *opening        // from CONNECT to CONNACK
 	login     *core.Login     // that is going on
-	willDelay time.Duration
-	// willExpiry counts from when the will is published.
-	willExpiry time.Duration
-	will       *core.Envelope
-	env        core.Envelope // scratch of PUBLISH
-	pub        publishPacket
-	once       []byte   // scratch: the session's prefix and a packet id
-	aliases    []string // topics by the client's alias, from 1
-	received   int      // publishes since the metric was last told
-	main       *attachment
-	extras     []*attachment
-	session    sessionKind
-	fresh      bool // main has just begun and waits for credit
+	will      core.Will       // of an empty envelope where there is none
+	willLater time.Duration   // that the will's topic asks for besides its delay
+	noWill    bool            // DISCONNECT said not to publish it
+	env       core.Envelope   // scratch of PUBLISH
+	pub       publishPacket
+	once      []byte   // scratch: the session's prefix and a packet id
+	aliases   []string // topics by the client's alias, from 1
+	received  int      // publishes since the metric was last told
+	main      *attachment
+	extras    []*attachment
+	session   sessionKind
+	fresh     bool // main has just begun and waits for credit
 
 	// releasedTo is the highest offset that meta.Released had when the session
 	// was resumed; it is fixed before deliveries begin.
@@ -67,7 +66,8 @@ type conn struct {
 	// sentAliases are guarded by the outbox.
 	sentAliases map[string]uint16
 
-	saveAtEnd bool // the session's meta has changed since it was saved
+	saveAtEnd   bool // the session's meta has changed since it was saved
+	metaChanged bool // likewise, and the client is to be told only once it is saved
 
 	saving   sync.Mutex // serializes saves of the session; held over the core's call
 	savers   sync.WaitGroup
@@ -75,6 +75,8 @@ type conn struct {
 
 	// flights are the QoS 1 and 2 messages on their way to the client.
 	flights flights
+
+	hasSession bool // guarded by s.mu
 
 	stopped atomic.Bool
 	cancel  context.CancelFunc
@@ -118,7 +120,7 @@ func (c *conn) serve(ctx context.Context) error {
 		}
 		return err
 	}
-	if c.left || isEnd(err) || errors.Is(err, io.EOF) && c.will == nil {
+	if c.left || isEnd(err) || errors.Is(err, io.EOF) && c.will.Envelope == nil {
 		return nil
 	}
 	return err
@@ -318,7 +320,7 @@ func (c *conn) handleDisconnect(body []byte) error {
 		c.expiry = expiry
 	}
 	if d.code == codeSuccess {
-		c.will = nil // [MQTT-3.14.4-3]
+		c.noWill = true // [MQTT-3.14.4-3]
 	}
 	c.left = true
 	return nil

@@ -92,13 +92,20 @@ func (s *site) start() {
 		if err := <-served; err != nil {
 			s.t.Error("serve:", err)
 		}
-		if err := s.server.Close(ctx); err != nil {
-			s.t.Error("server:", err)
-		}
 		if err := broker.Close(ctx); err != nil {
 			s.t.Error("broker:", err)
 		}
 	}
+}
+
+// kill ends the broker as kill -9 does, but for its goroutines, and starts
+// another one on what is durable.
+func (s *site) kill() {
+	s.t.Helper()
+	end := s.close
+	s.options.engine = &reopened{s.options.engine.(*reopened).Kill()}
+	s.start()
+	end()
 }
 
 // restart closes the broker and starts it again on the same log.

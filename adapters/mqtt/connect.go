@@ -104,7 +104,11 @@ func (c *conn) open() error {
 		code, reason := reasonOf(err, typeConnack)
 		return &fault{code, reason, err.Error()}
 	}
-	c.s.takeWill(c.id, present)
+	c.s.opened(c)
+	if err := c.keepWill(ctx, present); err != nil {
+		code, reason := reasonOf(err, typeConnack)
+		return &fault{code, reason, "the will was refused: " + err.Error()}
+	}
 	c.connected = true
 	c.s.metrics.Connects.Inc()
 	c.send(encodeControl(c.connack(present)))
@@ -266,7 +270,8 @@ func (c *conn) takeWillOf(pk *packets.Packet) error {
 		return nil
 	}
 	x := &pk.Connect
-	topic, at, err := publishTopic(x.WillTopic, time.Now())
+	now := time.Now()
+	topic, at, err := publishTopic(x.WillTopic, now)
 	if err == nil {
 		err = core.CheckTopic(topic)
 	}
@@ -274,7 +279,7 @@ func (c *conn) takeWillOf(pk *packets.Packet) error {
 		return &fault{codeTopic, "topic", "the will's topic is invalid: " + err.Error()}
 	}
 	e := &core.Envelope{
-		Topic: strings.Clone(topic), Payload: bytes.Clone(x.WillPayload), DeliverAt: at,
+		Topic: strings.Clone(topic), Payload: bytes.Clone(x.WillPayload),
 		Guarantee: core.Guarantee(x.WillQos), Retain: x.WillRetain,
 	}
 	if c.v == v5 {
@@ -282,7 +287,10 @@ func (c *conn) takeWillOf(pk *packets.Packet) error {
 			return err
 		}
 	}
-	c.will = e
+	if !at.IsZero() {
+		c.willLater += at.Sub(now)
+	}
+	c.will.Envelope = e
 	return nil
 }
 
@@ -290,7 +298,7 @@ func (c *conn) takeWillProperties(p packets.Properties, e *core.Envelope) error 
 	if strings.ContainsAny(p.ResponseTopic, "+#") {
 		return errResponseTopic
 	}
-	c.willDelay = time.Duration(p.WillDelayInterval) * time.Second
+	c.will.Delay = time.Duration(p.WillDelayInterval) * time.Second
 	e.Text = p.PayloadFormat == 1
 	if e.Text && !validText(e.Payload) {
 		return &fault{codePayloadFormat, "payload_format", "the will's payload is not UTF-8"}
@@ -304,11 +312,13 @@ func (c *conn) takeWillProperties(p packets.Properties, e *core.Envelope) error 
 		w.userBytes += len(u.Key) + len(u.Val)
 		w.user(&property{id: propUser, name: strings.Clone(u.Key), text: strings.Clone(u.Val)}, e)
 	}
+	w.settleUsers(e)
+	c.willLater += w.delay
 	if c.tooManyUsers(&w) {
 		return &fault{codeQuota, "user_properties", "the will has too many user properties"}
 	}
 	if p.MessageExpiryInterval > 0 {
-		c.willExpiry = time.Duration(p.MessageExpiryInterval) * time.Second
+		c.will.Life = time.Duration(p.MessageExpiryInterval) * time.Second
 	}
 	return nil
 }

@@ -44,6 +44,9 @@ type attachment struct {
 	filter  string
 	options subscriptionOptions
 	kind    targetKind
+	// meta says that deliveries carry what the broker knows of them: offset,
+	// time and attempt. It is guarded by the outbox.
+	meta bool
 
 	// What follows is Deliver's scratch.
 
@@ -158,7 +161,7 @@ func (c *conn) matchOne(o subscriptionOptions, d *core.Delivery, m *match, ids *
 // acknowledgement.
 func (a *attachment) publish(b []byte, d *core.Delivery, m match, ids []uint32, payload []byte, twin bool, now time.Time, wait *bool) []byte {
 	c := a.c
-	p := outPublish{first: typePublish<<4 | m.qos<<1, ids: ids, payload: payload, plain: payload != nil || isPlain(d.Envelope)}
+	p := outPublish{first: typePublish<<4 | m.qos<<1, ids: ids, payload: payload, plain: payload != nil || isPlain(d.Envelope), meta: a.meta}
 	if d.Retained || m.retain && d.Retain {
 		p.first |= 1 // [MQTT-3.3.1-8], [MQTT-3.3.1-12], [MQTT-3.3.1-13]
 	}

@@ -32,12 +32,16 @@
 //	                 or $delayed/<seconds>/<topic>
 //	guarantee        QoS                                       QoS
 //	retain           RETAIN                                    RETAIN
-//	offset           user property "offset"; out only          -
-//	time             user property "time", ms; out only        -
-//	attempt          user property "attempt"; out only; DUP    DUP
+//	offset           user property "offset"; where asked       -
+//	time             user property "time", ms; where asked     -
+//	attempt          user property "attempt"; where asked; DUP DUP
 //
-// Offset, time and attempt are the broker's to say: user properties of these
-// names are not forwarded. What 3.1.1 cannot express is left out and counted;
+// User properties are forwarded as they are and in their order, and nothing is
+// added to them ([MQTT-3.3.2-17], [MQTT-3.3.2-18]). Who wants offset, time and
+// attempt asks for them by the SUBSCRIBE user property "meta" of "true", which
+// holds for all subscriptions of the session that are no $share, $queue or
+// $replay; they then stand behind the publisher's, whose own of these names are
+// left out. With $queue and $replay they come unless "meta" is "false". What 3.1.1 cannot express is left out and counted;
 // a client that wants it subscribes to $meta/<filter>.
 //
 // # What a subscription names

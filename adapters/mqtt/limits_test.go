@@ -253,25 +253,7 @@ func TestShutdown(t *testing.T) {
 	<-restarted
 	keep = s.dial()
 	s.say(keep, `10 L(s"MQTT" 04 00 003C s"k")`)
-	s.hear(keep, `20 02 01 00 32 L(s"t" 0002 "x") 30 L(s"w" "down")`)
-}
-
-// A will that waits for its delay is not lost with the broker.
-func TestDelayedWillSurvivesShutdown(t *testing.T) {
-	t.Parallel()
-	s := newSite(t)
-	keep := s.dial()
-	s.say(keep, `10 L(s"MQTT" 04 00 003C s"k") 82 L(0001 s"w" 01) E0 00`)
-	s.hear(keep, `20 02 00 00 90 L(0001 01)`)
-	c := s.dial()
-	s.say(c, `10 L(s"MQTT" 05 0E 003C L(11 00000E10) s"a" L(18 00000E10) s"w" s"down")`)
-	s.hear(c, `20 L(00 00 L(21 0400 22 0040 27 00110000))`)
-	c.Close()
-	s.gone("a")
-	s.restart()
-	keep = s.dial()
-	s.say(keep, `10 L(s"MQTT" 04 00 003C s"k")`)
-	s.hear(keep, `20 02 01 00 32 L(s"w" 0002 "down")`)
+	s.hear(keep, `20 02 01 00 32 L(s"t" 0003 "x") 30 L(s"w" "down")`)
 }
 
 // A log that fails ends the publisher's connection in 3.1.1 and is told in 5.0.

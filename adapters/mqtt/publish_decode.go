@@ -19,6 +19,7 @@ const (
 	userTime     = "time"
 	userAttempt  = "attempt"
 	userFrom     = "from"
+	userMeta     = "meta"
 )
 
 // A publishPacket is what a PUBLISH says besides the envelope.
@@ -33,6 +34,11 @@ type publishPacket struct {
 	users, userBytes int
 	// delay is set where a user property asked for one.
 	delay time.Duration
+	// taken counts the user properties that stand for fields, takenLast the
+	// rank of the last of them.
+	taken     int
+	takenLast uint8
+	shuffled  bool // they do not stand behind the others in their ranks' order
 }
 
 // decode reads the body of a PUBLISH (section 3.3) into the envelope, all of
@@ -88,6 +94,7 @@ func (p *publishPacket) properties(s *scanner, e *core.Envelope) *fault {
 			return err
 		}
 		if !more {
+			p.settleUsers(e)
 			return nil
 		}
 		switch x.id {
@@ -120,34 +127,42 @@ func (p *publishPacket) properties(s *scanner, e *core.Envelope) *fault {
 }
 
 // user puts a user property where it belongs: into the field that it stands
-// for, or else among the headers. Those that are the broker's to say are left
-// out.
+// for, and among the headers. [publishPacket.settleUsers] follows the last one.
 func (p *publishPacket) user(x *property, e *core.Envelope) {
+	rank := uint8(0)
 	switch x.name {
 	case userKey:
 		if e.Key == "" && x.text != "" {
-			e.Key = x.text
-			return
+			e.Key, rank = x.text, 1
+		}
+	case userPriority:
+		if e.Priority == 0 && len(x.text) == 1 && x.text[0] >= '0' && x.text[0] <= '9' {
+			e.Priority, rank = core.PriorityOf(int(x.text[0]-'0')), 2
 		}
 	case userID:
 		if e.ID == "" && x.text != "" {
-			e.ID = x.text
-			return
-		}
-	case userPriority:
-		if len(x.text) == 1 && x.text[0] >= '0' && x.text[0] <= '9' {
-			e.Priority = core.PriorityOf(int(x.text[0] - '0'))
-			return
+			e.ID, rank = x.text, 3
 		}
 	case userDelay:
 		if d, ok := parseDelay(x.text); ok {
 			p.delay = d
-			return
 		}
-	case userOffset, userTime, userAttempt:
-		return
+	}
+	p.shuffled = p.shuffled || rank < p.takenLast
+	if rank > 0 {
+		p.taken++
+		p.takenLast = rank
 	}
 	e.Headers = append(e.Headers, core.Header{Name: x.name, Value: x.text})
+}
+
+// settleUsers takes those user properties that stand for fields out of the
+// headers again, if [appendEnvelope] puts them back where they were. Elsewhere
+// they stay there, too, so that the order is kept ([MQTT-3.3.2-18]).
+func (p *publishPacket) settleUsers(e *core.Envelope) {
+	if !p.shuffled {
+		e.Headers = e.Headers[:len(e.Headers)-p.taken]
+	}
 }
 
 // maxDelay bounds how far ahead a message may be delivered.

@@ -18,6 +18,8 @@ type outPublish struct {
 	payload []byte // in place of the envelope's where it is not nil
 	// plain leaves out everything but the topic and the payload.
 	plain bool
+	// meta adds what the broker knows of the message.
+	meta bool
 }
 
 // appendPublish3 appends a PUBLISH of MQTT 3.1 or 3.1.1.
@@ -39,7 +41,7 @@ func appendPublish3(b []byte, p *outPublish, e *core.Envelope) []byte {
 	return append(b, payload...)
 }
 
-// The user properties that every delivery has, up to the upper half of their
+// The user properties of who asked for them by "meta", up to the upper half of their
 // values' lengths.
 const (
 	offsetPrefix  = "\x26\x00\x06" + userOffset + "\x00"
@@ -56,14 +58,18 @@ func appendPublish5(b []byte, p *outPublish, d *core.Delivery, now time.Time) []
 		payload = p.payload
 	}
 	var digits [3][20]byte
-	offset := strconv.AppendUint(digits[0][:0], uint64(d.Offset), 10)
-	taken := strconv.AppendInt(digits[1][:0], e.Time.UnixMilli(), 10)
-	attempt := strconv.AppendUint(digits[2][:0], uint64(d.Attempt), 10)
+	var offset, taken, attempt []byte
+	props := 0
+	if p.meta {
+		offset = strconv.AppendUint(digits[0][:0], uint64(d.Offset), 10)
+		taken = strconv.AppendInt(digits[1][:0], e.Time.UnixMilli(), 10)
+		attempt = strconv.AppendUint(digits[2][:0], uint64(d.Attempt), 10)
+		props = len(offsetPrefix) + 1 + len(offset) + len(timePrefix) + 1 + len(taken) + len(attemptPrefix) + 1 + len(attempt)
+	}
 
 	// The lengths first, so that everything is written in its place.
-	props := len(offsetPrefix) + 1 + len(offset) + len(timePrefix) + 1 + len(taken) + len(attemptPrefix) + 1 + len(attempt)
 	if !p.plain {
-		props += envelopeProperties(e)
+		props += envelopeProperties(e, p.meta)
 	}
 	if !e.Expires.IsZero() {
 		props += 5
@@ -106,11 +112,13 @@ func appendPublish5(b []byte, p *outPublish, d *core.Delivery, now time.Time) []
 		b = appendVarint(b, int(id))
 	}
 	if !p.plain {
-		b = appendEnvelope(b, e)
+		b = appendEnvelope(b, e, p.meta)
 	}
-	b = append(append(append(b, offsetPrefix...), byte(len(offset))), offset...)
-	b = append(append(append(b, timePrefix...), byte(len(taken))), taken...)
-	b = append(append(append(b, attemptPrefix...), byte(len(attempt))), attempt...)
+	if p.meta {
+		b = append(append(append(b, offsetPrefix...), byte(len(offset))), offset...)
+		b = append(append(append(b, timePrefix...), byte(len(taken))), taken...)
+		b = append(append(append(b, attemptPrefix...), byte(len(attempt))), attempt...)
+	}
 	return append(b, payload...)
 }
 
@@ -121,7 +129,7 @@ func appendUser(b []byte, name, value string) []byte {
 }
 
 // envelopeProperties is how many bytes appendEnvelope appends.
-func envelopeProperties(e *core.Envelope) int {
+func envelopeProperties(e *core.Envelope, meta bool) int {
 	n := 0
 	if e.Text {
 		n += 2
@@ -136,17 +144,17 @@ func envelopeProperties(e *core.Envelope) int {
 		n += 3 + len(e.CorrelationID)
 	}
 	for i := range e.Headers {
-		if h := &e.Headers[i]; isUser(h) {
+		if h := &e.Headers[i]; isUser(h, meta) {
 			n += 5 + len(h.Name) + len(h.Value)
 		}
 	}
-	if e.Key != "" && fits(e.Key) {
+	if e.Key != "" && fits(e.Key) && !stands(e, userKey) {
 		n += 5 + len(userKey) + len(e.Key)
 	}
-	if e.Priority != 0 {
+	if e.Priority != 0 && !stands(e, userPriority) {
 		n += 5 + len(userPriority) + 1
 	}
-	if e.ID != "" && fits(e.ID) {
+	if e.ID != "" && fits(e.ID) && !stands(e, userID) {
 		n += 5 + len(userID) + len(e.ID)
 	}
 	return n
@@ -155,7 +163,7 @@ func envelopeProperties(e *core.Envelope) int {
 // appendEnvelope appends the properties that carry an envelope's fields, but
 // for the expiry ([MQTT-3.3.2-4], [MQTT-3.3.2-15] to [MQTT-3.3.2-18],
 // [MQTT-3.3.2-20]).
-func appendEnvelope(b []byte, e *core.Envelope) []byte {
+func appendEnvelope(b []byte, e *core.Envelope, meta bool) []byte {
 	if e.Text {
 		b = append(b, propPayloadFormat, 1)
 	}
@@ -169,17 +177,17 @@ func appendEnvelope(b []byte, e *core.Envelope) []byte {
 		b = appendString(append(b, propCorrelation), alias(e.CorrelationID))
 	}
 	for i := range e.Headers {
-		if h := &e.Headers[i]; isUser(h) {
+		if h := &e.Headers[i]; isUser(h, meta) {
 			b = appendUser(b, h.Name, h.Value)
 		}
 	}
-	if e.Key != "" && fits(e.Key) {
+	if e.Key != "" && fits(e.Key) && !stands(e, userKey) {
 		b = appendUser(b, userKey, e.Key)
 	}
-	if level, ok := e.Priority.Level(); ok {
+	if level, ok := e.Priority.Level(); ok && !stands(e, userPriority) {
 		b = appendUser(b, userPriority, "0123456789"[level:level+1])
 	}
-	if e.ID != "" && fits(e.ID) {
+	if e.ID != "" && fits(e.ID) && !stands(e, userID) {
 		b = appendUser(b, userID, e.ID)
 	}
 	return b
@@ -192,14 +200,27 @@ func isResponseTopic(s string) bool {
 	return s != "" && fits(s) && !strings.ContainsAny(s, "+#")
 }
 
-// isUser reports whether a header is sent as a user property: not those that
-// the broker says itself.
-func isUser(h *core.Header) bool {
-	switch h.Name {
-	case userOffset, userTime, userAttempt:
-		return false
+// isUser reports whether a header is sent as a user property: with meta, not
+// those that the broker says itself.
+func isUser(h *core.Header, meta bool) bool {
+	if meta {
+		switch h.Name {
+		case userOffset, userTime, userAttempt:
+			return false
+		}
 	}
 	return fits(h.Name) && fits(h.Value)
+}
+
+// stands reports whether a field's user property stands among the headers, in
+// the place that its publisher gave it.
+func stands(e *core.Envelope, name string) bool {
+	for i := range e.Headers {
+		if e.Headers[i].Name == name {
+			return true
+		}
+	}
+	return false
 }
 
 // isPlain reports whether an envelope has nothing that appendEnvelope or MQTT

@@ -35,11 +35,14 @@ type sessionMeta struct {
 	// Released are messages that the client has (PUBREC) and whose handshake
 	// is not over (PUBCOMP).
 	Released []release `json:"released,omitempty"`
+	// Meta says that the subscriptions want offset, time and attempt.
+	Meta bool `json:"meta,omitempty"`
 }
 
 type metaExtra struct {
 	Filter  string              `json:"filter"`
 	Options subscriptionOptions `json:"options"`
+	Meta    bool                `json:"meta,omitempty"`
 }
 
 type release struct {
@@ -86,7 +89,7 @@ func (c *conn) openSession(ctx context.Context, clean bool) (present bool, err e
 	if settings.Meta, err = json.Marshal(&c.meta); err != nil {
 		return false, err
 	}
-	a := &attachment{c: c}
+	a := &attachment{c: c, meta: c.meta.Meta}
 	a.k, err = c.client.Consume(ctx, core.Consumption{Queue: core.SessionQueue(name), Create: true, Settings: &settings, Exclusive: true}, a)
 	if err != nil {
 		return false, err
@@ -182,24 +185,44 @@ func (c *conn) keepSession(ctx context.Context) {
 	}
 }
 
-// leaveWill publishes the will, or leaves it to its delay, and closes the
-// client.
+// keepWill settles the will that the client id left behind, if it waits for its
+// delay: going on with the session withdraws it, and a session that begins anew
+// ends the old one, which is when it is due at the latest ([MQTT-3.1.3-9]). Then
+// it keeps the new one.
+func (c *conn) keepWill(ctx context.Context, resumed bool) error {
+	if err := c.client.TakeWill(ctx, c.id, resumed); err != nil {
+		c.s.log.Warn("will not taken", "client", c.id, "err", err)
+	}
+	if c.will.Envelope == nil {
+		return nil
+	}
+	return c.client.KeepWill(ctx, c.id, c.willNow())
+}
+
+// willNow is the will as it stands: it does not outlast the session by its
+// delay, unless its topic asks for one.
+func (c *conn) willNow() core.Will {
+	w := c.will
+	w.Delay = min(w.Delay, c.expiry) + c.willLater
+	return w
+}
+
+// leaveWill publishes the will, or leaves it to its delay, or drops it where
+// the client took its leave, and closes the client.
 func (c *conn) leaveWill(ctx context.Context) {
-	if c.will == nil {
-		c.client.Close()
+	defer c.client.Close()
+	if c.will.Envelope == nil {
 		return
 	}
-	now := time.Now()
-	delay := min(c.willDelay, c.expiry) // [MQTT-3.1.3-9]
-	if c.willExpiry > 0 {
-		c.will.Expires = now.Add(delay + c.willExpiry)
-	}
-	if delay > 0 {
-		c.s.delayWill(c.id, c.client, c.will, delay)
+	if c.noWill {
+		c.client.DropWill(c.id)
 		return
 	}
-	c.s.publishWill(ctx, c.client, c.will)
-	c.client.Close()
+	if err := c.client.LeaveWill(ctx, c.id, c.willNow()); err != nil {
+		_, reason := reasonOf(err, typePuback)
+		c.s.metrics.Refused(reason)
+		c.s.log.Info("will refused", "err", err)
+	}
 }
 
 // closeConsumers ends all deliveries; what was on its way is released.

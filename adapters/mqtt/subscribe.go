@@ -18,10 +18,13 @@ func (c *conn) handleSubscribe(pk *packets.Packet) error {
 	if len(pk.Properties.SubscriptionIdentifier) > 0 {
 		id = pk.Properties.SubscriptionIdentifier[0]
 	}
-	from := ""
+	var asked wishes
 	for _, u := range pk.Properties.User {
-		if u.Key == userFrom {
-			from = u.Val
+		switch u.Key {
+		case userFrom:
+			asked.from = u.Val
+		case userMeta:
+			asked.meta = u.Val
 		}
 	}
 	codes := make([]byte, len(pk.Filters))
@@ -32,7 +35,7 @@ func (c *conn) handleSubscribe(pk *packets.Packet) error {
 		if c.v == v5 && f.NoLocal && strings.HasPrefix(f.Filter, "$share/") {
 			return errSharedNoLocal // [MQTT-3.8.3-4]
 		}
-		a, err := c.subscribe(f, id, from, len(pk.Filters))
+		a, err := c.subscribe(f, id, asked, len(pk.Filters))
 		switch {
 		case err == nil:
 			codes[i] = f.Qos
@@ -54,7 +57,7 @@ func (c *conn) handleSubscribe(pk *packets.Packet) error {
 		// MQTT 3.1 has no word for a refused subscription.
 		return &fault{codeUnspecified, "subscription_refused", why.Error()}
 	}
-	if slices.ContainsFunc(grants, func(a *attachment) bool { return a.kind != targetReplay && a != c.main }) {
+	if c.metaChanged || slices.ContainsFunc(grants, func(a *attachment) bool { return a.kind != targetReplay && a != c.main }) {
 		if err := c.saveExtras(); err != nil {
 			return err
 		}
@@ -92,13 +95,39 @@ func (c *conn) answer(kind byte, id uint16, codes []byte, why error) {
 	c.send(encodeControl(&a))
 }
 
+// wishes are what the user properties of a SUBSCRIBE ask for.
+type wishes struct {
+	from string
+	meta string // "true", "false", or empty where nothing is said
+}
+
+// wantsMeta reports whether deliveries of a subscription of its own are to say
+// their offset, time and attempt: those of a replay or a queue do unless told
+// otherwise, as who reads these needs them; those of a group do not.
+func (w *wishes) wantsMeta(t *target) bool {
+	return w.meta == "true" || w.meta == "" && (t.kind == targetReplay || t.kind == targetQueue)
+}
+
+// setMeta says whether deliveries of the session's own consumer say their
+// offset, time and attempt. It holds for all of its subscriptions.
+func (c *conn) setMeta(wanted bool) {
+	c.out.Append(func(b []byte) []byte {
+		c.main.meta = wanted
+		return b
+	})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.metaChanged = c.metaChanged || c.meta.Meta != wanted
+	c.meta.Meta = wanted
+}
+
 // subscribe makes one subscription, or replaces the one with the same filter
 // ([MQTT-3.8.4-3]). A consumer that it began is returned: it waits for credit.
-func (c *conn) subscribe(f *packets.Subscription, id int, from string, inPacket int) (*attachment, error) {
+func (c *conn) subscribe(f *packets.Subscription, id int, asked wishes, inPacket int) (*attachment, error) {
 	if inPacket > c.s.limits.SubscriptionsPacket {
 		return nil, fmt.Errorf("%w: %d subscriptions in one packet", core.ErrLimit, inPacket)
 	}
-	t, err := parseTarget(f.Filter, from, time.Now())
+	t, err := parseTarget(f.Filter, asked.from, time.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -110,12 +139,12 @@ func (c *conn) subscribe(f *packets.Subscription, id int, from string, inPacket 
 		o |= optionRAP
 	}
 	if t.own() {
-		a, err := c.attach(c.ctx, strings.Clone(f.Filter), &t, o)
+		a, err := c.attach(c.ctx, strings.Clone(f.Filter), &t, o, asked.wantsMeta(&t))
 		if err != nil {
 			return nil, err
 		}
 		// The filter may have been subscribed plainly before.
-		if t.kind == targetReplay && from != "" && c.main != nil {
+		if t.kind == targetReplay && asked.from != "" && c.main != nil {
 			c.unbind(&target{kind: targetTopics, filter: t.filter})
 		}
 		return a, nil
@@ -125,6 +154,9 @@ func (c *conn) subscribe(f *packets.Subscription, id int, from string, inPacket 
 	}
 	if c.detach(f.Filter) { // it was a replay before
 		c.saveAtEnd = true
+	}
+	if asked.meta != "" {
+		c.setMeta(asked.meta == "true")
 	}
 	if c.fresh {
 		c.fresh = false
@@ -179,7 +211,7 @@ func (c *conn) boundTag(b core.Binding) (tag uint64, known bool) {
 }
 
 // attach begins a consumer of its own for a subscription.
-func (c *conn) attach(ctx context.Context, filter string, t *target, o subscriptionOptions) (*attachment, error) {
+func (c *conn) attach(ctx context.Context, filter string, t *target, o subscriptionOptions, meta bool) (*attachment, error) {
 	n := len(c.extras)
 	if c.main != nil {
 		n += len(c.main.k.Bindings())
@@ -188,7 +220,7 @@ func (c *conn) attach(ctx context.Context, filter string, t *target, o subscript
 	if n >= c.s.limits.Subscriptions {
 		return nil, fmt.Errorf("%w: too many subscriptions", core.ErrLimit)
 	}
-	a := &attachment{c: c, filter: filter, options: o, kind: t.kind}
+	a := &attachment{c: c, filter: filter, options: o, kind: t.kind, meta: meta}
 	settlement := core.SettleNever
 	if o.qos() > 0 {
 		settlement = core.SettleGuaranteed
@@ -239,9 +271,10 @@ func (c *conn) saveExtras() error {
 	var extras []metaExtra
 	for _, a := range c.extras {
 		if a.kind != targetReplay {
-			extras = append(extras, metaExtra{a.filter, a.options})
+			extras = append(extras, metaExtra{a.filter, a.options, a.meta})
 		}
 	}
+	c.metaChanged = false
 	c.mu.Lock()
 	c.meta.Extras = extras
 	c.mu.Unlock()
@@ -259,7 +292,7 @@ func (c *conn) reattach() {
 		t, err := parseTarget(x.Filter, "", time.Now())
 		if err == nil {
 			var a *attachment
-			if a, err = c.attach(c.ctx, x.Filter, &t, x.Options); err == nil {
+			if a, err = c.attach(c.ctx, x.Filter, &t, x.Options, x.Meta); err == nil {
 				a.k.Grant(core.Credit{Messages: c.credit, Bytes: c.creditBytes(a)})
 				continue
 			}

@@ -31,7 +31,8 @@ import (
 // closes, or "nothing" where nothing comes for a while. Two packets that may
 // come in either order stand with "||" between them. "a> close" closes the
 // connection. "method" gives the broker an authentication method ([challenger]).
-// "restart" closes the broker and starts it again on the same log.
+// "restart" closes the broker and starts it again on the same log; "kill" starts
+// another one on what is durable, as after kill -9.
 //
 // "a hi5" opens a connection with a clean MQTT 5 session of the client id "a"
 // ("hi4", "hi3" for 3.1.1 and 3.1); "keep5" and "keep4" one that begins a lasting
@@ -123,8 +124,13 @@ func (tr *transcript) run(t *testing.T) {
 		if s == nil {
 			s = newSite(t, options...)
 		}
-		if st.text == "restart" {
+		switch st.text {
+		case "restart":
 			s.restart()
+			clear(conns)
+			continue
+		case "kill":
+			s.kill()
 			clear(conns)
 			continue
 		}

@@ -33,7 +33,6 @@ type gateway struct {
 
 	doors []door
 	ws    *ws.Server
-	mqtt  *mqtt.Server
 	debug *nethttp.Server
 
 	backups *backupServer
@@ -138,11 +137,11 @@ func (g *gateway) makeDoors() error {
 	metrics := adapters.NewMetrics(registry)
 	collectProcess(registry, g.broker)
 
-	g.mqtt = mqtt.New(g.broker, mqtt.Options{Limits: limits, Gate: gate, Metrics: metrics, Logger: g.log})
+	m := mqtt.New(g.broker, mqtt.Options{Limits: limits, Gate: gate, Metrics: metrics, Logger: g.log})
 	s := stomp.New(g.broker, stomp.Options{Limits: limits, Gate: gate, Metrics: metrics, Logger: g.log, Strict: cfg.STOMP.Strict})
 	g.ws = ws.New(g.broker, ws.Options{
 		Limits: limits, Gate: gate, Metrics: metrics, Logger: g.log,
-		MQTT: g.mqtt, STOMP: s, Origins: cfg.HTTP.Origins,
+		MQTT: m, STOMP: s, Origins: cfg.HTTP.Origins,
 	})
 	mount := map[string]nethttp.Handler{
 		"/ws": g.ws, "/mqtt": g.ws, "/stomp": g.ws,
@@ -164,14 +163,14 @@ func (g *gateway) makeDoors() error {
 	if err != nil {
 		return err
 	}
-	m := adapters.NewServer("mqtt", mqttAt, limits, gate, g.mqtt, g.log)
+	mq := adapters.NewServer("mqtt", mqttAt, limits, gate, m, g.log)
 	st := adapters.NewServer("stomp", stompAt, limits, gate, s, g.log)
 	h := http.New(g.broker, http.Options{
 		Limits: limits, Gate: gate, Metrics: metrics, Logger: g.log,
 		Endpoints: httpAt, Mount: mount, Origins: cfg.HTTP.Origins, Hosts: cfg.HTTP.Hosts,
 	})
 	for _, d := range []door{
-		{name: "mqtt", Adapter: m, addrs: m.Addrs, listen: cfg.MQTT.Listen},
+		{name: "mqtt", Adapter: mq, addrs: mq.Addrs, listen: cfg.MQTT.Listen},
 		{name: "stomp", Adapter: st, addrs: st.Addrs, listen: cfg.STOMP.Listen},
 		{name: "http", Adapter: h, addrs: h.Addrs, listen: cfg.HTTP.Listen},
 	} {
@@ -242,12 +241,6 @@ func (g *gateway) Close(ctx context.Context) error {
 		if errors.Is(err, context.DeadlineExceeded) {
 			g.log.Warn("connections that did not finish in time were cut", "timeout", time.Duration(g.config.Shutdown.Timeout))
 			break
-		}
-	}
-	if g.mqtt != nil {
-		// Wills that wait are published now or kept, as their sessions are.
-		if err := g.mqtt.Close(draining); err != nil {
-			g.log.Warn("mqtt did not close", "err", err)
 		}
 	}
 	if g.debug != nil {

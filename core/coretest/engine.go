@@ -5,6 +5,7 @@ package coretest
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"iter"
 	"maps"
 	"slices"
@@ -41,6 +42,17 @@ func (g *Engine) Fail(err error) {
 	defer g.mu.Unlock()
 	g.failed = err
 }
+
+// Kill makes every later Append fail, as if the process had ended, and returns
+// what is durable: the engine of the process that is started next.
+func (g *Engine) Kill() *Engine {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.failed = errKilled
+	return &Engine{records: slices.Clone(g.records), state: maps.Clone(g.state), first: g.first, end: g.end}
+}
+
+var errKilled = errors.New("killed")
 
 // Append implements core.Engine.
 func (g *Engine) Append(b *core.Batch, done func(*core.Batch, core.Offset, error)) {

@@ -211,9 +211,11 @@ func mqttSubscribe(c *conn, s selection) error {
 		filters = append(filters, mqttAddress(a, s))
 	}
 	args := map[string]any{"filters": filters, "qos": 1}
+	asked := [][2]string{{"meta", "true"}} // for the offset and the attempt
 	if s.start != "" {
-		args["userProperties"] = [][2]string{{"from", s.start}}
+		asked = append(asked, [2]string{"from", s.start})
 	}
+	args["userProperties"] = asked
 	ok, err := c.call("mqtt.subscribe", args)
 	if err != nil {
 		return err

@@ -143,9 +143,9 @@ func (l *mqttLink) ended(err error) error {
 }
 
 func (l *mqttLink) subscribe(ctx context.Context, s Subscription) error {
-	sub := &paho.Subscribe{}
+	sub := &paho.Subscribe{Properties: &paho.SubscribeProperties{}}
+	sub.Properties.User.Add("meta", "true") // offset, time and attempt
 	if s.From != "" {
-		sub.Properties = &paho.SubscribeProperties{}
 		sub.Properties.User.Add("from", s.From)
 	}
 	filters := s.Filters
