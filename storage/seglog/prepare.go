@@ -1,6 +1,7 @@
 package seglog
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -142,6 +143,21 @@ func (l *Log) retire() error {
 		return err
 	}
 	return l.writeMark(&frameHeader{base: l.committer.next}, nil)
+}
+
+// Seal seals the active segment although it is not full, and waits until every
+// sealed one has its index. It is for tools; a broker has no need of it.
+func (l *Log) Seal(ctx context.Context) error {
+	if err := l.request(ctx, l.retire); err != nil {
+		return err
+	}
+	segments := l.segmentsNow()
+	for _, s := range segments[:len(segments)-1] {
+		if err := errors.Join(l.ensureIndex(s), ctx.Err()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // activate makes a segment the one that commits go to.

@@ -168,6 +168,9 @@ func runCommand() *cobra.Command {
 			s, o.Scale = f.fit()
 			o.Measure = s.measure.Seconds()
 			for _, sc := range chosen {
+				if sc.inProcess {
+					return fmt.Errorf("%s needs no broker: use bench suite %s", sc.name, sc.name)
+				}
 				if sc.starts {
 					return fmt.Errorf("%s starts and kills its server: use bench suite %s", sc.name, sc.name)
 				}

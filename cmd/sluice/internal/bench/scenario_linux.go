@@ -17,8 +17,10 @@ type scenario struct {
 	rivals []string
 	// starts: it starts and kills its server by itself.
 	starts bool
-	goals  []goal
-	run    func(ctx context.Context, r *rig) (result, error)
+	// inProcess: it needs no server, or makes its data before one is started.
+	inProcess bool
+	goals     []goal
+	run       func(ctx context.Context, r *rig) (result, error)
 }
 
 // A goal is what a reading should reach: one of times and bound, or either
@@ -35,6 +37,7 @@ type goal struct {
 // A rig is what a scenario is run on: one server, started for it.
 type rig struct {
 	*server
+	disk   machine
 	dialer *dialer
 	span   span
 	// scale shortens what is counted instead of timed: 1 is in full.
@@ -104,6 +107,10 @@ func scenarios() []scenario {
 		mqttIdleScenario(),
 		backlogScenario(),
 		restartScenario(),
+		recoveryScenario(),
+		logPublishScenario("log-publish", 100, goal{reading: "256 in flight", bound: 500_000}, goal{reading: "1 in flight", bound: 5000}, goal{reading: "written", bound: 1.9}),
+		logPublishScenario("log-publish-1k", 1024, goal{reading: "payload", bound: 350}, goal{reading: "written", bound: 1.1}),
+		logReadScenario(),
 		httpScenario("http-publish", "64 kept connections, one request at a time each, one message a request", 64, 0,
 			goal{reading: "messages", bound: 40_000}),
 		httpScenario("http-batch", "8 kept connections, requests of 1,000 lines of JSON", 8, 1000,

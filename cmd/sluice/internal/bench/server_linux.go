@@ -39,7 +39,9 @@ type server struct {
 	cmd *exec.Cmd
 	// began is the time from its start to its first CONNACK.
 	began time.Duration
-	ended chan struct{} // closed when the process has
+	// started is when the process was, the last time.
+	started time.Time
+	ended   chan struct{} // closed when the process has
 	// endBeside ends the program beside it.
 	endBeside func()
 	// external is the process of a server that was not started here.
@@ -82,6 +84,7 @@ func (s *server) run(ctx context.Context, d *dialer) error {
 		}
 	}
 	begin := time.Now()
+	s.started = begin
 	ended, err := startBound(cmd, log)
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.name, err)

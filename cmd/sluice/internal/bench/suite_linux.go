@@ -2,11 +2,13 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"slices"
 	"time"
 )
@@ -71,7 +73,7 @@ func (s *suite) run(ctx context.Context) (*outcome, error) {
 					continue
 				}
 				fmt.Fprintf(s.progress, "%s on %s, run %d of %d\n", sc.name, k.name, i+1, s.runs)
-				r, err := s.once(ctx, sc, k)
+				r, err := s.once(ctx, sc, k, o.Machine)
 				if err != nil {
 					return o, fmt.Errorf("%s on %s: %w", sc.name, k.name, err)
 				}
@@ -88,7 +90,7 @@ func (s *suite) run(ctx context.Context) (*outcome, error) {
 }
 
 // once runs a scenario on a server started for it.
-func (s *suite) once(ctx context.Context, sc scenario, k kind) (result, error) {
+func (s *suite) once(ctx context.Context, sc scenario, k kind, disk machine) (result, error) {
 	dir, err := os.MkdirTemp(s.dir, k.name+"-")
 	if err != nil {
 		return result{}, err
@@ -97,18 +99,26 @@ func (s *suite) once(ctx context.Context, sc scenario, k kind) (result, error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return result{}, err
 	}
-	d := &dialer{}
-	srv, err := k.start(ctx, dir, d)
-	if err != nil {
-		return result{}, err
-	}
-	defer func() { // after the profile's, which is deferred later
-		srv.stop()
+	defer func() { // after the server has ended
 		os.RemoveAll(dir)
 		os.Remove(dir + ".log")
 	}()
-	r := &rig{server: srv, dialer: d, span: s.span, scale: s.scale, size: s.size, pause: s.pause, settle: s.settle()}
-	if s.profiles != "" && k.name == sluiceName {
+	d := &dialer{}
+	srv := &server{kind: k, dir: dir}
+	if !sc.inProcess {
+		if srv, err = k.start(ctx, dir, d); err != nil {
+			return result{}, err
+		}
+		defer srv.stop() // after the profile's, which is deferred later
+	}
+	r := &rig{server: srv, disk: disk, dialer: d, span: s.span, scale: s.scale, size: s.size, pause: s.pause, settle: s.settle()}
+	if s.profiles != "" && sc.inProcess {
+		stop, err := s.ownProfile(sc.name)
+		if err != nil {
+			return result{}, err
+		}
+		defer stop()
+	} else if s.profiles != "" && k.name == sluiceName {
 		done := make(chan error, 1)
 		go func() { done <- s.profile(ctx, sc.name, srv.pprof) }()
 		defer func() {
@@ -147,6 +157,24 @@ func (s *suite) profile(ctx context.Context, name, addr string) error {
 		return err
 	}
 	return fetch(ctx, fmt.Sprintf("http://%s/debug/pprof/allocs", addr), filepath.Join(s.profiles, name+".heap.pprof"))
+}
+
+// ownProfile takes a CPU profile of this process until stop is called.
+func (s *suite) ownProfile(name string) (stop func(), err error) {
+	if err := os.MkdirAll(s.profiles, 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.Create(filepath.Join(s.profiles, name+".cpu.pprof"))
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		f.Close()
+	}, nil
 }
 
 // fetch writes what is at a URL into a file.
