@@ -103,6 +103,13 @@ func Open(ctx context.Context, o Options) (*Broker, error) {
 	}
 	b.dispatcher.start()
 	b.pumps.start(b)
+	for _, q := range b.queues {
+		q.mu.Lock()
+		if q.rejected > 0 || q.shrinks {
+			q.wake()
+		}
+		q.mu.Unlock()
+	}
 	b.flusher.start()
 	b.delayed.start()
 	b.reclaimer.start()
@@ -213,13 +220,7 @@ func (b *Broker) Close(ctx context.Context) error {
 	b.pumps.close()
 	b.mu.RLock()
 	for _, q := range b.queues {
-		q.mu.Lock()
-		for _, t := range []*time.Timer{q.timer, q.expiry, q.sweep.timer} {
-			if t != nil {
-				t.Stop()
-			}
-		}
-		q.mu.Unlock()
+		q.rest()
 	}
 	b.mu.RUnlock()
 	b.flusher.close()

@@ -181,6 +181,12 @@ func (q *queue) assign(d *Delivery, fresh bool, now time.Time) verdict {
 		q.follow(d.Envelope, d.Offset)
 		return given
 	}
+	if len(q.maybe) > 0 && q.maybe.has(d.Offset) {
+		d.Attempt = 2
+	}
+	if fresh && q.exact() && d.Offset >= q.reach {
+		return noCredit
+	}
 	k, v := q.choose(d, fresh)
 	switch v {
 	case refused:
@@ -340,8 +346,8 @@ func (p *pump) pick(q *queue) (done bool) {
 	}
 	q.changed()
 	q.mu.Unlock()
+	p.hand(q)
 	clear(p.deliveries)
-	q.deliver()
 	return false
 }
 

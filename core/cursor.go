@@ -70,6 +70,12 @@ type owner interface {
 	// chores does what is due besides reading on, such as redeliveries.
 	// It returns false if it has to come back.
 	chores(p *pump) (done bool)
+	// cover reports whether deliveries, read up to after, may be given away;
+	// without any, whether those at the log's end may. If not, the owner has
+	// the cursor looked at again.
+	cover(ds []Delivery, after Offset) bool
+	// atEnd reports whether it may be live; cursor.mu is held.
+	atEnd() bool
 	// lend gives the running cursor to somebody who waits for it, if anybody
 	// does; then nobody else works on it until it is handed back.
 	lend() bool
@@ -190,7 +196,7 @@ func (c *cursor) goLive() bool {
 	defer d.mu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.next < d.end() || len(c.snapshots) > 0 || !c.ready() || c.owner.busy() || c.gone || c.tail != 0 {
+	if c.next < d.end() || len(c.snapshots) > 0 || !c.ready() || c.owner.busy() || !c.owner.atEnd() || c.gone || c.tail != 0 {
 		return false
 	}
 	c.state = cursorLive
@@ -335,6 +341,7 @@ func (p *pump) step(c *cursor) bool {
 		if tail != 0 {
 			c.caughtUp()
 		}
+		c.owner.cover(nil, everywhere)
 		return false
 	}
 	p.limit(pumpRecords, pumpBytes)
@@ -353,6 +360,10 @@ func (p *pump) step(c *cursor) bool {
 		c.owner.notice(Notice{Kind: NoticeGap, From: g.From, To: g.To})
 	}
 	ds := p.decode(c.bound(), c.keepsExpired)
+	if len(ds) > 0 && !c.owner.cover(ds, after) {
+		clear(p.deliveries)
+		return false
+	}
 	all := c.owner.take(ds, after)
 	clear(p.deliveries)
 	if tail != 0 && after >= tail && all {

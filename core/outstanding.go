@@ -116,20 +116,20 @@ func (o *outstanding) settle(e *outEntry) {
 }
 
 // A position's value in the state is a version byte, the next offset, the time
-// in milliseconds since which the queue has no consumer (0: it has one), what
-// was passed over (the count of lanes, and for each its runs: count, then the
+// in milliseconds since which the queue has no consumer (0: it has one), the
+// offset before which messages may have been delivered, what was passed over (the count of lanes, and for each its runs: count, then the
 // distance from the end of the one before it and its length), and the
 // outstanding entries: count, then for each the distance to the offset before
 // it, the attempts, and the time in milliseconds before which it is not
 // delivered again (0: at once; 1: it is on its way to the dead letters, and
 // the reason follows as a length and bytes). All but the version and the reason
-// are uvarints. Version 1 had neither runs nor reasons.
+// are uvarints. Version 1 had no reach, no runs and no reasons.
 const (
 	positionVersion  = 2
 	positionRejected = 1
 )
 
-func appendPosition(dst []byte, next Offset, idle time.Time, left []runs, o *outstanding) []byte {
+func appendPosition(dst []byte, next Offset, idle time.Time, reach Offset, maybe runs, left []runs, o *outstanding) []byte {
 	dst = append(dst, positionVersion)
 	dst = binary.AppendUvarint(dst, uint64(next))
 	if idle.IsZero() {
@@ -137,6 +137,8 @@ func appendPosition(dst []byte, next Offset, idle time.Time, left []runs, o *out
 	} else {
 		dst = binary.AppendUvarint(dst, uint64(idle.UnixMilli()))
 	}
+	dst = binary.AppendUvarint(dst, uint64(reach))
+	dst = appendRuns(dst, maybe)
 	dst = binary.AppendUvarint(dst, uint64(len(left)))
 	for _, l := range left {
 		dst = appendRuns(dst, l)
@@ -172,6 +174,8 @@ func appendPosition(dst []byte, next Offset, idle time.Time, left []runs, o *out
 type position struct {
 	next     Offset
 	idle     time.Time
+	reach    Offset
+	maybe    runs
 	left     []runs
 	out      outstanding
 	rejected int
@@ -189,6 +193,7 @@ func parsePosition(value []byte) (p position, err error) {
 		p.idle = time.UnixMilli(int64(ms))
 	}
 	if value[0] >= 2 {
+		p.reach, p.maybe = Offset(d.uvarint()), d.runs()
 		for n := d.uvarint(); n > 0 && !d.bad; n-- {
 			p.left = append(p.left, d.runs())
 		}

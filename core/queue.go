@@ -56,6 +56,13 @@ type queue struct {
 	deleted bool
 	ended   chan struct{} // closed when it was deleted
 
+	// reach is the durable bound of what may have been delivered, wanted the
+	// one that is on its way if reaching is set. Of what was passed over, maybe
+	// may have been delivered before the broker was opened.
+	reach, wanted Offset
+	reaching      bool
+	maybe         runs
+
 	meter     meter
 	shrinks   bool // it may be over its bounds
 	sweep     sweep
@@ -171,7 +178,7 @@ func (q *queue) undelivered(ds []Delivery) {
 }
 
 func (q *queue) ready() bool {
-	if q.full() {
+	if q.reaching || q.full() {
 		return false
 	}
 	for _, k := range q.consumers {
@@ -255,6 +262,7 @@ func (q *queue) putPosition(p *commit) {
 	if q.deleted {
 		return
 	}
+	q.withdraw()
 	if q.undefined {
 		if change, err := q.definition(); err == nil {
 			q.undefined = false
@@ -267,7 +275,10 @@ func (q *queue) putPosition(p *commit) {
 // positionChange is the change that makes the position durable. cursor.mu is
 // held.
 func (q *queue) positionChange() Change {
-	return Change{Key: keyPosition + q.name, Value: appendPosition(nil, q.next, q.idle, q.left, &q.out)}
+	if len(q.maybe) > 0 {
+		q.maybe.cut(0, q.floor())
+	}
+	return Change{Key: keyPosition + q.name, Value: appendPosition(nil, q.next, q.idle, max(q.reach, q.wanted), q.maybe, q.left, &q.out)}
 }
 
 // restore takes over what a position says. The broker is being opened.
@@ -278,6 +289,13 @@ func (q *queue) restore(p *position) {
 		if i < len(q.left) {
 			q.left[i] = l
 		}
+	}
+	q.maybe = p.maybe
+	_, end := q.b.engine.Bounds()
+	if reach := min(p.reach, end); reach > q.next && !q.settings.Priority {
+		r := run{q.next, reach}
+		q.maybe, q.left[0] = append(q.maybe, r), append(q.left[0], r)
+		q.next = reach
 	}
 	q.runs = -1
 	for i := range q.passed {

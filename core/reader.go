@@ -100,8 +100,10 @@ func (r *reader) offer(d Delivery) bool {
 	return true
 }
 
-func (r *reader) chores(*pump) bool { return true }
-func (r *reader) lend() bool        { return false }
-func (r *reader) ready() bool       { return r.consumer.credit.positive() }
-func (r *reader) busy() bool        { return false }
-func (r *reader) notice(n Notice)   { r.consumer.notice(n) }
+func (r *reader) chores(*pump) bool             { return true }
+func (r *reader) cover([]Delivery, Offset) bool { return true }
+func (r *reader) atEnd() bool                   { return true }
+func (r *reader) lend() bool                    { return false }
+func (r *reader) ready() bool                   { return r.consumer.credit.positive() }
+func (r *reader) busy() bool                    { return false }
+func (r *reader) notice(n Notice)               { r.consumer.notice(n) }

@@ -104,11 +104,11 @@ func (p *pump) redeliverRun(q *queue, due []Offset) bool {
 			}
 			d.Settled = settled(settlement, &e)
 			if !q.again(d) {
-				q.deliver()
+				p.hand(q)
 				return false
 			}
 		}
-		q.deliver()
+		p.hand(q)
 		if after <= next {
 			break
 		}

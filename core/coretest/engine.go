@@ -208,3 +208,11 @@ func (g *Engine) Close(context.Context) error {
 	g.closed = true
 	return nil
 }
+
+// Clone returns another engine with all that is durable in this one: what a
+// process finds after it was killed at this moment.
+func (g *Engine) Clone() *Engine {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return &Engine{records: slices.Clone(g.records), state: maps.Clone(g.state), first: g.first, end: g.end}
+}
