@@ -424,6 +424,47 @@ func TestReleaseBackoffAndDeadLetter(t *testing.T) {
 	})
 }
 
+// Dead letters may go to an exchange, by its bindings or to its alternate; one
+// that is gone by then has them dropped.
+func TestDeadLettersToAnExchange(t *testing.T) {
+	run(t, func(w *world) {
+		ctx := context.Background()
+		a := w.peer("a")
+		for _, x := range []core.ExchangeDefinition{{Name: "rest", Kind: core.Fanout}, {Name: "dlx", Kind: core.Direct, Alternate: "rest"}} {
+			if err := a.DeclareExchange(ctx, x); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for queue, b := range map[string]core.Binding{"one": {Exchange: "dlx", Key: "k"}, "other": {Exchange: "rest"}} {
+			if err := a.DeclareQueue(ctx, core.QueueDefinition{Name: queue, Bindings: []core.Binding{b}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for queue, to := range map[string]string{"q": "$exchange/dlx/k", "r": "$exchange/dlx/unknown", "s": "$exchange/none/k"} {
+			if err := a.DeclareQueue(ctx, core.QueueDefinition{Name: queue, Settings: core.QueueSettings{DeadLetter: to}}); err != nil {
+				t.Fatal(err)
+			}
+			p := w.peer(queue)
+			k := p.consume(queue)
+			k.Grant(plenty)
+			a.publish("$queue/"+queue, "dead of "+queue)
+			for _, d := range p.deliveries() {
+				if err := k.Settle(d.Offset, core.Rejected, core.SettleOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		for queue, want := range map[string]string{"one": "dead of q", "other": "dead of r"} {
+			p := w.peer(queue)
+			p.consume(queue).Grant(plenty)
+			p.want(want)
+		}
+		if err := a.DeclareQueue(ctx, core.QueueDefinition{Name: "t", Settings: core.QueueSettings{DeadLetter: "$exchange//k"}}); !errors.Is(err, core.ErrInvalidTopic) {
+			t.Errorf("an exchange without a name: %v", err)
+		}
+	})
+}
+
 func TestRejectIsOneDeadLetter(t *testing.T) {
 	run(t, func(w *world) {
 		a := w.peer("a")

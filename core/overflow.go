@@ -21,10 +21,16 @@ func (s *QueueSettings) check() error {
 	case s.MaxLength < 0 || s.MaxBytes < 0 || s.TTL < 0 || s.Expires < 0 || s.DedupWindow < 0:
 		return fmt.Errorf("%w: max_length, max_bytes, ttl, expires and dedup_window are not negative", ErrInvalid)
 	}
-	if s.DeadLetter != "" && s.DeadLetter != NoDeadLetter {
-		return CheckQueueName(s.DeadLetter)
+	if s.DeadLetter == "" || s.DeadLetter == NoDeadLetter {
+		return nil
 	}
-	return nil
+	if name, _, ok := ExchangeOf(s.DeadLetter); ok {
+		if err := CheckExchangeName(name); err != nil {
+			return err
+		}
+		return CheckTopic(s.DeadLetter)
+	}
+	return CheckQueueName(s.DeadLetter)
 }
 
 // over reports whether a queue's own time to live of a message is over.

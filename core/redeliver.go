@@ -229,21 +229,38 @@ func (p *pump) bury(q *queue) {
 				letter = nil
 			}
 		}
+		var to string
 		if letter != nil {
-			if _, err := p.b.ensureQueue(dead, deadLetterSettings()); err != nil {
-				p.b.log.Error("no queue for dead letters", "queue", dead, "err", err)
+			var err error
+			if to, err = p.b.grave(dead, letter); err != nil {
+				p.b.log.Error("nowhere for dead letters", "queue", q.name, "dead_letter", dead, "err", err)
 				letter = nil
 			}
 		}
-		if !p.b.buryOne(q, at, dead, letter) {
+		if !p.b.buryOne(q, at, to, letter) {
 			return
 		}
 	}
 }
 
+// grave is the topic that a dead letter goes to: of a queue, which it makes if
+// there is none, or of an exchange, which must be there.
+func (b *Broker) grave(dead string, letter *Envelope) (to string, err error) {
+	if _, _, ok := ExchangeOf(dead); !ok {
+		_, err := b.ensureQueue(dead, deadLetterSettings())
+		return QueueTopic(dead), err
+	}
+	if err := b.checkAddress(dead); err != nil {
+		return "", err
+	}
+	sent := *letter
+	sent.Topic, sent.Mandatory = dead, false
+	return b.route(&sent)
+}
+
 // buryOne commits one dead letter (nil: the message is dropped) and what
 // remains of the queue.
-func (b *Broker) buryOne(q *queue, at Offset, dead string, letter *Envelope) bool {
+func (b *Broker) buryOne(q *queue, at Offset, to string, letter *Envelope) bool {
 	c, err := b.journal.enterUnbounded()
 	if err != nil {
 		return false
@@ -264,7 +281,7 @@ func (b *Broker) buryOne(q *queue, at Offset, dead string, letter *Envelope) boo
 			Header{HeaderDeadAttempts, strconv.Itoa(int(e.attempts))},
 			Header{HeaderDeadTime, time.Now().UTC().Format(time.RFC3339Nano)},
 		)
-		letter.Topic = QueueTopic(dead)
+		letter.Topic = to
 		letter.Expires, letter.DeliverAt, letter.Retain, letter.ID = time.Time{}, time.Time{}, false, ""
 		c.add(letter)
 		b.count(c, letter, letter.Topic)

@@ -19,8 +19,9 @@ type QueueSettings struct {
 	// second and 5 minutes.
 	Backoff    time.Duration `json:"backoff,omitempty"`
 	BackoffMax time.Duration `json:"backoff_max,omitempty"`
-	// DeadLetter is the queue of dead letters; empty is the name followed by
-	// ".dead", NoDeadLetter drops them.
+	// DeadLetter is the queue of dead letters, or the address of an exchange
+	// (ExchangeTopic), which must be there; empty is the queue of the name
+	// followed by ".dead", NoDeadLetter drops them.
 	DeadLetter string `json:"dead_letter,omitempty"`
 	// DeadLetterExpired sends what has expired to the dead letters.
 	DeadLetterExpired bool `json:"dead_letter_expired,omitempty"`

@@ -13,7 +13,10 @@ import (
 // clients write them.
 type queueArguments struct {
 	settings core.QueueSettings
-	overflow core.Overflow
+	// deadExchange and deadKey say together where dead letters go.
+	deadExchange, deadKey string
+	// refuses says that a full queue refuses messages.
+	refuses bool
 	// first is the name of the first one that was there.
 	first string
 	seen  fields
@@ -37,10 +40,13 @@ const (
 	argumentBackoff
 	argumentBackoffMax
 	argumentOrdered
+	argumentDedup
+	argumentAutoDelete
+	argumentExclusive
 )
 
-// arguments are those that there are. Those in the second part are settings
-// that RabbitMQ has no argument for.
+// arguments are those that settle what a queue is. Those in the second part are
+// settings that RabbitMQ has no argument for.
 var arguments = map[string]field{
 	"x-message-ttl":             argumentTTL,
 	"x-expires":                 argumentExpires,
@@ -60,7 +66,12 @@ var arguments = map[string]field{
 	"x-backoff":      argumentBackoff,
 	"x-backoff-max":  argumentBackoffMax,
 	"x-ordered":      argumentOrdered,
+	"x-dedup-window": argumentDedup,
 }
+
+// declarations are arguments whose names say nothing of a queue: on a SEND they
+// are that only where it goes to one.
+var declarations = map[string]field{"auto-delete": argumentAutoDelete, "exclusive": argumentExclusive}
 
 // read takes one of the arguments. Times are in milliseconds.
 func (a *queueArguments) read(h *core.Header) (err error) {
@@ -74,7 +85,10 @@ func (a *queueArguments) read(h *core.Header) (err error) {
 		const century = 100 * 365 * 24 * 3600 * 1000
 		return time.Duration(number(century)) * time.Millisecond
 	}
-	argument := arguments[h.Name]
+	argument, ok := arguments[h.Name]
+	if !ok {
+		argument = declarations[h.Name]
+	}
 	if argument.repeats(&a.seen) {
 		return nil
 	}
@@ -94,25 +108,33 @@ func (a *queueArguments) read(h *core.Header) (err error) {
 		number(255)
 		s.Priority = true
 	case argumentDeadExchange:
-		if h.Value != "" {
-			return unsupported(h.Name, "Leave it empty and name the queue of the dead letters in x-dead-letter-routing-key.")
+		if a.deadExchange = strings.Clone(h.Value); h.Value != "" {
+			err = core.CheckExchangeName(h.Value)
 		}
 	case argumentDeadKey:
-		s.DeadLetter, s.DeadLetterExpired = strings.Clone(h.Value), true
-		err = checkQueue(h.Value)
+		a.deadKey = strings.Clone(h.Value)
 	case argumentOverflow:
 		switch h.Value {
 		case "drop-head":
-			a.overflow = core.OverflowDropOldest
 		case "reject-publish":
-			return unsupported(h.Name, "A full queue drops its oldest message: drop-head.")
+			a.refuses = true
 		default:
-			return invalid(h.Name, h.Value, "drop-head")
+			return invalid(h.Name, h.Value, "drop-head or reject-publish")
 		}
 	case argumentSingle:
 		s.SingleActive, err = parseBool(h)
 	case argumentOrdered:
 		s.Ordered, err = parseBool(h)
+	case argumentDedup:
+		s.DedupWindow = duration()
+	case argumentAutoDelete:
+		if s.AutoDelete, err = parseBool(h); !s.AutoDelete {
+			return err // as if it were not there
+		}
+	case argumentExclusive:
+		if s.Exclusive, err = parseBool(h); !s.Exclusive {
+			return err
+		}
 	case argumentDeliveries:
 		// RabbitMQ counts the deliveries that failed before the last one.
 		s.MaxAttempts = int(number(1000)) + 1
@@ -135,15 +157,26 @@ func (a *queueArguments) read(h *core.Header) (err error) {
 	return err
 }
 
-// done ends the reading: a bound goes with what a full queue does, which is to
-// drop its oldest message, as RabbitMQ has it, unless told otherwise.
-func (a *queueArguments) done() {
-	if a.settings.MaxLength > 0 || a.settings.MaxBytes > 0 {
-		a.settings.Overflow = core.OverflowDropOldest
-		if a.overflow != "" {
-			a.settings.Overflow = a.overflow
-		}
+// of returns the settings of a queue. A bound goes with what a full queue does:
+// it drops its oldest message, as RabbitMQ has it, unless it is to refuse new
+// ones. Dead letters go to the exchange, under the key or else the queue's name;
+// without an exchange, to the queue that the key names.
+func (a *queueArguments) of(queue string) core.QueueSettings {
+	s := a.settings
+	if (s.MaxLength > 0 || s.MaxBytes > 0) && !a.refuses {
+		s.Overflow = core.OverflowDropOldest
 	}
+	switch {
+	case a.deadExchange != "" && a.deadKey != "":
+		s.DeadLetter = core.ExchangeTopic(a.deadExchange, a.deadKey)
+	case a.deadExchange != "":
+		s.DeadLetter = core.ExchangeTopic(a.deadExchange, queue)
+	default:
+		s.DeadLetter = a.deadKey
+	}
+	// RabbitMQ buries what has expired, where it buries at all.
+	s.DeadLetterExpired = s.DeadLetter != ""
+	return s
 }
 
 // name notes that an argument was there.

@@ -35,10 +35,12 @@ func (s *sending) read(f *clientFrame, replyTo func(string) (string, error)) err
 	for i := range f.Headers {
 		h := &f.Headers[i]
 		field, known := sendFields[h.Name]
-		if !known {
-			if _, known := arguments[h.Name]; !known {
-				e.Headers = append(e.Headers, *h)
-			} else if err := s.queue.read(h); err != nil {
+		if !known || field == fieldDeclaration && !toAQueue(f) {
+			e.Headers = append(e.Headers, *h)
+			continue
+		}
+		if field == fieldArgument || field == fieldDeclaration {
+			if err := s.queue.read(h); err != nil {
 				return err
 			}
 			continue
@@ -103,7 +105,6 @@ func (s *sending) read(f *clientFrame, replyTo func(string) (string, error)) err
 			return err
 		}
 	}
-	s.queue.done()
 	if !addressed {
 		return missing(frame.SEND, frame.Destination)
 	}
@@ -114,6 +115,12 @@ func (s *sending) read(f *clientFrame, replyTo func(string) (string, error)) err
 		e.Guarantee = core.AtMostOnce
 	}
 	return nil
+}
+
+// toAQueue reports whether a SEND goes to a queue.
+func toAQueue(f *clientFrame) bool {
+	to := f.value(frame.Destination)
+	return strings.HasPrefix(to, queuePrefix) || to != "" && to[0] != '/'
 }
 
 // A field is what a header of SEND is to the broker.
@@ -141,6 +148,9 @@ const (
 	fieldCron
 	fieldPeriod
 	fieldRepeat
+	// fieldArgument is one of arguments, fieldDeclaration of declarations.
+	fieldArgument
+	fieldDeclaration
 	// fieldBroker is the broker's own to say.
 	fieldBroker
 )
@@ -157,7 +167,7 @@ func (f field) repeats(seen *fields) bool {
 
 // sendFields are the headers of SEND that do not pass into the envelope's
 // headers.
-var sendFields = map[string]field{
+var sendFields = withArguments(map[string]field{
 	frame.Destination:   fieldDestination,
 	frame.Receipt:       fieldReceipt,
 	frame.Transaction:   fieldTransaction,
@@ -191,6 +201,16 @@ var sendFields = map[string]field{
 	headerPublisher:     fieldBroker,
 	headerRedelivered:   fieldBroker,
 	headerTime:          fieldBroker,
+})
+
+func withArguments(fields map[string]field) map[string]field {
+	for name := range arguments {
+		fields[name] = fieldArgument
+	}
+	for name := range declarations {
+		fields[name] = fieldDeclaration
+	}
+	return fields
 }
 
 // reserved reports whether MESSAGE says something else with a header of that
@@ -203,7 +223,7 @@ func reserved(name string) bool {
 		return true
 	}
 	f, known := sendFields[name]
-	return known && f != fieldJMSGroup && f != fieldCron && f != fieldPeriod && f != fieldRepeat
+	return known && f != fieldJMSGroup && f != fieldArgument && f != fieldDeclaration && f != fieldCron && f != fieldPeriod && f != fieldRepeat
 }
 
 func parseBool(h *core.Header) (bool, error) {

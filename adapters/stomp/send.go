@@ -139,21 +139,21 @@ type declaration struct {
 	settings core.QueueSettings
 }
 
-// declareFor makes the queue that a SEND with x- arguments goes to, as they
-// say, or checks that it is so. Arguments of a SEND to anything else mean
-// nothing.
+// declareFor makes the queue that a SEND with arguments goes to, as they say, or
+// checks that it is so. Arguments of a SEND to anything else mean nothing.
 func (c *conn) declareFor(s *sending, d *destination) error {
 	if s.queue.first == "" || d.kind != toQueue {
 		return nil
 	}
-	if c.declared.topic == d.topic && sameSettings(&c.declared.settings, &s.queue.settings) {
+	queue, _ := core.QueueOf(d.topic)
+	settings := s.queue.of(queue)
+	if c.declared.topic == d.topic && sameSettings(&c.declared.settings, &settings) {
 		return nil
 	}
-	queue, _ := core.QueueOf(d.topic)
-	if err := c.client.DeclareQueue(c.ctx, core.QueueDefinition{Name: queue, Settings: s.queue.settings}); err != nil {
+	if err := c.client.DeclareQueue(c.ctx, core.QueueDefinition{Name: queue, Settings: settings}); err != nil {
 		return err
 	}
-	c.declared = declaration{d.topic, s.queue.settings}
+	c.declared = declaration{d.topic, settings}
 	return nil
 }
 
@@ -163,5 +163,6 @@ func sameSettings(a, b *core.QueueSettings) bool {
 		a.MaxLength == b.MaxLength && a.MaxBytes == b.MaxBytes && a.Overflow == b.Overflow &&
 		a.DeadLetter == b.DeadLetter && a.DeadLetterExpired == b.DeadLetterExpired &&
 		a.MaxAttempts == b.MaxAttempts && a.Lease == b.Lease && a.Backoff == b.Backoff && a.BackoffMax == b.BackoffMax &&
-		a.Priority == b.Priority && a.SingleActive == b.SingleActive && a.Ordered == b.Ordered
+		a.Priority == b.Priority && a.SingleActive == b.SingleActive && a.Ordered == b.Ordered &&
+		a.AutoDelete == b.AutoDelete && a.Exclusive == b.Exclusive && a.DedupWindow == b.DedupWindow
 }

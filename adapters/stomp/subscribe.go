@@ -103,7 +103,6 @@ func (c *conn) readSubscribe(f *clientFrame) (*subscribing, error) {
 
 // readOptions takes the headers that say how to deliver.
 func (w *subscribing) readOptions(f *clientFrame) error {
-	autoDelete := f.value("auto-delete") == "true"
 	for i := range f.Headers {
 		h := &f.Headers[i]
 		var err error
@@ -143,10 +142,6 @@ func (w *subscribing) readOptions(f *clientFrame) error {
 			if w.arguments.settings.SingleActive, err = parseBool(h); w.arguments.settings.SingleActive {
 				w.arguments.name(h.Name)
 			}
-		case "exclusive":
-			if h.Value == "true" && w.sources[0].kind == toQueue {
-				err = unsupported(h.Name, "Subscribe to /temp-queue/x for a queue of your own, or say activemq.exclusive:true for one consumer at a time.")
-			}
 		default:
 			if instead, known := subscribeUnsupported[h.Name]; known && h.Value != "false" && h.Value != "0" && h.Value != "" {
 				err = unsupported(h.Name, instead)
@@ -158,10 +153,16 @@ func (w *subscribing) readOptions(f *clientFrame) error {
 			return err
 		}
 	}
-	w.arguments.done()
-	if autoDelete && (w.sources[0].kind == toQueue || w.queue != "") {
-		w.arguments.settings.Expires = autoDeleted
-		w.arguments.name("auto-delete")
+	// They are of a queue that is named, and of none otherwise: RabbitMQ's
+	// clients say so of the queue that it makes for a topic's subscription.
+	if w.sources[0].kind == toQueue || w.queue != "" {
+		for i := range f.Headers {
+			if _, ok := declarations[f.Headers[i].Name]; ok {
+				if err := w.arguments.read(&f.Headers[i]); err != nil {
+					return err
+				}
+			}
+		}
 	}
 	return nil
 }
@@ -174,10 +175,6 @@ func parseSelector(text string) (string, error) {
 	}
 	return where, nil
 }
-
-// autoDeleted is how long a queue with auto-delete:true outlives its last
-// consumer.
-const autoDeleted = time.Second
 
 // streamOffset turns RabbitMQ's x-stream-offset into a from.
 func streamOffset(s string) (from string, err error) {
@@ -287,7 +284,7 @@ func (c *conn) attach(w *subscribing, s *subscription) (*core.Consumer, error) {
 		if err := c.only(w.name == "" && w.group == "", "x-queue-name", "the other names of a queue"); err != nil {
 			return nil, err
 		}
-		err := c.client.DeclareQueue(c.ctx, core.QueueDefinition{Name: w.queue, Settings: w.arguments.settings, Bindings: bindings, From: from})
+		err := c.client.DeclareQueue(c.ctx, core.QueueDefinition{Name: w.queue, Settings: w.arguments.of(w.queue), Bindings: bindings, From: from})
 		if err != nil {
 			return nil, err
 		}
@@ -327,7 +324,7 @@ func (c *conn) attachQueue(w *subscribing, s *subscription, settlement core.Sett
 	}
 	queue, _ := core.QueueOf(w.sources[0].topic)
 	if w.arguments.first != "" {
-		if err := c.client.DeclareQueue(c.ctx, core.QueueDefinition{Name: queue, Settings: w.arguments.settings}); err != nil {
+		if err := c.client.DeclareQueue(c.ctx, core.QueueDefinition{Name: queue, Settings: w.arguments.of(queue)}); err != nil {
 			return nil, err
 		}
 	}
