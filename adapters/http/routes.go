@@ -57,7 +57,10 @@ func (s *Server) routes() *chi.Mux {
 	get("/healthz", s.healthy)
 	read("/readyz", s.ready)
 	get("/openapi.json", s.openAPI)
-	get("/sluice.js", s.javaScript)
+	for _, a := range assets {
+		get(a.path, s.serveAsset(a))
+	}
+	get("/try.json", s.tellPorts)
 	for path, h := range s.options.Mount {
 		m.Handle(path, unhurried(h))
 	}

@@ -30,6 +30,9 @@ type Options struct {
 	// Mount adds handlers of others at their exact paths, such as "/ws". They
 	// stand behind the checks of Host and Origin.
 	Mount map[string]nethttp.Handler
+	// Ports tells, by protocol, where others are spoken, for the page /try; nil
+	// is none.
+	Ports func() map[string]Port
 	// Origins are the origins of other sites that may use the broker, such as
 	// "https://example.com"; "*" is every one.
 	Origins []string

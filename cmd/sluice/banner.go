@@ -30,7 +30,7 @@ func banner(w io.Writer, cfg *configs.Config, g *gateway) {
 			}
 			switch d.name {
 			case "http":
-				fmt.Fprintf(&b, "  %-10s %s://%s\n", "HTTP", scheme, address)
+				fmt.Fprintf(&b, "  %-10s %s://%s  (in a browser: %s://%s/try)\n", "HTTP", scheme, address, scheme, address)
 				fmt.Fprintf(&b, "  %-10s ws%s://%s/ws  (MQTT and STOMP too, by subprotocol)\n", "WebSocket", secure, address)
 			default:
 				fmt.Fprintf(&b, "  %-10s %s://%s\n", strings.ToUpper(d.name), scheme, address)

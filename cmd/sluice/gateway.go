@@ -167,7 +167,7 @@ func (g *gateway) makeDoors() error {
 	st := adapters.NewServer("stomp", stompAt, limits, gate, s, g.log)
 	h := http.New(g.broker, http.Options{
 		Limits: limits, Gate: gate, Metrics: metrics, Logger: g.log,
-		Endpoints: httpAt, Mount: mount, Origins: cfg.HTTP.Origins, Hosts: cfg.HTTP.Hosts,
+		Endpoints: httpAt, Mount: mount, Ports: g.ports, Origins: cfg.HTTP.Origins, Hosts: cfg.HTTP.Hosts,
 	})
 	for _, d := range []door{
 		{name: "mqtt", Adapter: mq, addrs: mq.Addrs, listen: cfg.MQTT.Listen},
@@ -182,6 +182,23 @@ func (g *gateway) makeDoors() error {
 		return errors.New("nothing to listen on: mqtt.listen, stomp.listen and http.listen are all empty")
 	}
 	return nil
+}
+
+// ports tells where MQTT and STOMP are spoken, without TLS if they are.
+func (g *gateway) ports() map[string]http.Port {
+	ports := make(map[string]http.Port)
+	for _, d := range g.doors {
+		if d.name == "http" {
+			continue
+		}
+		for i, a := range d.addrs() {
+			t, ok := a.(*net.TCPAddr)
+			if before, known := ports[d.name]; ok && (!known || before.TLS) {
+				ports[d.name] = http.Port{Port: t.Port, TLS: d.listen[i].TLS.Enabled()}
+			}
+		}
+	}
+	return ports
 }
 
 func (g *gateway) endpoints(protocol string, listen []configs.Listener) ([]adapters.Endpoint, error) {
