@@ -24,6 +24,8 @@ func (s *Server) front(w nethttp.ResponseWriter, r *nethttp.Request) {
 
 Try it:
 
+  http://`+host+`/try                    in a browser: publish and watch
+
   curl -N `+host+`/sse/hello             what comes to the topic hello, as it comes
   curl -d 'it works' `+host+`/t/hello    publish to it
   curl `+host+`/t/hello                  the last 20 messages

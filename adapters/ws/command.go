@@ -70,13 +70,15 @@ const (
 	fieldBy
 	fieldTimeout
 	fieldResume
+	fieldWhere
+	fieldMandatory
 )
 
 // fieldNames are in the order of the bits.
 var fieldNames = [...]string{
 	"op", "req", "token", "user", "pass", "client", "topic", "queue", "exchange", "key", "group", "d", "b", "type", "h",
 	"reply", "corr", "corr64", "ttl", "prio", "id", "delay", "durable", "retain", "sub", "from", "credit", "retained",
-	"ack", "create", "exclusive", "gap", "o", "n", "requeue", "reason", "by", "timeout", "resume",
+	"ack", "create", "exclusive", "gap", "o", "n", "requeue", "reason", "by", "timeout", "resume", "where", "mandatory",
 }
 
 func (f field) String() string { return fieldNames[bits.TrailingZeros64(uint64(f))] }
@@ -105,7 +107,7 @@ func fieldOf(name string) field {
 }
 
 const message = fieldTopic | fieldQueue | fieldExchange | fieldKey | fieldData | fieldBinary | fieldType | fieldHeaders |
-	fieldCorr | fieldCorr64 | fieldTTL | fieldPriority | fieldID | fieldDelay | fieldDurable
+	fieldCorr | fieldCorr64 | fieldTTL | fieldPriority | fieldID | fieldDelay | fieldDurable | fieldMandatory
 
 // grammar says which members a command may and must have, beside "op" and
 // "req".
@@ -115,7 +117,7 @@ var grammar = [...]struct {
 }{
 	opHello:   {"hello", fieldToken | fieldUser | fieldPass | fieldClient | fieldResume, 0},
 	opPub:     {"pub", message | fieldReply | fieldRetain, 0},
-	opSub:     {"sub", fieldSub | fieldTopic | fieldQueue | fieldExchange | fieldKey | fieldGroup | fieldFrom | fieldCredit | fieldRetained | fieldAck | fieldCreate | fieldExclusive | fieldGap, 0},
+	opSub:     {"sub", fieldSub | fieldTopic | fieldQueue | fieldExchange | fieldKey | fieldGroup | fieldFrom | fieldCredit | fieldRetained | fieldAck | fieldCreate | fieldExclusive | fieldGap | fieldWhere, 0},
 	opAck:     {"ack", 0, fieldSub | fieldOffset},
 	opNack:    {"nack", fieldRequeue | fieldDelay | fieldReason, fieldSub | fieldOffset},
 	opExtend:  {"extend", 0, fieldSub | fieldOffset | fieldBy},
@@ -154,6 +156,7 @@ type command struct {
 	token, user, pass, client, resume         string
 	topic, queue, exchange, key, group        string
 	contentType, reply, id, sub, from, reason string
+	where                                     string
 	corr                                      []byte
 	headers                                   []core.Header
 	payload                                   []byte
@@ -166,6 +169,7 @@ type command struct {
 	credit, count                       uint64
 	retain, retained, create, exclusive bool
 	gap, durable, ack, requeue          bool
+	mandatory                           bool
 }
 
 func (c *command) hasAny(f field) bool { return c.has&f != 0 }
@@ -188,10 +192,10 @@ func (c *command) decode(in coding, text []byte) error {
 	c.op, c.has, c.req = opNone, 0, nil
 	c.token, c.user, c.pass, c.client, c.resume = "", "", "", "", ""
 	c.topic, c.queue, c.exchange, c.key, c.group = "", "", "", "", ""
-	c.contentType, c.reply, c.id, c.sub, c.from, c.reason = "", "", "", "", "", ""
+	c.contentType, c.reply, c.id, c.sub, c.from, c.reason, c.where = "", "", "", "", "", "", ""
 	c.corr, c.headers, c.payload, c.structured = nil, c.headers[:0], nil, false
 	c.ttl, c.delay, c.by, c.timeout, c.priority, c.offset, c.credit, c.count = 0, 0, 0, 0, 0, 0, 0, 0
-	c.retain, c.retained, c.exclusive, c.gap, c.ack = false, false, false, false, false
+	c.retain, c.retained, c.exclusive, c.gap, c.ack, c.mandatory = false, false, false, false, false, false
 	c.durable, c.create, c.requeue = true, true, true
 	var l decoder = &c.json
 	if in == codingCBOR {
@@ -348,6 +352,10 @@ func (c *command) member(l decoder, f field) (err error) {
 		c.timeout, err = l.integer(maxMillis)
 	case fieldResume:
 		c.resume, err = l.str()
+	case fieldWhere:
+		c.where, err = l.str()
+	case fieldMandatory:
+		c.mandatory, err = l.boolean()
 	}
 	return err
 }

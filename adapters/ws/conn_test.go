@@ -260,7 +260,7 @@ func TestGap(t *testing.T) {
 	if got := c.next(); !strings.HasSuffix(got, `"d":"5"}`) {
 		t.Fatal(got)
 	}
-	c.want(`{"op":"caught_up","sub":"s"}`)
+	c.want(`{"op":"caught_up","sub":"s","o":6}`)
 }
 
 type lastOnly struct{}

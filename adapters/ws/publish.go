@@ -63,7 +63,7 @@ func (c *conn) fill(e *core.Envelope, cmd *command, topic string) error {
 	limits := &c.srv.Limits
 	*e = core.Envelope{
 		Topic: topic, ID: cmd.id, Headers: cmd.headers, ContentType: cmd.contentType, CorrelationID: cmd.corr,
-		Payload: cmd.payload, Text: cmd.hasAny(fieldData),
+		Payload: cmd.payload, Text: cmd.hasAny(fieldData), Mandatory: cmd.mandatory,
 	}
 	if !cmd.hasAny(fieldExchange) {
 		e.Key = cmd.key

@@ -68,6 +68,8 @@ func (c *conn) request(cmd *command, e *core.Envelope) error {
 		return err
 	}
 	e.ReplyTo = call.topic
+	// Nobody would answer what nobody gets.
+	e.Mandatory = e.Mandatory || !cmd.hasAny(fieldMandatory)
 	if err := c.hand(e, cmd.req, call); err != nil && call.end() {
 		return err
 	}

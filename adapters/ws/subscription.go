@@ -158,7 +158,7 @@ func (c *conn) follow(cmd *command, from core.From, s *subscription) (k *core.Co
 	if cmd.hasAny(fieldCreate | fieldExclusive) {
 		return nil, gap, fmt.Errorf(`%w: "create" and "exclusive" are for queues`, core.ErrInvalid)
 	}
-	var b core.Binding
+	b := core.Binding{Where: strings.Clone(cmd.where)}
 	switch cmd.has & (fieldTopic | fieldExchange | fieldKey) {
 	case fieldTopic:
 		if b.Filter, err = core.ParseFilter(strings.Clone(cmd.topic)); err != nil {
@@ -188,7 +188,7 @@ func (c *conn) consume(cmd *command, from core.From, s *subscription) (*core.Con
 	if cmd.hasAny(fieldRetained | fieldGap) {
 		return nil, fmt.Errorf(`%w: "retained" and "gap" are for topics alone`, core.ErrInvalid)
 	}
-	q := core.Consumption{Create: cmd.create, Exclusive: cmd.exclusive, From: from}
+	q := core.Consumption{Where: strings.Clone(cmd.where), Create: cmd.create, Exclusive: cmd.exclusive, From: from}
 	switch cmd.has & (fieldTopic | fieldQueue | fieldGroup | fieldExchange | fieldKey) {
 	case fieldQueue:
 		q.Queue = strings.Clone(cmd.queue)

@@ -30,6 +30,8 @@ export interface PublishOptions {
   /** 0 to 9. */
   priority?: number
   retain?: boolean
+  /** true: fails with "no_responders" where nobody would get it. */
+  mandatory?: boolean
   /** false: the promise does not wait for the disk, and a lost connection may lose the message. */
   durable?: boolean
   replyTo?: string
@@ -50,6 +52,8 @@ export interface Gap {
 
 export interface SubscribeOptions {
   from?: From
+  /** A selector, such as "priority > 5 AND region IN ('eu', 'us')": only messages that it holds for. */
+  where?: string
   /** The last values first. */
   retained?: boolean
   /** How many messages may wait here to be taken: 256. */
@@ -65,6 +69,8 @@ export interface SubscribeOptions {
 export interface ConsumeOptions {
   /** Where a new group begins. */
   from?: From
+  /** A selector: only messages that it holds for; the others are left for others. */
+  where?: string
   /** How many messages may be held at a time: 32. */
   credit?: number
   /** false: a message is done when it comes. */

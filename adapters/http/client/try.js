@@ -93,7 +93,7 @@ function startTail() {
   $('messages').replaceChildren()
   seen = 0
   count()
-  const sub = tail = client.sub(watch.filter.value, { from: from() || undefined, onGap: (g) => note(`Messages from offset ${g.from} up to ${g.to} are not there any more.`) })
+  const sub = tail = client.sub(watch.filter.value, { from: from() || undefined, where: watch.where.value.trim() || undefined, onGap: (g) => note(`Messages from offset ${g.from} up to ${g.to} are not there any more.`) })
   sub.ready.catch((err) => { if (sub === tail && client.state == 'open') note(err.message) })
   ;(async () => {
     try {

@@ -56,6 +56,13 @@ const scenarios = {
     const kept = await c.sub('r/#', { retained: true }).next()
     assert.deepEqual([kept.value.data, kept.value.retained], ['kept', true])
 
+    const fit = c.sub('w/#', { where: "kind = 'b' AND priority > 3" })
+    await fit.ready
+    for (const [kind, priority] of [['a', 9], ['b', 1], ['b', 4]]) await c.pub('w/x', `${kind}${priority}`, { headers: { kind }, priority })
+    assert.equal((await fit.next()).value.data, 'b4')
+    await assert.rejects(c.sub('w/#', { where: 'a =' }).ready, refused('invalid'))
+    await assert.rejects(c.pub('nobody', 'x', { mandatory: true }), refused('no_responders'))
+
     await assert.rejects(c.pub('bad/#', 'x'), refused('invalid_topic'))
     await assert.rejects(c.pub('m', 'x'.repeat(2_000_000)), refused('too_large'))
     await assert.rejects(c.pub('m', 'x'.repeat(5_000_000)), refused('too_large'))
@@ -189,6 +196,7 @@ const scenarios = {
     assert.equal((await c.request({ queue: 'svc-q' }, 'x')).data, 'by hand')
     const many = await Promise.all(numbers(100).map((n) => c.request('svc/double', { n })))
     assert.deepEqual(many.map((m) => Number(m.data)), numbers(100).map((n) => n * 2))
+    await assert.rejects(c.request('svc/nobody', 'x'), refused('no_responders'))
     await c.sub('svc/mute').ready
     await assert.rejects(c.request('svc/mute', 'x', { timeout: 100 }), refused('timeout'))
     await ask('shut')
@@ -198,7 +206,7 @@ const scenarios = {
     await assert.rejects(c.request('svc/double', { n: 1 }, { timeout: 50 }), over)
     await assert.rejects(early, over)
     await until(() => c.state != 'open', () => c.state)
-    const later = c.request('svc/double', { n: 5 }, { timeout: 10_000 })
+    const later = c.request('svc/double', { n: 5 }, { timeout: 10_000, mandatory: false })
     await ask('open')
     assert.equal(Number((await later).data), 10)
   },
