@@ -41,6 +41,9 @@ func (c *conn) acknowledge(f *clientFrame, outcome core.Outcome) error {
 	if err != nil {
 		return err
 	}
+	if s.consumer == nil {
+		return c.done(f) // nobody waits for what was only looked at
+	}
 	var t *transaction
 	to := settled
 	if id, ok := f.header(frame.Transaction); ok {

@@ -341,7 +341,7 @@ func (c *conn) disconnect(f *clientFrame) error {
 // endSubscriptions releases what the client holds; no MESSAGE follows.
 func (c *conn) endSubscriptions() {
 	for _, s := range c.numbered {
-		s.consumer.Close()
+		s.close()
 	}
 	clear(c.subscriptions)
 	clear(c.numbered)

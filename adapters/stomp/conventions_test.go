@@ -402,7 +402,6 @@ func TestUnsupportedHeadersAreNamed(t *testing.T) {
 	t.Parallel()
 	g := start(t)
 	for _, test := range [][]string{
-		{"SUBSCRIBE", "browser:true"},
 		{"SUBSCRIBE", "activemq.retroactive:true"}, {"SUBSCRIBE", "x-priority:5"},
 		{"SEND", "AMQ_SCHEDULED_CRON:0 * * * *"}, {"SEND", "AMQ_SCHEDULED_PERIOD:1000"}, {"SEND", "AMQ_SCHEDULED_REPEAT:3"},
 	} {
@@ -457,6 +456,50 @@ func TestEnvelopeHeaders(t *testing.T) {
 	time.Sleep(2 * time.Millisecond) // the millisecond that the message lives
 	s.subscribe("2", "/queue/e")
 	s.expect("\n\nstays^@", "\nexpires:")
+}
+
+// A browser sees what a queue has and leaves it there.
+func TestBrowse(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(g *gateway) {
+		p := g.connect("1.2")
+		p.subscribe("none", "/queue/none", "browser:true")
+		if r := p.expect("MESSAGE\nsubscription:none\ndestination:/queue/none\n", "\nbrowser:end\n"); r.body != "" || r.header("message-id") == "" {
+			t.Errorf("%s", r)
+		}
+		const n = 350
+		for i := range n {
+			p.publish("/queue/q", fmt.Sprint(i), fmt.Sprint("even:", i%2 == 0))
+		}
+		holder := g.connect("1.2")
+		holder.subscribe("0", "/queue/q", "ack:client", "prefetch-count:3")
+		holder.messages(3)
+		for round, ack := range []string{"auto", "client"} {
+			p.subscribe(ack, "/queue/q", "browser:true", "ack:"+ack)
+			rs := p.messages(n)
+			p.expect("MESSAGE\n", "\nbrowser:end\n")
+			if rs[0].body != "0" || rs[n-1].body != fmt.Sprint(n-1) {
+				t.Errorf("from %s to %s in round %d", rs[0], rs[n-1], round)
+			}
+			if ack == "client" {
+				p.acks("ACK", "1.2", rs[5], "receipt:a")
+				p.receipt("a")
+			}
+			p.quiet(patience)
+			p.send("UNSUBSCRIBE", "id:"+ack)
+		}
+		p.subscribe("even", "/queue/q", "browser:true", "selector:even = TRUE")
+		p.messages(n / 2)
+		p.expect("MESSAGE\n", "\nbrowser:end\n")
+		if info, err := g.admin().Queue("q"); err != nil || info.Held != 3 || info.Lag+info.Waiting != n-3 {
+			t.Errorf("%+v, %v", info, err)
+		}
+		p.send("SUBSCRIBE", "id:t", "destination:/topic/a", "browser:true", "receipt:r")
+		p.expectError("It goes with a queue")
+		p = g.connect("1.2")
+		p.send("SUBSCRIBE", "id:t", "destination:/amq/queue/none", "browser:true", "receipt:r")
+		p.expectError("not found", "receipt-id:r")
+	})
 }
 
 // A mandatory message that nobody would get is refused.

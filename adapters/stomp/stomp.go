@@ -71,6 +71,8 @@
 //	prefetch-count      how many messages may wait to be acknowledged,
 //	                    activemq.prefetchSize too; 0 means 1
 //	selector            which messages are wanted
+//	browser             true: what the queue has, which stays there, and then a
+//	                    MESSAGE with browser:end
 //	activemq.noLocal, no-local
 //	                    not those that this client sends
 //	x-message-ttl and others of [arguments], activemq.exclusive, auto-delete

@@ -32,12 +32,13 @@ type subscribing struct {
 	where string
 	// noLocal leaves out what the client itself sends.
 	noLocal bool
+	// browse looks at a queue without consuming it.
+	browse bool
 }
 
 // subscribeUnsupported are headers that would change what a client is sent, and
 // what to do instead. A value of false or 0 is as if they were not there.
 var subscribeUnsupported = map[string]string{
-	"browser":                   "Read the queue over HTTP, which does not consume it.",
 	"activemq.retroactive":      "Use from:earliest.",
 	"activemq.priority":         "Consumers are served in turn.",
 	"x-priority":                "Consumers are served in turn.",
@@ -55,6 +56,9 @@ func (c *conn) subscribe(f *clientFrame) error {
 	s, err := c.add(w)
 	if err != nil {
 		return err
+	}
+	if w.browse {
+		return c.browse(f, s, w)
 	}
 	if err := c.done(f); err != nil {
 		return err
@@ -132,6 +136,10 @@ func (w *subscribing) readOptions(f *clientFrame) error {
 		case "x-queue-name":
 			w.queue = strings.Clone(h.Value)
 			err = checkQueue(w.queue)
+		case headerBrowser:
+			if w.browse, err = parseBool(h); w.browse && w.sources[0].kind != toQueue {
+				err = unsupported(h.Name, "It goes with a queue; topics are read again with from.")
+			}
 		case "selector":
 			if w.where == "" {
 				w.where, err = parseSelector(h.Value)
@@ -215,9 +223,11 @@ func (c *conn) add(w *subscribing) (*subscription, error) {
 	if first.kind == toInbox {
 		s.inbox = first.topic
 	}
-	var err error
-	if s.consumer, err = c.attach(w, s); err != nil {
-		return nil, err
+	if !w.browse {
+		var err error
+		if s.consumer, err = c.attach(w, s); err != nil {
+			return nil, err
+		}
 	}
 	c.lastNumber++
 	c.subscriptions[w.id], c.numbered[s.number] = s, s
@@ -369,7 +379,7 @@ func (c *conn) unsubscribe(f *clientFrame) error {
 	case s == nil:
 		return refuse("unknown_subscription", "unknown subscription", fmt.Sprintf("There is no subscription %q on this connection.", clip(id)))
 	default:
-		s.consumer.Close()
+		s.close()
 		delete(c.subscriptions, id)
 		delete(c.numbered, s.number)
 		if f.value("durable") == "true" && f.value("auto-delete") == "false" {

@@ -41,7 +41,7 @@ type subscription struct {
 	number   uint64
 	ack      ackMode
 	encoder  *messageEncoder
-	consumer *core.Consumer
+	consumer *core.Consumer // nil where a queue is only looked at
 	// durable is the session that outlives the connection, empty where there
 	// is none.
 	durable string
@@ -53,6 +53,13 @@ type subscription struct {
 	mu   sync.Mutex // guards what follows
 	sent sentMessages
 	gap  core.Gap // in front of the next message; To is 0 where there is none
+}
+
+// close ends the consumer: what it holds is released, and no MESSAGE follows.
+func (s *subscription) close() {
+	if s.consumer != nil {
+		s.consumer.Close()
+	}
 }
 
 // Deliver encodes deliveries into the outbox. Their bytes' credit comes back
