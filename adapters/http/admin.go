@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	nethttp "net/http"
+	"strconv"
 	"time"
 
 	"github.com/sluicemq/sluice/core"
@@ -150,9 +151,11 @@ func (s *Server) answerJSON(w nethttp.ResponseWriter, status int, v any) {
 	h["Content-Type"] = jsonTypes
 	h["Cache-Control"] = noStore
 	h["X-Content-Type-Options"] = nosniff
+	b = compress(w, append(b, '\n'))
+	h["Content-Length"] = []string{strconv.Itoa(len(b))}
 	if s.writeUntil(w) == nil {
 		w.WriteHeader(status)
-		s.writeAll(w, append(b, '\n'))
+		s.writeAll(w, b)
 	}
 }
 

@@ -3,6 +3,7 @@ package http
 import (
 	_ "embed"
 	nethttp "net/http"
+	"strconv"
 )
 
 // openapi is the description of this door, written by hand; a test holds it
@@ -61,6 +62,16 @@ func (s *Server) ready(w nethttp.ResponseWriter, _ *nethttp.Request) error {
 	return nil
 }
 
+// answerText answers with what does not change while the broker runs.
+func (s *Server) answerText(w nethttp.ResponseWriter, contentType string, body []byte) {
+	h := w.Header()
+	h["Content-Type"] = []string{contentType}
+	h["X-Content-Type-Options"] = nosniff
+	body = compress(w, body)
+	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	s.writeAll(w, body)
+}
+
 func (s *Server) answerWord(w nethttp.ResponseWriter, word string) {
 	h := w.Header()
 	h["Content-Type"] = []string{"text/plain; charset=utf-8"}
@@ -70,6 +81,5 @@ func (s *Server) answerWord(w nethttp.ResponseWriter, word string) {
 
 // openAPI is GET /openapi.json.
 func (s *Server) openAPI(w nethttp.ResponseWriter, _ *nethttp.Request) {
-	w.Header()["Content-Type"] = jsonTypes
-	s.writeAll(w, openapi)
+	s.answerText(w, "application/json", openapi)
 }

@@ -168,6 +168,7 @@ func appendGap(dst []byte, from, to core.Offset) []byte {
 func (s *Server) answer(w nethttp.ResponseWriter, form form, body []byte) error {
 	h := w.Header()
 	h["Content-Type"] = []string{formTypes[form]}
+	body = compress(w, body)
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}
 	h["X-Content-Type-Options"] = nosniff
 	return s.writeAll(w, body)
@@ -188,8 +189,12 @@ func (s *Server) answerRaw(w nethttp.ResponseWriter, d *core.Delivery, now time.
 	h["Cache-Control"] = noStore
 	h["X-Content-Type-Options"] = nosniff
 	h["Content-Security-Policy"] = []string{"default-src 'none'; sandbox"}
-	h["Content-Length"] = []string{strconv.Itoa(len(d.Payload))}
-	return s.writeAll(w, d.Payload)
+	body := d.Payload
+	if isText(d.ContentType) {
+		body = compress(w, body)
+	}
+	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	return s.writeAll(w, body)
 }
 
 var (

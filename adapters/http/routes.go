@@ -70,6 +70,9 @@ func (s *Server) routes() *chi.Mux {
 // unhurried takes the deadline away that the connection's answer before left.
 func unhurried(h nethttp.Handler) nethttp.Handler {
 	return nethttp.HandlerFunc(func(w nethttp.ResponseWriter, r *nethttp.Request) {
+		if c, ok := w.(*coded); ok {
+			w = c.ResponseWriter // it does its own
+		}
 		if err := nethttp.NewResponseController(w).SetWriteDeadline(time.Time{}); err != nil {
 			return // the connection is gone
 		}
@@ -103,7 +106,7 @@ func (s *Server) serve(w nethttp.ResponseWriter, r *nethttp.Request) {
 		}
 		return
 	}
-	s.mux.ServeHTTP(w, r)
+	s.mux.ServeHTTP(offerCoding(w, r), r)
 }
 
 // A handler answers a request, or says why not before anything of an answer has

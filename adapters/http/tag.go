@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	nethttp "net/http"
+	"slices"
 	"strings"
 )
 
@@ -29,7 +30,7 @@ func checkMatch(r *nethttp.Request, tag string) error {
 	if m := r.Header["If-Match"]; len(m) > 0 && (tag == "" || !hasStrongTag(m, tag)) {
 		return preconditionFailed.with("If-Match: it is not, or not any more, what the tag was of")
 	}
-	if m := r.Header["If-None-Match"]; len(m) > 0 && tag != "" && hasTag(m, tag) {
+	if m := r.Header["If-None-Match"]; len(m) > 0 && tag != "" && hasTagOf(m, tag) {
 		return preconditionFailed.with("If-None-Match: it is there")
 	}
 	return nil
@@ -39,7 +40,7 @@ func checkMatch(r *nethttp.Request, tag string) error {
 // compared strongly: a weak one never matches.
 func hasStrongTag(values []string, tag string) bool {
 	for t := range strings.SplitSeq(strings.Join(values, ","), ",") {
-		if t = strings.TrimSpace(t); t == "*" || t == tag {
+		if t = strings.TrimSpace(t); t == "*" || plainTag(t) == tag {
 			return true
 		}
 	}
@@ -57,12 +58,17 @@ func hasTag(values []string, tag string) bool {
 	return false
 }
 
+// hasTagOf is hasTag for a tag that was perhaps sent with a compressed answer.
+func hasTagOf(values []string, tag string) bool {
+	return slices.ContainsFunc([]string{tag, codedTag(tag, "gzip"), codedTag(tag, "zstd")}, func(t string) bool { return hasTag(values, t) })
+}
+
 // answerTagged is answerJSON with an entity tag; whoever reads with an
 // If-None-Match that has it is answered 304.
 func (s *Server) answerTagged(w nethttp.ResponseWriter, r *nethttp.Request, status int, v any, tag string) {
 	w.Header()["Etag"] = []string{tag}
 	reading := r.Method == nethttp.MethodGet || r.Method == nethttp.MethodHead
-	if reading && hasTag(r.Header["If-None-Match"], tag) {
+	if reading && hasTagOf(r.Header["If-None-Match"], tag) {
 		if s.writeUntil(w) == nil {
 			w.WriteHeader(nethttp.StatusNotModified)
 		}
