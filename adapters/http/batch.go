@@ -196,8 +196,11 @@ func (b *batch) flush(most int) error {
 }
 
 // atomicMessages bounds a batch that is all or nothing, beside its bytes: as
-// much as a message may have, four times over.
-const atomicMessages = 1024
+// much as a message may have, atomicBytes times over.
+const (
+	atomicMessages = 1024
+	atomicBytes    = 4
+)
 
 // publishAtomically publishes all lines or none, and answers once they are
 // durable.
@@ -219,7 +222,7 @@ func (s *Server) publishAtomically(w nethttp.ResponseWriter, r *nethttp.Request,
 		if err == nil {
 			size += e.Size()
 			plain = plain && e.ID == "" && e.DeliverAt.IsZero()
-			if most := 4 * s.limits.MessageBytes; len(t.Publish) == atomicMessages || size > most {
+			if most := atomicBytes * s.limits.MessageBytes; len(t.Publish) == atomicMessages || size > most {
 				err = tooLarge.with(fmt.Sprintf("an atomic batch has at most %d messages and %d bytes", atomicMessages, most))
 			}
 		}
@@ -233,6 +236,12 @@ func (s *Server) publishAtomically(w nethttp.ResponseWriter, r *nethttp.Request,
 	if len(t.Publish) == 0 {
 		return errNoLine
 	}
+	return s.commitAll(w, r, h, t, plain)
+}
+
+// commitAll publishes a transaction and answers with a result for each message.
+// plain says that each is a record of its own in one commit.
+func (s *Server) commitAll(w nethttp.ResponseWriter, r *nethttp.Request, h *hold, t core.Transaction, plain bool) error {
 	wait := h.wait()
 	defer wait.end()
 	err := h.commit(r.Context(), t, wait.first)

@@ -95,6 +95,9 @@ func readFields(r *nethttp.Request, e *core.Envelope) error {
 				err = readHeaders(e, strings.ToLower(h), values)
 			} else if strings.HasPrefix(name, "Ce-") {
 				err = readHeaders(e, strings.ToLower(name), values)
+				for i := len(e.Headers) - len(values); err == nil && isEncoded(strings.ToLower(name)) && i < len(e.Headers); i++ {
+					e.Headers[i].Value = decodeAttribute(e.Headers[i].Value)
+				}
 			}
 		}
 		if err != nil {
@@ -223,14 +226,18 @@ func remaining(expires, now time.Time) int64 {
 func (s *Server) writeHeaders(h nethttp.Header, headers []core.Header) {
 	faithful := true
 	for i, header := range headers {
-		ascii, plain := inspect(header.Value)
+		value := header.Value
+		if isEncoded(header.Name) && utf8.ValidString(value) {
+			value = encodeAttribute(value)
+		}
+		ascii, plain := inspect(value)
 		token := lowerToken(header.Name)
 		if token && plain {
 			name := "X-H-" + header.Name
-			if header.Name == "traceparent" || header.Name == "tracestate" || strings.HasPrefix(header.Name, "ce-") {
+			if header.Name == "traceparent" || header.Name == "tracestate" || strings.HasPrefix(header.Name, eventPrefix) {
 				name = header.Name
 			}
-			h[name] = append(h[name], header.Value)
+			h[name] = append(h[name], value)
 		}
 		faithful = faithful && token && plain && ascii && (i == 0 || headers[i-1].Name <= header.Name)
 	}

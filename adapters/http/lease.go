@@ -61,8 +61,8 @@ func (s *Server) takeLeases(w nethttp.ResponseWriter, r *nethttp.Request, c core
 	if q.has("settle") && !auto {
 		q.bad("settle", "auto")
 	}
-	if form == formStream {
-		q.fail(notAcceptable.with("leases are not streamed"))
+	if form >= formStream {
+		q.fail(notAcceptable.with("a lease is answered as lines, as JSON or as one raw message"))
 	}
 	h, err := s.begin(r, &q)
 	if err != nil {

@@ -91,6 +91,10 @@ func (s *Server) publish(w nethttp.ResponseWriter, r *nethttp.Request, topic str
 	if isLines(r) && q.flag("batch", true) {
 		return s.publishBatch(w, r, topic, q)
 	}
+	event, events := isEvent(r)
+	if events {
+		return s.publishEvents(w, r, topic, q)
+	}
 	p := publishings.Get().(*publishing)
 	defer p.end()
 	e := &p.envelope
@@ -110,10 +114,18 @@ func (s *Server) publish(w nethttp.ResponseWriter, r *nethttp.Request, topic str
 		return err
 	}
 	defer h.release()
-	if p.body, err = s.readBody(w, r, p.body, s.limits.MessageBytes); err != nil {
+	limit := s.limits.MessageBytes
+	if event {
+		limit = s.lineBytes()
+	}
+	if p.body, err = s.readBody(w, r, p.body, limit); err != nil {
 		return err
 	}
-	e.Payload = p.body
+	if e.Payload = p.body; event {
+		if err := p.takeEvent(); err != nil {
+			return err
+		}
+	}
 	s.metrics.Received.Inc()
 	switch {
 	case q.has("reply"):

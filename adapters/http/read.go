@@ -72,7 +72,7 @@ func (s *Server) readPage(w nethttp.ResponseWriter, r *nethttp.Request, form for
 		rq.Limit = q.int("limit", lastMessages, 1, mostMessages)
 		rq.From = core.FromLast(rq.Limit)
 	}
-	if form == formRaw {
+	if form == formRaw || form == formEvent {
 		if !q.has("from") && rq.Wait == 0 {
 			rq.From = core.FromLast(1)
 		}
@@ -126,6 +126,10 @@ func (s *Server) answerPage(w nethttp.ResponseWriter, form form, q query, page c
 			return
 		}
 		s.answerRaw(w, &page.Messages[0], now)
+		return
+	}
+	if form == formEvent || form == formEvents {
+		s.answerEvents(w, form, page.Messages)
 		return
 	}
 	body := make([]byte, 0, 256*len(page.Messages)+64)
@@ -210,11 +214,13 @@ const (
 	formJSON
 	formRaw
 	formStream
+	formEvent
+	formEvents
 )
 
 const typeLines = "application/x-ndjson"
 
-var formTypes = [...]string{formLines: typeLines, formJSON: "application/json", formRaw: "", formStream: "text/event-stream"}
+var formTypes = [...]string{formLines: typeLines, formJSON: "application/json", formRaw: "", formStream: "text/event-stream", formEvent: typeEvent, formEvents: typeEvents}
 
 // formOf is the form that a request asks for, by ?format= or else by Accept
 // (RFC 9110, 12.5.1), lines where it does not say.
@@ -232,8 +238,12 @@ func formOf(r *nethttp.Request, q *query) (form, error) {
 			return formRaw, nil
 		case "sse":
 			return formStream, nil
+		case "cloudevent":
+			return formEvent, nil
+		case "cloudevents":
+			return formEvents, nil
 		}
-		return 0, badRequest.with("format=" + quote(q.string("format")) + ": want ndjson, json, raw or sse")
+		return 0, badRequest.with("format=" + quote(q.string("format")) + ": want ndjson, json, raw, sse, cloudevent or cloudevents")
 	}
 	accept := r.Header["Accept"]
 	if len(accept) == 0 || len(accept) == 1 && accept[0] == "*/*" {
@@ -263,6 +273,10 @@ func formOfType(media string) (form, bool) {
 		return formJSON, true
 	case "text/event-stream":
 		return formStream, true
+	case typeEvent:
+		return formEvent, true
+	case typeEvents:
+		return formEvents, true
 	case "application/octet-stream", "text/plain", "text/*":
 		return formRaw, true
 	}

@@ -21,6 +21,9 @@ func (s *Server) readRetained(w nethttp.ResponseWriter, r *nethttp.Request) erro
 	if form == formStream {
 		q.fail(notAcceptable.with("stream a filter with its retained values at /sse/…?retained"))
 	}
+	if form >= formEvent {
+		return s.readRetainedEvents(w, r, &q, filter, form, limit)
+	}
 	if form == formRaw && !filter.Exact() {
 		q.fail(notAcceptable.with("a filter's values are more than one message"))
 	}
@@ -74,6 +77,40 @@ func (s *Server) readRetained(w nethttp.ResponseWriter, r *nethttp.Request) erro
 	}
 	s.metrics.Sent.Add(float64(n))
 	s.answer(w, form, body)
+	return nil
+}
+
+// readRetainedEvents answers with retained values as CloudEvents.
+func (s *Server) readRetainedEvents(w nethttp.ResponseWriter, r *nethttp.Request, q *query, filter core.Filter, form form, limit int) error {
+	if form == formEvent && !filter.Exact() {
+		q.fail(notAcceptable.with("a filter's values are more than one event"))
+	}
+	h, err := s.begin(r, q)
+	if err != nil {
+		return err
+	}
+	defer h.release()
+	var ds []core.Delivery
+	size := 0
+	for d, err := range h.client.Retained(r.Context(), filter, q.string("after")) {
+		if err != nil {
+			return err
+		}
+		if len(ds) == limit || size > pageBytes {
+			w.Header()["X-More"] = []string{"true"}
+			q.set("after", ds[len(ds)-1].Topic)
+			w.Header()["Link"] = []string{q.link("next")}
+			break
+		}
+		ds = append(ds, d.Clone())
+		size += d.Size()
+	}
+	if len(ds) == 0 && filter.Exact() {
+		return notFound.with("the topic " + quote(string(filter)) + " has no retained value")
+	}
+	w.Header()["Cache-Control"] = noStore
+	s.metrics.Sent.Add(float64(len(ds)))
+	s.answerEvents(w, form, ds)
 	return nil
 }
 
