@@ -443,7 +443,7 @@ func (c *Client) Queue(name string) (QueueInfo, error) {
 		return QueueInfo{}, err
 	}
 	info := q.info()
-	info.Lag = c.broker.lag(q, info.Position)
+	info.Lag, info.Oldest = c.broker.lag(q, info.Position)
 	return info, nil
 }
 
@@ -489,11 +489,17 @@ func (q *queue) info() QueueInfo {
 const lagRecords = 1_000_000
 
 // lag counts what waits behind a queue's position and what it has passed over;
-// -1 is more than it counts.
-func (b *Broker) lag(q *queue, next Offset) int {
+// -1 is more than it counts. It also returns when the oldest of it was
+// published.
+func (b *Broker) lag(q *queue, next Offset) (n int, oldest time.Time) {
 	buf := &ReadBuffer{MaxRecords: 4096, MaxBytes: 4 << 20}
-	bs, end, n := q.bound(), b.dispatcher.end(), 0
+	bs, end := q.bound(), b.dispatcher.end()
 	left := q.passedOver()
+	_, entries := q.position()
+	out := make(map[Offset]bool, len(entries))
+	for _, e := range entries {
+		out[e.offset] = true
+	}
 	q.mu.Lock()
 	filters := q.filters
 	q.mu.Unlock()
@@ -508,12 +514,14 @@ func (b *Broker) lag(q *queue, next Offset) int {
 		buf.Reset()
 		after, err := b.engine.Read(context.Background(), from, end, filters, buf)
 		if err != nil || n > lagRecords {
-			return -1
+			return -1, oldest
 		}
 		for i := range buf.Records {
 			r := &buf.Records[i]
-			if q.matchesRecord(bs, r, &e) && (r.Offset >= next || left[q.lane(&e)].has(r.Offset)) {
-				n++
+			if q.matchesRecord(bs, r, &e) && !out[r.Offset] && (r.Offset >= next || left[q.lane(&e)].has(r.Offset)) {
+				if n++; n == 1 {
+					oldest = time.UnixMilli(r.Time)
+				}
 			}
 		}
 		if after <= from {
@@ -521,7 +529,7 @@ func (b *Broker) lag(q *queue, next Offset) int {
 		}
 		from = after
 	}
-	return n
+	return n, oldest
 }
 
 func (q *queue) matchesRecord(bs []*bound, r *Record, e *Envelope) bool {

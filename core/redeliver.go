@@ -190,6 +190,8 @@ func (q *queue) lost(at Offset) {
 
 // The headers that a dead letter has besides its own.
 const (
+	headerDead = "dead-letter-"
+
 	HeaderDeadQueue    = "dead-letter-queue"
 	HeaderDeadTopic    = "dead-letter-topic"
 	HeaderDeadOffset   = "dead-letter-offset"

@@ -138,7 +138,10 @@ type QueueInfo struct {
 	// have, Waiting how many wait for redelivery. Lag is -1 where it has not
 	// been counted.
 	Lag, Held, Waiting int
-	Consumers          int
+	// Oldest is when the oldest message that Lag counts was published; zero
+	// where there is none, or it was not counted.
+	Oldest    time.Time
+	Consumers int
 }
 
 // GroupQueue is the name of the queue of a group on a filter.

@@ -55,6 +55,9 @@ func (q *queue) ends(e *Envelope) time.Time {
 	return at
 }
 
+// swept notes that the queue was moved to an offset. cursor.mu is held.
+func (q *queue) swept(at Offset) { q.sweep.to = min(q.sweep.to, at) }
+
 // sweep passes over what is new, and rejects what has expired.
 func (p *pump) sweep(q *queue) {
 	q.mu.Lock()
