@@ -3,6 +3,7 @@ package mqtt
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -70,7 +71,7 @@ func (c *conn) handleConnect(h header, body []byte) error {
 	}
 	c.opening = &opening{
 		clean: pk.Connect.Clean, assigned: assigned, keepAlive: pk.Connect.Keepalive,
-		expiry: pk.Properties.SessionExpiryInterval,
+		expiry: pk.Properties.SessionExpiryInterval, inbox: pk.Properties.RequestResponseInfo == 1,
 	}
 	if method != "" {
 		return c.beginLogin(pk)
@@ -86,6 +87,7 @@ type opening struct {
 	clean, assigned bool
 	keepAlive       uint16 // as the client asked
 	expiry          uint32 // likewise
+	inbox           bool   // the client asks where it may have answers sent to
 	proof           []byte // the last data of the authentication method
 }
 
@@ -240,6 +242,10 @@ func (c *conn) connack(present bool) *packets.Packet {
 	}
 	if o.assigned {
 		p.AssignedClientID = c.id // [MQTT-3.2.2-16]
+	}
+	if o.inbox {
+		// Nobody else knows the name, and who knows it may subscribe.
+		p.ResponseInfo, a.Mods.AllowResponseInfo = core.InboxPrefix+rand.Text(), true
 	}
 	p.AuthenticationMethod, p.AuthenticationData = c.method, o.proof
 	return a

@@ -160,7 +160,9 @@ func (d *disconnectPacket) decode(body []byte, v version) *fault {
 	*d = disconnectPacket{}
 	s := scanner{rest: body}
 	if v == v5 && len(s.rest) > 0 {
-		d.code = s.byte()
+		if d.code = s.byte(); !validDisconnect(d.code) {
+			return errMalformed // [MQTT-3.14.2-1]
+		}
 		if len(s.rest) > 0 {
 			var ps propertyScanner
 			if err := ps.enter(&s, typeDisconnect); err != nil {
@@ -182,6 +184,17 @@ func (d *disconnectPacket) decode(body []byte, v version) *fault {
 		}
 	}
 	return s.end()
+}
+
+// validDisconnect reports whether a client's DISCONNECT may carry the reason
+// code.
+func validDisconnect(code byte) bool {
+	switch code {
+	case codeSuccess, codeDisconnectWithWill, codeUnspecified, codeMalformed, codeProtocol, codeImplementation, codeTopic,
+		codeReceiveMax, codeTopicAlias, codeTooLarge, 0x96, codeQuota, codeAdministrative, codePayloadFormat:
+		return true
+	}
+	return false
 }
 
 func skipProperties(s *scanner, packet byte) *fault {
