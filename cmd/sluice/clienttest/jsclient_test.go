@@ -148,6 +148,7 @@ func TestClientOfOurOwn(t *testing.T) {
 func TestClientOfOurOwnInChromium(t *testing.T) {
 	for _, name := range []string{"restarts", "slow", "suspended"} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := newWire(t)
 			b := startBroker(t, allowing("http://"+w.Addr().String()))
 			w.to = b.HTTP

@@ -21,6 +21,7 @@ import (
 // TestTryPage uses the page /try as a person does, in Chromium: try.mjs. What it
 // asks for happens here.
 func TestTryPage(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t)
 	res, err := http.Get("http://" + b.HTTP + "/try")
 	if err != nil {
@@ -48,13 +49,7 @@ func TestTryPage(t *testing.T) {
 				{publisher{"Paho", paho.publish}, "from/mqtt", "\x00\xffA"},
 				{publisher{"stomp.py", stompPy.publish}, "from/stomp", "hello"},
 			} {
-				publish, err := opened(t, b, p.publisher)
-				if err == nil {
-					err = publish(topicAddress(p.to), message{Payload: []byte(p.payload)})
-				}
-				if err != nil {
-					t.Errorf("%s: %v", p.name, err)
-				}
+				publish(t, b, p.publisher, p.to, message{Payload: []byte(p.payload)})
 			}
 		case "restart":
 			b.stop()
@@ -106,6 +101,7 @@ func converse(t *testing.T, cmd *exec.Cmd, do func(asked string)) {
 // TestTryLines does what the lines on the page /try say, as they stand there: each
 // one that publishes is received by each one that receives, and is replayed.
 func TestTryLines(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t)
 	path, err := binary()
 	if err != nil {
@@ -201,13 +197,7 @@ func TestTryLines(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("nothing has come to %v: %s", missing("mark", 1), fromJS.String())
 		}
-		publish, err := opened(t, b, publisher{"curl", curlPub})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := publish(topicAddress(topic), message{Payload: fmt.Appendf(nil, "mark%d", marks)}); err != nil {
-			t.Fatal(err)
-		}
+		publish(t, b, publisher{"curl", curlPub}, topic, message{Payload: fmt.Appendf(nil, "mark%d", marks)})
 		marks++
 		time.Sleep(200 * time.Millisecond)
 	}
