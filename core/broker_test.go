@@ -360,6 +360,35 @@ func TestReleasedToAConsumerThatNeverSettles(t *testing.T) {
 	})
 }
 
+// Of those who want to be alone the first works, and the next takes over; once
+// none is left, all compete.
+func TestConsumersAlone(t *testing.T) {
+	run(t, func(w *world) {
+		pub := w.peer("pub")
+		consume := func(name string, alone bool) (*peer, *core.Consumer) {
+			p := w.peer(name)
+			k, err := p.Consume(context.Background(), core.Consumption{Queue: "q", Create: true, Alone: alone}, p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			k.Grant(plenty)
+			return p, k
+		}
+		a, _ := consume("a", false)
+		b, kb := consume("b", true)
+		c, kc := consume("c", true)
+		pub.publish("$queue/q", "1", "2")
+		b.want("1", "2")
+		kb.Close()
+		pub.publish("$queue/q", "3", "4")
+		c.want("3", "4")
+		a.want()
+		kc.Close()
+		pub.publish("$queue/q", "5")
+		a.want("5")
+	})
+}
+
 func TestQueueSurvivesRestart(t *testing.T) {
 	run(t, func(w *world) {
 		a := w.peer("a")

@@ -63,7 +63,18 @@ func (q *queue) behind(c *class) bool {
 // works reports whether a consumer may be given anything at all. cursor.mu is
 // held.
 func (q *queue) works(k *Consumer) bool {
-	return k.credit.positive() && (!q.settings.SingleActive || k == q.consumers[0])
+	return k.credit.positive() && (q.active == nil || k == q.active)
+}
+
+// appoint finds out who works, after consumers came or left. cursor.mu is held.
+func (q *queue) appoint() {
+	q.active = nil
+	for _, k := range q.consumers {
+		if k.alone || q.settings.SingleActive {
+			q.active = k
+			return
+		}
+	}
 }
 
 // picking reports whether somebody who has credit has not looked at all that
@@ -110,7 +121,7 @@ func (q *queue) choose(d *Delivery, fresh bool) (*Consumer, verdict) {
 	for i := range n {
 		k := q.consumers[(q.turn+i)%n]
 		switch {
-		case q.settings.SingleActive && k != q.consumers[0]:
+		case q.active != nil && k != q.active:
 			continue
 		case k.where != nil && !k.where.match(d.Envelope, d.Offset):
 			v = max(v, unwanted)

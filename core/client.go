@@ -132,6 +132,9 @@ type Consumption struct {
 	From From
 	// Exclusive takes the queue over: the consumers it had are revoked.
 	Exclusive bool
+	// Alone asks that no other consumer is given anything: of those that ask
+	// so, the first works, and all others wait to take over.
+	Alone bool
 	// Settlement of this consumer's deliveries; where a binding of the queue
 	// is stricter, the binding's holds.
 	Settlement Settlement

@@ -17,6 +17,7 @@ type Consumer struct {
 	queue      *queue // nil for a reader of topics
 	settlement Settlement
 	where      *where // of a queue's consumer
+	alone      bool   // likewise: Consumption.Alone
 	class      *class // likewise; guarded by cursor.mu
 
 	calling sync.Mutex // held while the receiver is called

@@ -18,7 +18,8 @@ type queue struct {
 	settings QueueSettings
 
 	consumers []*Consumer
-	turn      int // whose turn it is
+	active    *Consumer // the only one that works; nil is all of them
+	turn      int       // whose turn it is
 	out       outstanding
 	waiting   int // entries in entryWaiting
 	rejected  int // entries in entryRejected
@@ -508,6 +509,7 @@ func (q *queue) leave(k *Consumer) {
 	for i, o := range q.consumers {
 		if o == k {
 			q.consumers = append(q.consumers[:i:i], q.consumers[i+1:]...)
+			q.appoint()
 			q.quit(k)
 			found = true
 			break
@@ -572,6 +574,7 @@ func (q *queue) enter(k *Consumer) error {
 		return fmt.Errorf("%w: the queue %q was deleted", ErrNotFound, q.name)
 	}
 	q.consumers = append(q.consumers, k)
+	q.appoint()
 	q.join(k)
 	if q.expiry != nil {
 		q.expiry.Stop()

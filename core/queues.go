@@ -130,7 +130,7 @@ func (c *Client) Consume(ctx context.Context, cn Consumption, recv Receiver) (*C
 	if err := b.trimQueue(ctx, q); err != nil {
 		return nil, err
 	}
-	k := &Consumer{client: c, receiver: recv, queue: q, cursor: &q.cursor, settlement: cn.Settlement, where: w}
+	k := &Consumer{client: c, receiver: recv, queue: q, cursor: &q.cursor, settlement: cn.Settlement, where: w, alone: cn.Alone}
 	if cn.Exclusive {
 		q.revokeAll()
 	}

@@ -75,7 +75,8 @@
 //	                    MESSAGE with browser:end
 //	activemq.noLocal, no-local
 //	                    not those that this client sends
-//	x-message-ttl and others of [arguments], activemq.exclusive, auto-delete
+//	activemq.exclusive  true: no other consumer of the queue is given messages
+//	x-message-ttl and others of [arguments], exclusive, auto-delete
 //	                    the settings of a queue
 //
 // A header that would change what a frame means and is not in these tables is

@@ -32,6 +32,8 @@ type subscribing struct {
 	where string
 	// noLocal leaves out what the client itself sends.
 	noLocal bool
+	// alone wants no other consumer of the queue to be given messages.
+	alone bool
 	// browse looks at a queue without consuming it.
 	browse bool
 }
@@ -147,9 +149,7 @@ func (w *subscribing) readOptions(f *clientFrame) error {
 		case "activemq.noLocal", "no-local", "noLocal":
 			w.noLocal, err = parseBool(h)
 		case "activemq.exclusive":
-			if w.arguments.settings.SingleActive, err = parseBool(h); w.arguments.settings.SingleActive {
-				w.arguments.name(h.Name)
-			}
+			w.alone, err = parseBool(h)
 		default:
 			if instead, known := subscribeUnsupported[h.Name]; known && h.Value != "false" && h.Value != "0" && h.Value != "" {
 				err = unsupported(h.Name, instead)
@@ -298,7 +298,7 @@ func (c *conn) attach(w *subscribing, s *subscription) (*core.Consumer, error) {
 		if err != nil {
 			return nil, err
 		}
-		return c.client.Consume(c.ctx, core.Consumption{Queue: w.queue, Where: w.where, Settlement: settlement}, s)
+		return c.client.Consume(c.ctx, core.Consumption{Queue: w.queue, Where: w.where, Alone: w.alone, Settlement: settlement}, s)
 	case w.name != "":
 		if err := c.only(w.group == "", headerGroup, "a durable subscription"); err != nil {
 			return nil, err
@@ -311,7 +311,7 @@ func (c *conn) attach(w *subscribing, s *subscription) (*core.Consumer, error) {
 		settings := core.DefaultGroupSettings()
 		return c.client.Consume(c.ctx, core.Consumption{
 			Queue: core.GroupQueue(w.group, bindings[0].Filter), Create: true, Settings: &settings,
-			Bindings: bindings, From: from, Where: w.where, Settlement: settlement,
+			Bindings: bindings, From: from, Where: w.where, Alone: w.alone, Settlement: settlement,
 		}, s)
 	}
 	retained := from == core.Latest && first.kind == toTopic
@@ -338,7 +338,7 @@ func (c *conn) attachQueue(w *subscribing, s *subscription, settlement core.Sett
 			return nil, err
 		}
 	}
-	return c.client.Consume(c.ctx, core.Consumption{Queue: queue, Create: !w.sources[0].declared, Where: w.where, Settlement: settlement}, s)
+	return c.client.Consume(c.ctx, core.Consumption{Queue: queue, Create: !w.sources[0].declared, Where: w.where, Alone: w.alone, Settlement: settlement}, s)
 }
 
 // only refuses a header that does not go with something.
