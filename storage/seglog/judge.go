@@ -149,6 +149,7 @@ func (j *judge) accept(c candidate) {
 // finish ends the log: of what is still waiting it takes the commits that are
 // whole and follow each other. torn says that something was left over.
 func (j *judge) finish() (torn bool) {
+	j.know(j.durable) // the last frame that was found has not been looked at
 	for i := 0; i < len(j.waiting); {
 		n, base := i, j.next
 		for ; n < len(j.waiting); n++ {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/storage/vfs"
 )
 
 func batchOf(sync bool, topics ...string) *core.Batch {
@@ -181,5 +182,33 @@ func TestAllocations(t *testing.T) {
 				t.Errorf("%v allocations to read from the %s", reads, name)
 			}
 		}
+	}
+}
+
+// TestLastCommitOfManyFrames: the newest commit is there whole after a kill,
+// also when the state knows of it and it stands in several frames.
+func TestLastCommitOfManyFrames(t *testing.T) {
+	memory := vfs.NewMemory()
+	l, err := Open(context.Background(), small(memory))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := ledgerBatch{sync: true, changes: []core.Change{{Key: "k", Value: []byte("v")}}}
+	for range 200 {
+		b.topics = append(b.topics, "t")
+	}
+	g := new(ledger)
+	if err := g.append(l, b); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.state.sync(); err != nil {
+		t.Fatal(err)
+	}
+	killed := memory.Crash(vfs.CrashKind)
+	if err := l.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.recover(killed, g.batches, 0, vfs.CrashKind); err != nil {
+		t.Fatal(err)
 	}
 }
