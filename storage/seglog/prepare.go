@@ -57,10 +57,15 @@ func (l *Log) createSegment(h segmentHeader) (*segment, error) {
 	return s, nil
 }
 
-// takeSpare opens a spare file; nil if there is none.
+// takeSpare opens a spare file; nil if there is none. It may be written to: that
+// it is a spare one is durable, so that a crash does not bring it back under the
+// name of a segment with what is written now.
 func (l *Log) takeSpare() (vfs.File, string, error) {
 	names, err := l.spares()
 	if err != nil || len(names) == 0 {
+		return nil, "", err
+	}
+	if err := l.fs.SyncDir(l.dir); err != nil {
 		return nil, "", err
 	}
 	f, err := l.fs.Open(path.Join(l.dir, names[0]))
