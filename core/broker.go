@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -51,6 +52,7 @@ type Broker struct {
 	log        *slog.Logger
 	stats      Stats
 	pressure   pressure
+	undone     atomic.Uint64 // how many commits' settlements were taken back
 
 	journal    *journal
 	dispatcher *dispatcher
@@ -119,6 +121,11 @@ func Open(ctx context.Context, o Options) (*Broker, error) {
 	}
 	if err := b.inheritWills(ctx); err != nil {
 		b.log.Error("wills of the last run stay until the next start", "err", err)
+	}
+	for _, q := range b.queues {
+		if q.rejected > 0 {
+			q.kick() // dead letters that the last run did not come to write
+		}
 	}
 	return b, ctx.Err()
 }
@@ -407,11 +414,7 @@ func (r *reclaimer) start() {
 			if trimmed = r.b.trim(r.b.pumps.ctx, trimmed); len(r.b.policies) == 0 {
 				continue
 			}
-			needs, err := r.b.needs()
-			var got Reclaimed
-			if err == nil {
-				got, err = r.b.engine.Reclaim(r.b.pumps.ctx, Retention{Policies: r.b.policies, Needs: needs, Now: time.Now()})
-			}
+			got, err := r.b.reclaim(r.b.pumps.ctx)
 			if err != nil && !errors.Is(err, context.Canceled) {
 				r.b.log.Error("space not reclaimed", "err", err)
 			} else if got.Records > 0 {
@@ -425,6 +428,21 @@ func (r *reclaimer) start() {
 func (r *reclaimer) close() {
 	close(r.stop)
 	r.stopped.Wait()
+}
+
+// reclaim frees what nobody needs any more. What the queues have let go of may
+// go only once that they have is durable: a crash before would bring the need
+// back without the record.
+func (b *Broker) reclaim(ctx context.Context) (Reclaimed, error) {
+	undone := b.undone.Load()
+	needs, err := b.needs()
+	if err != nil {
+		return Reclaimed{}, err
+	}
+	if err := b.journal.change(ctx); err != nil || b.undone.Load() != undone {
+		return Reclaimed{}, err
+	}
+	return b.engine.Reclaim(ctx, Retention{Policies: b.policies, Needs: needs, Now: time.Now()})
 }
 
 // needs gathers what must stay whatever the policies say: retained values,

@@ -177,7 +177,7 @@ func (q *queue) assign(d *Delivery, fresh bool, now time.Time) verdict {
 			return noCredit
 		}
 		q.out.add(outEntry{offset: d.Offset, size: q.sizeOf(d)})
-		q.reject(q.out.find(d.Offset), "expired", 0)
+		q.reject(q.out.find(d.Offset), "expired")
 		q.changed()
 		return given
 	}
@@ -263,7 +263,7 @@ loop:
 	if n > 0 {
 		q.changed()
 	}
-	all = all && q.rejected == 0 && !q.picking()
+	all = all && q.toBury(now.UnixNano()) == nil && !q.picking()
 	q.mu.Unlock()
 	q.deliver()
 	return all
@@ -313,11 +313,10 @@ func (p *pump) pick(q *queue) (done bool) {
 	p.limit(pumpRecords, pumpBytes)
 	after, err := p.b.engine.Read(p.ctx, r.from, r.to, filters, &p.buf)
 	if err != nil {
-		if p.ctx.Err() == nil {
-			p.b.log.Error("log not readable", "queue", q.name, "offset", r.from, "err", err)
+		if p.failed(&q.cursor, r.from, err); p.ctx.Err() == nil {
 			q.notice(Notice{Kind: NoticeFailed, Err: err})
 		}
-		after = r.to
+		return true
 	}
 	after = min(max(after, r.from+1), r.to)
 	for _, g := range p.b.untold(p.buf.Gaps) {

@@ -2,7 +2,6 @@ package core
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -45,7 +44,10 @@ type cursor struct {
 	attached  bool // its bindings stand in the index
 	// keepsExpired says that the owner itself sees to what has expired.
 	keepsExpired bool
-	gone         bool // closed, for good
+	// stuck says that the log could not be read: the cursor stays where it is
+	// until it is tried again.
+	stuck bool
+	gone  bool // closed, for good
 }
 
 type cursorState uint8
@@ -161,13 +163,35 @@ func (c *cursor) kick() {
 // wake queues an idle cursor. cursor.mu is held. While the dispatcher has hits
 // in hand it does nothing: fed looks again.
 func (c *cursor) wake() {
-	if c.state == cursorIdle && !c.feeding.Load() && !c.gone && (c.ready() || c.owner.busy()) {
+	if c.state == cursorIdle && !c.feeding.Load() && !c.gone && !c.stuck && (c.ready() || c.owner.busy()) {
 		c.state = cursorQueued
 		c.b.pumps.push(c)
 	}
 }
 
-func (c *cursor) ready() bool { return c.attached && c.owner.ready() }
+func (c *cursor) ready() bool { return c.attached && !c.stuck && c.owner.ready() }
+
+// stuckFor is how long to wait before the log is read again for a cursor for
+// which it could not be read.
+const stuckFor = time.Second
+
+// failed has a cursor wait where it is: nothing that was not read is passed
+// over. While the broker closes, that is for good.
+func (p *pump) failed(c *cursor, at Offset, err error) {
+	c.mu.Lock()
+	c.stuck = true
+	c.mu.Unlock()
+	if p.ctx.Err() != nil {
+		return
+	}
+	p.b.log.Error("log not readable", "offset", at, "err", err)
+	time.AfterFunc(stuckFor, func() {
+		c.mu.Lock()
+		c.stuck = false
+		c.mu.Unlock()
+		c.kick()
+	})
+}
 
 // fed delivers what the dispatcher has for the cursor, up to end.
 func (c *cursor) fed(ds []Delivery, end Offset) {
@@ -347,13 +371,9 @@ func (p *pump) step(c *cursor) bool {
 	p.limit(pumpRecords, pumpBytes)
 	after, err := p.b.engine.Read(p.ctx, next, end, filters, &p.buf)
 	if err != nil {
-		if !errors.Is(err, context.Canceled) {
-			p.b.log.Error("log not readable", "offset", next, "err", err)
+		if p.failed(c, next, err); p.ctx.Err() == nil {
 			c.owner.notice(Notice{Kind: NoticeFailed, Err: err})
 		}
-		c.mu.Lock()
-		c.next = end
-		c.mu.Unlock()
 		return false
 	}
 	for _, g := range p.b.untold(p.buf.Gaps) {

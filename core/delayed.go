@@ -2,6 +2,7 @@ package core
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -158,8 +159,8 @@ func (d *delayed) fireRound(p *pump) (next time.Time, more bool) {
 		e, ok, err := d.due(p, key)
 		if err != nil {
 			d.b.log.Error("delayed message not readable", "err", err)
-			if p.ctx.Err() != nil {
-				return next, false
+			if !errors.Is(err, ErrCorrupt) {
+				return time.Now().Add(delayedPoll), false
 			}
 			d.b.stats.Unreadable.Add(1)
 		}

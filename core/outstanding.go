@@ -24,15 +24,14 @@ type outEntry struct {
 	state    entryState
 	holder   *Consumer // of a held one
 	token    uint64    // of a leased one
-	// due is when a held or leased one is released, or when a waiting one may
-	// be delivered; 0 is never, or at once. In nanoseconds since 1970.
+	// due is when a held or leased one is released, when a waiting one may be
+	// delivered, or a rejected one written to the dead letters; 0 is never, or
+	// at once. In nanoseconds since 1970.
 	due    int64
 	reason string // of a rejected one
 	// seen is the queue's wave in which no consumer took a waiting one.
 	seen uint64
 	size uint32 // in a metered queue
-	// rejected are told when the message stands in the dead letters.
-	receipt Receipt
 }
 
 type entryState uint8

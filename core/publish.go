@@ -289,6 +289,22 @@ func (c *Client) Commit(ctx context.Context, t Transaction, r Receipt) error {
 		j.leave()
 		return err
 	}
+	// Settled first: a lease may have ended since it was looked at.
+	var undos []*undo
+	for _, s := range t.Settle {
+		if s.Consumer.queue == nil {
+			continue
+		}
+		u := &undo{q: s.Consumer.queue, k: s.Consumer}
+		if err := u.settle(s.Offset, s.Outcome, s.Options); err != nil {
+			for _, u := range undos {
+				u.takeBack()
+			}
+			j.leave()
+			return refuse(err)
+		}
+		undos = append(undos, u)
+	}
 	first := -1
 	for i, e := range t.Publish {
 		record, _, err := c.broker.put(p, e, to[i])
@@ -296,12 +312,12 @@ func (c *Client) Commit(ctx context.Context, t Transaction, r Receipt) error {
 			first = record
 		}
 	}
-	var credits []Settling
-	for _, s := range t.Settle {
-		if s.Consumer.queue != nil {
-			s.Consumer.queue.settleEntry(s.Consumer, s.Offset, s.Outcome, s.Options)
-		}
-		credits = append(credits, s)
+	if len(undos) > 0 {
+		p.after = append(p.after, func(_ Offset, err error) {
+			for _, u := range undos {
+				u.done(err)
+			}
+		})
 	}
 	for q := range queues {
 		q.putPosition(p)
@@ -311,11 +327,8 @@ func (c *Client) Commit(ctx context.Context, t Transaction, r Receipt) error {
 		p.entries = append(p.entries, entry{client: c, receipt: r, record: first})
 	}
 	j.leave()
-	for _, s := range credits {
+	for _, s := range t.Settle {
 		s.Consumer.Grant(s.Options.Credit)
-	}
-	for q := range queues {
-		q.kick()
 	}
 	return nil
 }

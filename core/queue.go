@@ -193,7 +193,7 @@ func (q *queue) ready() bool {
 // busy: dead letters to write, messages to deliver again to somebody who can
 // take them, or some that were passed over.
 func (q *queue) busy() bool {
-	if q.rejected > 0 || q.shrinks || q.sweep.due || len(q.borrowers) > 0 {
+	if q.toBury(time.Now().UnixNano()) != nil || q.shrinks || q.sweep.due || len(q.borrowers) > 0 {
 		return true
 	}
 	if q.waiting == 0 {
@@ -213,6 +213,21 @@ func (q *queue) busy() bool {
 		}
 	}
 	return q.picking()
+}
+
+// toBury is the first rejected message that may go to the dead letters now, nil
+// if there is none. cursor.mu is held.
+func (q *queue) toBury(now int64) *outEntry {
+	if q.rejected == 0 {
+		return nil
+	}
+	l := q.out.live()
+	for i := range l {
+		if l[i].state == entryRejected && l[i].due <= now {
+			return &l[i]
+		}
+	}
+	return nil
 }
 
 // goes reports whether a message waits to be delivered again, and may be now.
@@ -330,7 +345,7 @@ func (q *queue) tick() {
 	next := int64(0)
 	for i := range q.out.live() {
 		e := &q.out.live()[i]
-		if e.due == 0 || e.state == entryDone || e.state == entryRejected || e.state == entryParked {
+		if e.due == 0 || e.due == never || e.state == entryDone || e.state == entryParked {
 			continue
 		}
 		if e.due > now {
@@ -339,7 +354,7 @@ func (q *queue) tick() {
 			}
 			continue
 		}
-		if e.state != entryWaiting {
+		if e.state != entryWaiting && e.state != entryRejected {
 			q.b.stats.LeasesExpired.Add(1)
 			q.release(e, 0)
 		}
@@ -356,7 +371,7 @@ func (q *queue) tick() {
 // letters if it has had its attempts. cursor.mu is held.
 func (q *queue) release(e *outEntry, delay time.Duration) {
 	if most := q.settings.maxAttempts(); most > 0 && int(e.attempts) >= most {
-		q.reject(e, "attempts", 0)
+		q.reject(e, "attempts")
 		return
 	}
 	q.changed()
@@ -371,12 +386,9 @@ func (q *queue) release(e *outEntry, delay time.Duration) {
 }
 
 // reject sends an entry to the dead letters. cursor.mu is held.
-func (q *queue) reject(e *outEntry, reason string, r Receipt) {
+func (q *queue) reject(e *outEntry, reason string) {
 	q.rejected++
-	e.state, e.token, e.due, e.reason, e.receipt = entryRejected, 0, 0, reason, r
-	if r == 0 {
-		e.holder = nil
-	}
+	e.state, e.holder, e.token, e.due, e.reason = entryRejected, nil, 0, 0, reason
 }
 
 // settled removes what was outstanding. cursor.mu is held.
@@ -407,7 +419,7 @@ func (q *queue) settleOne(e *outEntry, o Outcome, opts SettleOptions) {
 		if reason == "" {
 			reason = "rejected"
 		}
-		q.reject(e, reason, 0)
+		q.reject(e, reason)
 	}
 }
 
@@ -519,11 +531,7 @@ func (q *queue) leave(k *Consumer) {
 		q.turn = 0
 		for i := range q.out.live() {
 			e := &q.out.live()[i]
-			switch {
-			case e.holder != k || e.state == entryDone:
-			case e.state == entryRejected:
-				e.holder, e.receipt = nil, 0
-			default:
+			if e.holder == k && e.state != entryDone {
 				q.release(e, 0)
 			}
 		}

@@ -197,7 +197,9 @@ func (c *Client) Browse(ctx context.Context, queue string, q ReadRequest) (Page,
 	}
 	attempts := make(map[Offset]uint16, len(out))
 	for _, e := range out {
-		attempts[e.offset] = e.attempts
+		if e.state != entryRejected { // it is as good as a dead letter
+			attempts[e.offset] = e.attempts
+		}
 	}
 	bs := qu.bound()
 	asked := q.Filters

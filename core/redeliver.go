@@ -71,7 +71,7 @@ func (p *pump) redeliverRun(q *queue, due []Offset) bool {
 		p.limit(pumpRecords, pumpBytes)
 		after, err := p.b.engine.Read(p.ctx, next, last+1, nil, &p.buf)
 		if err != nil {
-			p.b.log.Error("message not readable", "queue", q.name, "offset", next, "err", err)
+			p.failed(&q.cursor, next, err)
 			return false
 		}
 		for r := range p.buf.Records {
@@ -173,7 +173,7 @@ func (q *queue) drop(at Offset, reason string) {
 	q.changed()
 	if reason == "expired" {
 		if q.settings.DeadLetterExpired {
-			q.reject(e, reason, 0)
+			q.reject(e, reason)
 			return
 		}
 		q.b.stats.Expired.Add(1)
@@ -207,11 +207,8 @@ func (p *pump) bury(q *queue) {
 	for {
 		q.mu.Lock()
 		var at Offset
-		for i := range q.out.live() {
-			if e := &q.out.live()[i]; e.state == entryRejected {
-				at = e.offset
-				break
-			}
+		if e := q.toBury(time.Now().UnixNano()); e != nil {
+			at = e.offset
 		}
 		dead := q.settings.deadLetter(q.name)
 		q.mu.Unlock()
@@ -220,10 +217,8 @@ func (p *pump) bury(q *queue) {
 		}
 		var letter *Envelope
 		if r, err := p.readOne(at); err != nil {
-			p.b.log.Error("rejected message not readable", "queue", q.name, "offset", at, "err", err)
-			if p.ctx.Err() != nil {
-				return
-			}
+			p.failed(&q.cursor, at, err)
+			return
 		} else if r != nil && dead != "" {
 			letter = new(Envelope)
 			if err := r.Envelope(letter); err != nil {
@@ -291,9 +286,13 @@ func (b *Broker) buryOne(q *queue, at Offset, to string, letter *Envelope) bool 
 	} else {
 		b.stats.Dropped.Add(1)
 	}
-	if e.holder != nil && e.receipt != 0 {
-		c.entries = append(c.entries, entry{client: e.holder.client, receipt: e.receipt, record: -1})
-	}
+	u := &undo{q: q}
+	u.keep(e)
+	c.after = append(c.after, func(_ Offset, err error) {
+		if err != nil {
+			u.done(err)
+		}
+	})
 	q.rejected--
 	q.settled(e)
 	q.mu.Unlock()

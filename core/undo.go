@@ -1,0 +1,123 @@
+package core
+
+import (
+	"errors"
+	"math"
+	"time"
+)
+
+// An undo is what a commit settles of a queue. A commit that the log has no room
+// for did not happen, neither its records nor its settlements, so these are
+// taken back.
+type undo struct {
+	q       *queue
+	k       *Consumer
+	entries []outEntry
+	keys    []string // of an ordered queue's entries
+}
+
+// undoRetry is how long to wait before a dead letter that there was no room for
+// is written again.
+const undoRetry = time.Second
+
+// never is when a rejected message goes that waits for its commit.
+const never = math.MaxInt64
+
+// keep takes note of an entry as it is. cursor.mu is held.
+func (u *undo) keep(e *outEntry) {
+	u.entries = append(u.entries, *e)
+	u.keys = append(u.keys, u.q.keyOf[e.offset])
+}
+
+// settle settles what the consumer holds at an offset, or through it, as part of
+// a commit: [undo.done] must be called once that is durable, or has failed. What
+// is rejected waits until then. The journal is entered.
+func (u *undo) settle(at Offset, o Outcome, opts SettleOptions) error {
+	u.q.mu.Lock()
+	l := u.q.out.live()
+	for i := range l {
+		if e := &l[i]; e.state == entryHeld && e.holder == u.k && (e.offset == at || opts.Through && e.offset < at) {
+			u.keep(e)
+		}
+	}
+	u.q.mu.Unlock()
+	if err := u.q.settleEntry(u.k, at, o, opts); err != nil {
+		return err
+	}
+	u.q.mu.Lock()
+	defer u.q.mu.Unlock()
+	for i := range u.entries {
+		if e := u.q.out.find(u.entries[i].offset); e != nil && e.state == entryRejected {
+			e.due = never
+		}
+	}
+	return nil
+}
+
+// done is called with what became of the commit.
+func (u *undo) done(err error) {
+	if errors.Is(err, ErrStorageFull) {
+		u.q.b.undone.Add(1)
+		u.takeBack()
+	} else {
+		u.q.mu.Lock()
+		for i := range u.entries {
+			if e := u.q.out.find(u.entries[i].offset); e != nil && e.state == entryRejected && e.due == never {
+				e.due = 0
+			}
+		}
+		u.q.mu.Unlock()
+	}
+	u.q.kick()
+}
+
+// takeBack makes the entries what they were: held, if the consumer is still
+// there, or waiting; or rejected, to be written to the dead letters a little
+// later.
+func (u *undo) takeBack() {
+	q := u.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.deleted {
+		return
+	}
+	for i, e := range u.entries {
+		if now := q.out.find(e.offset); now != nil {
+			switch now.state {
+			case entryRejected:
+				q.rejected--
+			case entryWaiting:
+				q.waiting--
+			default:
+				continue // released, and with the next one already
+			}
+			q.settled(now)
+		}
+		if u.keys[i] != "" {
+			q.follow(&Envelope{Key: u.keys[i]}, e.offset)
+		}
+		attached := false
+		for _, k := range q.consumers {
+			attached = attached || k == u.k
+		}
+		switch {
+		case e.state == entryRejected:
+			q.rejected++
+			e.due = time.Now().Add(undoRetry).UnixNano()
+			q.arm(e.due)
+		case attached:
+			e.due = 0
+			if lease := q.settings.lease(); lease > 0 {
+				e.due = time.Now().Add(lease).UnixNano()
+				q.arm(e.due)
+			}
+		default:
+			q.waiting++
+			e.state, e.holder, e.due = entryWaiting, nil, 0
+		}
+		q.out.add(e)
+		q.meter.length.Add(1)
+		q.meter.bytes.Add(int64(e.size))
+	}
+	q.changed()
+}
