@@ -29,6 +29,7 @@ var mayImport = map[string][]string{
 	// An engine knows no other engine, and no protocol.
 	"storage/vfs":        {},
 	"storage/enginetest": {"core", "core/coretest", "storage/vfs"},
+	"storage/crashtest":  {"core", "core/coretest", "storage/vfs"},
 	"storage/seglog":     {"core", "storage/vfs"},
 	"configs":            {"core", "adapters"},
 	// Only the command names adapters and engines; its helpers do not.
