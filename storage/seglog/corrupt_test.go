@@ -277,6 +277,18 @@ func TestCorruptLog(t *testing.T) {
 	}
 }
 
+// matters says whether bytes of a file are the log's: what stands behind its end
+// is not.
+func (s *specimen) matters(name string, at, end int64) bool {
+	if strings.HasPrefix(name, sparePrefix) {
+		return false
+	}
+	if strings.HasSuffix(name, indexSuffix) || at < segmentHeaderSize {
+		return true
+	}
+	return slices.ContainsFunc(s.frames[name], func(f placed) bool { return f.pos < end && at < f.end })
+}
+
 // mayLose says whether damage may cost the record at an offset: it is in a frame
 // that was damaged.
 func (s *specimen) mayLose(name, what string, at, end int64, offset core.Offset) bool {
@@ -292,6 +304,14 @@ func (s *specimen) mayLose(name, what string, at, end int64, offset core.Offset)
 func (s *specimen) checkLog(image *vfs.Memory, name, what string, at, end int64) error {
 	heard := &listener{}
 	o := tiny(image)
+	if err := s.checkExamined(o, name, what, at, end); err != nil {
+		return err
+	}
+	if (at+int64(len(what)))%4 == 0 {
+		if err := s.checkMended(image.Crash(vfs.CrashKind), name, what, at, end); err != nil {
+			return err
+		}
+	}
 	o.Logger = slog.New(heard)
 	next := s.end
 	for round := range 2 {
@@ -323,6 +343,63 @@ func (s *specimen) checkLog(image *vfs.Memory, name, what string, at, end int64)
 		if err != nil {
 			return fmt.Errorf("opened %d times: %w; it said %q", round+1, err, heard.lines())
 		}
+	}
+	return nil
+}
+
+// checkExamined wants damage to be found, in the file that has it.
+func (s *specimen) checkExamined(o Options, name, what string, at, end int64) error {
+	x, err := Examine(context.Background(), o, Progress{})
+	if err != nil {
+		return err
+	}
+	if s.matters(name, at, end) && !slices.ContainsFunc(x.Findings, func(f Finding) bool {
+		return f.Severity != Note && f.File == path.Join(logDir, name) && (f.To == 0 || f.At <= end && at <= f.To) ||
+			// Of a file that is cut short at the log's end it is known just
+			// what is missing.
+			f.Severity == Loss && what == "cut" && at <= segmentHeaderSize
+	}) {
+		return fmt.Errorf("it was not found: %+v", x.Findings)
+	}
+	return nil
+}
+
+// checkMended wants a directory to be healthy once it was mended, with no less in
+// it than damage may cost.
+func (s *specimen) checkMended(image *vfs.Memory, name, what string, at, end int64) error {
+	o := tiny(image)
+	before, err := Examine(context.Background(), o, Progress{})
+	if err != nil {
+		return err
+	}
+	var discard []string
+	for _, f := range before.Findings {
+		if f.Discard != "" && !slices.Contains(discard, f.Discard) {
+			discard = append(discard, f.Discard)
+		}
+	}
+	done, err := Mend(context.Background(), o, discard, Progress{})
+	if err != nil {
+		return fmt.Errorf("mending %+v: %w", before.Findings, err)
+	}
+	after, err := Examine(context.Background(), o, Progress{})
+	if err != nil {
+		return err
+	}
+	if !after.Healthy() || (len(done) > 0) == before.Healthy() {
+		return fmt.Errorf("mended %+v, did %q, left %+v", before.Findings, done, after.Findings)
+	}
+	o.Logger = slog.New(&listener{})
+	l, err := Open(context.Background(), o)
+	if err == nil {
+		err = s.checkOpened(l, name, what, at, end, 1)
+		if got := maps.Collect(l.stateStrings()); err == nil && len(discard) == 0 && !maps.Equal(got, s.state) {
+			err = fmt.Errorf("the state is %q, want %q", got, s.state)
+		}
+		err = errors.Join(err, l.Close(context.Background()))
+	}
+	if err != nil {
+		return fmt.Errorf("mended, did %q: %w", done, err)
 	}
 	return nil
 }
@@ -410,7 +487,19 @@ func (s *specimen) checkState(image *vfs.Memory, name, what string, at, end int6
 	heard := &listener{}
 	o := tiny(image)
 	o.Logger = slog.New(heard)
+	x, err := Examine(context.Background(), o, Progress{})
+	if err != nil {
+		return err
+	}
+	if (at+int64(len(what)))%4 == 0 {
+		if err := s.checkMended(image.Crash(vfs.CrashKind), "", what, at, end); err != nil {
+			return err
+		}
+	}
 	l, err := Open(context.Background(), o)
+	if err != nil && x.Healthy() {
+		return fmt.Errorf("it was not found: %w", err)
+	}
 	if err != nil {
 		if !errors.Is(err, core.ErrCorrupt) || !strings.Contains(err.Error(), "/data/state") {
 			return fmt.Errorf("refused with %w", err)

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/storage/vfs"
 )
 
 // indexLater hands a segment that gets no more frames to the indexer.
@@ -73,7 +74,7 @@ func (l *Log) ensureIndex(s *segment) error {
 		return err
 	}
 	name := path.Join(l.dir, indexName(s.name))
-	if err := l.writeFile(name, b.encode()); err != nil {
+	if err := writeFile(l.fs, name, b.encode()); err != nil {
 		return err
 	}
 	x, sum, err := l.openIndex(s)
@@ -90,8 +91,9 @@ func (l *Log) ensureIndex(s *segment) error {
 }
 
 // writeFile makes a file, whole and durable, in place of one of that name.
-func (l *Log) writeFile(name string, content []byte) error {
-	f, err := l.fs.Create(name + temporarySuffix)
+
+func writeFile(fs vfs.FS, name string, content []byte) error {
+	f, err := fs.Create(name + temporarySuffix)
 	if err != nil {
 		return err
 	}
@@ -102,10 +104,10 @@ func (l *Log) writeFile(name string, content []byte) error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err := l.fs.Rename(name+temporarySuffix, name); err != nil {
+	if err := fs.Rename(name+temporarySuffix, name); err != nil {
 		return err
 	}
-	return l.fs.SyncDir(path.Dir(name))
+	return fs.SyncDir(path.Dir(name))
 }
 
 // An indexBuilder gathers what an index says.

@@ -30,7 +30,9 @@ type judge struct {
 	// waiting holds the frames found of commits not known to have been durable.
 	waiting []candidate
 
-	lost func(at *segment, g gap, commit uint64) // is told of each hole
+	// lost is told of each hole: the segment behind it, the offsets, and the
+	// first and the last commit that is missing.
+	lost func(at *segment, g gap, first, last uint64)
 }
 
 // A candidate is a frame that was found.
@@ -116,7 +118,7 @@ func (j *judge) confirmed(c candidate) {
 	follows := h.commit == j.last+1 && j.whole && h.flags&flagContinued == 0 ||
 		h.commit == j.last && !j.whole && h.flags&flagContinued != 0
 	if !follows || h.base != j.next {
-		j.lost(c.segment, gap{From: j.next, To: h.base, Lost: true}, j.last+1)
+		j.lost(c.segment, gap{From: j.next, To: h.base, Lost: true}, j.last+1, h.commit-1)
 	}
 	j.accept(c)
 }
@@ -125,7 +127,7 @@ func (j *judge) confirmed(c candidate) {
 // segment: what is missing before is lost.
 func (j *judge) boundary(s *segment, after uint64, end core.Offset) {
 	if after > j.last || end > j.next {
-		j.lost(s, gap{From: j.next, To: max(end, j.next), Lost: true}, j.last+1)
+		j.lost(s, gap{From: j.next, To: max(end, j.next), Lost: true}, j.last+1, after)
 	}
 	j.last, j.whole = max(j.last, after), true
 	j.next = max(j.next, end)

@@ -144,6 +144,11 @@ func (l *Log) retire() error {
 	if l.active().view().records == 0 {
 		return nil
 	}
+	return l.seal()
+}
+
+// seal goes over to the next segment and says in it where the log goes on.
+func (l *Log) seal() error {
 	if err := l.roll(); err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ func (l *Log) Read(ctx context.Context, from, limit core.Offset, filters *core.F
 	from = max(from, 1)
 	if from < first && from < end {
 		to := min(first, end)
-		buf.Gaps = append(buf.Gaps, core.Gap{From: from, To: to, Lost: l.segmentsNow()[0].lostBefore})
+		buf.Gaps = append(buf.Gaps, l.before(from, to)...)
 		from = to
 	}
 	for from < end && !r.full {
@@ -51,6 +51,25 @@ func (l *Log) Read(ctx context.Context, from, limit core.Offset, filters *core.F
 		from = next
 	}
 	return from, nil
+}
+
+// before says what has become of offsets in front of the first record left.
+func (l *Log) before(from, to core.Offset) (gaps []gap) {
+	for i, s := range l.segmentsNow() {
+		v := s.view()
+		if i == 0 && s.lostBefore {
+			gaps = addGap(gaps, gap{From: from, To: min(max(v.opened, from), to), Lost: true})
+		}
+		if v.opened >= to {
+			break
+		}
+		for _, g := range v.gapsIn(from, to) {
+			if g.Lost {
+				gaps = addGap(gaps, gap{From: max(g.From, from), To: min(g.To, to), Lost: true})
+			}
+		}
+	}
+	return addGap(gaps, gap{From: from, To: to})
 }
 
 // segmentAt finds the segment with the first record at or after an offset, and

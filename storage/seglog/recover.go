@@ -22,8 +22,20 @@ type recovery struct {
 	// closed says that the last frame found says the log was closed; clean
 	// that it goes on where it was.
 	closed, clean bool
-	// losses counts the holes found in what had been durable.
-	losses int
+	// losses are the holes found in what had been durable.
+	losses []loss
+	// look, where it is set, is told of each frame found. Then all segments
+	// are scanned, also those that have an index.
+	look func(*segment, *found)
+}
+
+// A loss is a hole in what had been durable: offsets, which may be none, and
+// commits, from the first to the last that is missing. at is the segment behind
+// it.
+type loss struct {
+	at, before  *segment // before where that one's end is missing
+	gap         gap
+	first, last uint64
 }
 
 func newRecovery(l *Log) *recovery {
@@ -50,12 +62,12 @@ func (r *recovery) run(ctx context.Context) error {
 				// Retention had removed others there, so where it begins is
 				// not known.
 				s.lostBefore = true
-				r.losses++
+				r.losses = append(r.losses, loss{at: s})
 				l.log.Error("log is damaged, confirmed data was lost with a segment that was put aside", "before", s.name)
 			}
 		}
 		through = s.through
-		if i < len(l.segments)-1 {
+		if i < len(l.segments)-1 && r.look == nil {
 			ok, err := l.loadIndex(s)
 			if err != nil {
 				return err
@@ -136,6 +148,9 @@ func (r *recovery) scan(ctx context.Context, s *segment) error {
 		if !ok {
 			return nil
 		}
+		if r.look != nil {
+			r.look(s, &f)
+		}
 		c := candidate{segment: s, pos: f.pos, header: f.header}
 		if f.header.flags&flagOpened != 0 {
 			if c.opening, ok = parseOpening(f.stored); !ok {
@@ -144,7 +159,7 @@ func (r *recovery) scan(ctx context.Context, s *segment) error {
 		}
 		if r.judge.fresh && f.pos > segmentHeaderSize {
 			s.lostBefore = true
-			r.losses++
+			r.losses = append(r.losses, loss{at: s, gap: gap{From: f.header.base, To: f.header.base}})
 			l.log.Error("log is damaged, confirmed data was lost at a segment's beginning", "file", s.name, "bytes", f.pos-segmentHeaderSize, "before", f.header.base)
 		}
 		r.seen = max(r.seen, f.header.commit)
@@ -154,9 +169,16 @@ func (r *recovery) scan(ctx context.Context, s *segment) error {
 }
 
 // lost is told by the judge of a hole in what had been durable.
-func (r *recovery) lost(s *segment, g gap, commit uint64) {
-	r.losses++
-	r.log.log.Error("log is damaged, confirmed data was lost", "from", g.From, "to", g.To, "commit", commit)
+func (r *recovery) lost(s *segment, g gap, first, last uint64) {
+	r.losses = append(r.losses, loss{at: s, gap: g, first: first, last: last})
+	r.log.log.Error("log is damaged, confirmed data was lost", "from", g.From, "to", g.To, "commit", first)
+	if b := r.before(s); b != nil && (s.index != nil || s.span.size == segmentHeaderSize) {
+		// It is the end of the one before, whose index is yet to be built.
+		r.losses[len(r.losses)-1].before = b
+		b.span.gaps = addGap(b.span.gaps, g)
+		b.span.next, b.span.lastCommit = max(b.span.next, g.To), max(b.span.lastCommit, last)
+		return
+	}
 	if g.From >= g.To {
 		return
 	}
@@ -172,11 +194,24 @@ func (r *recovery) lost(s *segment, g gap, commit uint64) {
 	s.span.next = max(s.span.next, g.To)
 }
 
+// before is the segment that another one follows directly, if it was scanned.
+func (r *recovery) before(s *segment) *segment {
+	i := slices.Index(r.log.segments, s) - 1
+	if i < 0 {
+		return nil
+	}
+	b := r.log.segments[i]
+	if !r.log.follows(b.through, s) || b.index != nil || b.span.size == segmentHeaderSize {
+		return nil
+	}
+	return b
+}
+
 // resume decides where the log goes on and says so in it.
 func (r *recovery) resume() error {
 	l, j, c := r.log, &r.judge, &r.log.committer
 	lost := max(j.next, l.state.next)
-	if l.state.applied > j.last && len(l.segments) > 0 {
+	if l.state.applied > j.last {
 		l.log.Error("log ends before what its state says, confirmed data was lost", "from", j.next, "to", lost)
 	}
 	r.clean = (len(l.segments) == 0 && l.state.applied == 0 || r.closed && l.state.applied <= j.last) && !l.restored
@@ -333,21 +368,14 @@ func (l *Log) stateDir() string { return path.Join(l.o.Dir, stateDirName) }
 // log still has all that ever changed it. Otherwise the damage is the error.
 func (r *recovery) rebuildState(ctx context.Context, damage error) error {
 	l := r.log
-	whole := r.losses == 0 && len(l.asides) == 0 && len(l.segments) > 0
-	for i, s := range l.segments {
-		whole = whole && s.sequence == uint64(i)+1 && !s.rewritten
-	}
-	if whole {
-		missing := 0
-		if err := l.eachChanged(ctx, 0, nil, func(uint64, uint64) { missing++ }); err != nil {
-			return err
-		}
-		whole = missing == 0
+	whole, err := r.hasAllChanges(ctx)
+	if err != nil {
+		return err
 	}
 	if !whole {
 		return fmt.Errorf("%w: %w; it cannot be made again, for the log does not have all that made it", core.ErrStorage, damage)
 	}
-	l.log.Error("state is damaged, it is put aside and made again of the log, which has all of it", "aside", l.stateDir()+badSuffix, "err", damage)
+	l.log.Error("state is damaged, it is put aside and made again of the log, which has all of it", "err", damage)
 	if l.state != nil {
 		err := l.state.close()
 		l.state = nil
@@ -358,9 +386,25 @@ func (r *recovery) rebuildState(ctx context.Context, damage error) error {
 	if err := l.putStateAside(); err != nil {
 		return err
 	}
-	var err error
 	l.state, err = openState(l.stateDir(), l.fs, l.log)
 	return err
+}
+
+// hasAllChanges says whether the log has all that ever changed the state.
+func (r *recovery) hasAllChanges(ctx context.Context) (bool, error) {
+	l := r.log
+	whole := len(r.losses) == 0 && len(l.asides) == 0 && len(l.segments) > 0
+	for i, s := range l.segments {
+		whole = whole && s.sequence == uint64(i)+1 && !s.rewritten
+	}
+	if whole {
+		missing := 0
+		if err := l.eachChanged(ctx, 0, nil, func(uint64, uint64) { missing++ }); err != nil {
+			return false, err
+		}
+		whole = missing == 0
+	}
+	return whole, nil
 }
 
 // putStateAside moves the state's files out of the way.
@@ -373,7 +417,10 @@ func (l *Log) putStateAside() error {
 	if err != nil {
 		return err
 	}
-	aside := dir + badSuffix
+	aside, err := l.asideName(dir)
+	if err != nil {
+		return err
+	}
 	if err := l.fs.MkdirAll(aside); err != nil {
 		return err
 	}
@@ -383,6 +430,21 @@ func (l *Log) putStateAside() error {
 		}
 	}
 	return errors.Join(l.fs.SyncDir(aside), l.fs.SyncDir(dir), l.fs.SyncDir(l.o.Dir))
+}
+
+// asideName is a name that is not taken yet for what is put aside.
+func (l *Log) asideName(name string) (string, error) {
+	for n := 1; ; n++ {
+		aside := name + badSuffix
+		if n > 1 {
+			aside = fmt.Sprint(aside, n)
+		}
+		if _, err := l.fs.Stat(aside); errors.Is(err, fs.ErrNotExist) {
+			return aside, nil
+		} else if err != nil {
+			return "", err
+		}
+	}
 }
 
 // replay applies to the state what the log holds beyond it.

@@ -260,6 +260,9 @@ func (r *recovery) scanRewritten(s *segment, size int64) error {
 		if !ok {
 			break
 		}
+		if r.look != nil {
+			r.look(s, &f)
+		}
 		h := &f.header
 		if h.base < s.span.next {
 			continue

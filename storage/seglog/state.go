@@ -68,7 +68,26 @@ type state struct {
 // view that cannot be read is core.ErrStorage, and core.ErrCorrupt unless it is
 // the disk's doing.
 func openState(dir string, f vfs.FS, log *slog.Logger) (*state, error) {
-	s := &state{
+	s := newState(dir, f)
+	if err := s.open(stateOptions(log, s.shield)); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// viewState opens the view to be read only; nothing is written.
+func viewState(dir string, f vfs.FS, log *slog.Logger) (*state, error) {
+	s := newState(dir, f)
+	o := stateOptions(log, s.shield)
+	o.ReadOnly = true
+	if err := s.open(o); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func newState(dir string, f vfs.FS) *state {
+	return &state{
 		dir:    dir,
 		shield: newShield(pebbleFS(f)),
 		cache:  pebble.NewCache(stateCache),
@@ -76,16 +95,18 @@ func openState(dir string, f vfs.FS, log *slog.Logger) (*state, error) {
 		done:   make(chan error, 1),
 		ended:  make(chan struct{}),
 	}
-	o := stateOptions(log, s.shield)
+}
+
+func (s *state) open(o *pebble.Options) error {
 	o.EventListener.WALCreated = func(pebble.WALCreateInfo) { s.begun.Store(true) }
 	o.Cache, o.FS = s.cache, s.shield
 	err := s.shield.wait(func() (err error) {
 		defer recoverPebble(&err)
-		s.db, err = pebble.Open(dir, o)
+		s.db, err = pebble.Open(s.dir, o)
 		return err
 	})
 	if err != nil {
-		return nil, errors.Join(s.failure(err), s.shield.release())
+		return errors.Join(s.failure(err), s.shield.release())
 	}
 	go func() {
 		defer close(s.ended)
@@ -94,9 +115,9 @@ func openState(dir string, f vfs.FS, log *slog.Logger) (*state, error) {
 		}
 	}()
 	if err := s.load(); err != nil {
-		return nil, errors.Join(err, s.close())
+		return errors.Join(err, s.close())
 	}
-	return s, nil
+	return nil
 }
 
 // stateOptions are Pebble's, but for where its files are.
