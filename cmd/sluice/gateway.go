@@ -60,18 +60,19 @@ func openGateway(ctx context.Context, cfg *configs.Config, log *slog.Logger) (g 
 	if err != nil {
 		return g, err
 	}
-	engine, err := seglog.Open(ctx, seglog.Options{Dir: cfg.Path("data", cfg.Data), Logger: log})
+	data := cfg.Path("data", cfg.Data)
+	engine, err := seglog.Open(ctx, seglog.Options{Dir: data, Logger: log})
 	if err != nil {
-		return g, fmt.Errorf("data folder %s: %w", cfg.Data, err)
+		return g, fmt.Errorf("data folder %s: %w", cfg.Data, explain(data, err))
 	}
 	g.backups = newBackupServer(engine, cfg.Limits.Stall, log)
 	g.broker, err = core.Open(ctx, core.Options{
 		Engine: engine, Authorizer: authorizer, Policies: cfg.CorePolicies(), Limits: cfg.Limits.Limits, Logger: log,
 	})
 	if err != nil {
-		return g, errors.Join(err, engine.Close(context.WithoutCancel(ctx)))
+		return g, errors.Join(explain(data, err), engine.Close(context.WithoutCancel(ctx)))
 	}
-	g.watch = startWatch(g.broker, cfg.Path("data", cfg.Data))
+	g.watch = startWatch(g.broker, data)
 	if err := g.declare(ctx); err != nil {
 		return g, err
 	}

@@ -3,7 +3,7 @@
 // serve.go runs the broker: gateway.go ties the log, the core and the adapters
 // together and is the only place that names every one of them. The other
 // commands are clients of a running broker (pub.go, sub.go, request.go,
-// admin.go) or work on files (config.go, user.go, acl.go).
+// admin.go) or work on files (config.go, user.go, acl.go, doctor.go).
 package main
 
 import (
@@ -69,7 +69,7 @@ Start with:  sluice serve`,
 		"broker":   {newServe(), bench.Command()},
 		"messages": {newPub(), newSub(), newRequest()},
 		"admin":    {newQueue(), newExchange(), newTopic(), newBackup(), newExport(), newImport()},
-		"files":    {newConfig(), newUser(), newACL(), newRestore()},
+		"files":    {newConfig(), newUser(), newACL(), newRestore(), newDoctor()},
 	} {
 		for _, c := range commands {
 			c.GroupID = group

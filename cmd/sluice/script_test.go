@@ -40,7 +40,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("SLUICE_LOG_LEVEL", "warn")
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"listening": listening, "code": code, "retry": retry, "signal": signalBackground, "half-request": halfRequest, "reply": reply},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"listening": listening, "code": code, "retry": retry, "signal": signalBackground, "half-request": halfRequest, "reply": reply, "damage": damage},
 	})
 }
 
@@ -49,6 +49,17 @@ func reply(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(ts.Exec("sluice", "sub", args[0], "--from", "earliest", "-n", "1", "--wait", "10s", "-f", "%r"))
 	to := strings.TrimSpace(ts.ReadFile("stdout"))
 	ts.Check(ts.Exec("sluice", "pub", to, args[1]))
+}
+
+// damage turns over a byte of a file, the first of a text in it: damage FILE TEXT.
+func damage(ts *testscript.TestScript, _ bool, args []string) {
+	data := []byte(ts.ReadFile(args[0]))
+	at := strings.Index(string(data), args[1])
+	if at < 0 {
+		ts.Fatalf("%s does not hold %q", args[0], args[1])
+	}
+	data[at] ^= 0xff
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), data, 0o644))
 }
 
 // listening waits until something listens on each address; with "!", until

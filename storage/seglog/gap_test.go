@@ -1,12 +1,43 @@
 package seglog
 
 import (
+	"context"
+	"log/slog"
 	"maps"
 	"testing"
 
 	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/storage/vfs"
 	"pgregory.net/rapid"
 )
+
+// A segment that was closed and opened in between, and then sealed, is not
+// missing what stands in front of where it was opened.
+func TestSealedAfterReopening(t *testing.T) {
+	fs := vfs.NewMemory()
+	for round := range 4 {
+		heard := &listener{}
+		o := small(fs)
+		o.Logger = slog.New(heard)
+		l, err := Open(context.Background(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		appendWait(t, l, batchOf(true, "a", "b"))
+		if round%2 == 1 {
+			if err := l.request(context.Background(), l.seal); err != nil {
+				t.Fatal(err)
+			}
+			indexAll(t, l)
+		}
+		if err := l.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if said := heard.lines(); len(said) > 0 {
+			t.Errorf("round %d: %q", round, said)
+		}
+	}
+}
 
 // TestAddGap compares with a list of single offsets.
 func TestAddGap(t *testing.T) {

@@ -243,8 +243,10 @@ func (r *recovery) resume() error {
 		}
 	}
 	o := opening{end: max(j.next, 1), lost: max(lost, 1)}
-	c.segment.span.after = j.last
-	c.segment.span.opened = min(c.segment.span.opened, o.end)
+	if s := c.segment; s.span.size == segmentHeaderSize {
+		s.span.after = j.last
+		s.span.opened = min(s.span.opened, o.end)
+	}
 	if err := l.writeMark(&frameHeader{flags: flagOpened, synced: j.last, base: c.next}, o.encode()); err != nil {
 		return err
 	}

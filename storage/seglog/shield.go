@@ -153,8 +153,22 @@ func (s *shield) Lock(name string) (io.Closer, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.locks = append(s.locks, l)
-	return l, nil
+	held := &heldLock{Closer: l}
+	s.locks = append(s.locks, held)
+	return held, nil
+}
+
+// A heldLock is given back by Pebble, or else by release: Pebble panics where it
+// is done twice.
+type heldLock struct {
+	io.Closer
+	once sync.Once
+	err  error
+}
+
+func (l *heldLock) Close() error {
+	l.once.Do(func() { l.err = l.Closer.Close() })
+	return l.err
 }
 
 func (s *shield) Unwrap() pebblevfs.FS { return s.FS }

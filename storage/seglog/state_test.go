@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -113,4 +115,32 @@ func removeMarker(fs *vfs.Memory) error {
 		}
 	}
 	return err
+}
+
+// On the operating system's files, too, a state that Pebble cannot open is made
+// again of the log.
+func TestStateDamagedOnDisk(t *testing.T) {
+	dir := t.TempDir()
+	for round := range 2 {
+		l, err := Open(context.Background(), Options{Dir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v, err := l.Get("k"); err != nil || (v != nil) != (round > 0) {
+			t.Errorf("round %d: %q, %v", round, v, err)
+		}
+		appendWait(t, l, &core.Batch{Time: 1, Sync: true, Changes: []core.Change{{Key: "k", Value: []byte("v")}}})
+		if err := l.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		names, err := filepath.Glob(filepath.Join(dir, stateDirName, "MANIFEST-*"))
+		if err != nil || len(names) == 0 {
+			t.Fatal(names, err)
+		}
+		for _, name := range names {
+			if err := os.WriteFile(name, []byte("garbage"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 }
