@@ -89,6 +89,14 @@ func (c *Config) checkDeclared(fail func(key, format string, args ...any)) {
 			fail(key+".name", "two exchanges are named %q", e.Name)
 		}
 		exchanges[e.Name] = true
+		for j, b := range e.Bindings {
+			if err := core.CheckExchangeName(b.From); err != nil {
+				fail(fmt.Sprintf("%s.bindings[%d].from", key, j), "%v", err)
+			}
+			if err := core.CheckWhere(b.Where); err != nil {
+				fail(fmt.Sprintf("%s.bindings[%d].where", key, j), "%v", err)
+			}
+		}
 	}
 	queues := make(map[string]bool)
 	for i, q := range c.Queues {
@@ -106,12 +114,15 @@ func (c *Config) checkDeclared(fail func(key, format string, args ...any)) {
 		if q.MaxLength < 0 {
 			fail(key+".max_length", "%d is less than 0", q.MaxLength)
 		}
-		if (q.MaxLength > 0 || q.MaxBytes > 0) && q.Overflow == "" {
-			fail(key, "max_length and max_bytes need overflow: drop-oldest")
+		if q.Priority && q.Ordered {
+			fail(key, "want either priority or ordered")
 		}
 		for j, b := range q.Bindings {
 			if (b.Filter == "") == (b.Exchange == "") {
 				fail(fmt.Sprintf("%s.bindings[%d]", key, j), "want either a filter or an exchange")
+			}
+			if err := core.CheckWhere(b.Where); err != nil {
+				fail(fmt.Sprintf("%s.bindings[%d].where", key, j), "%v", err)
 			}
 		}
 	}

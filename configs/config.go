@@ -109,6 +109,9 @@ type Policy struct {
 type Exchange struct {
 	Name string       `yaml:"name" doc:"its name, one level"`
 	Kind ExchangeKind `yaml:"kind" doc:"direct, fanout, topic or headers"`
+
+	Alternate string            `yaml:"alternate" doc:"the exchange that gets what no binding matches"`
+	Bindings  []ExchangeBinding `yaml:"bindings" doc:"what other exchanges lead to it"`
 }
 
 // A Queue is one that is declared at the start.
@@ -121,12 +124,26 @@ type Queue struct {
 	BackoffMax   Duration  `yaml:"backoff_max" doc:"the longest pause; 0 is 5m"`
 	DeadLetter   string    `yaml:"dead_letter" doc:"queue of dead letters; left out is the name followed by .dead, - drops them"`
 	TTL          Duration  `yaml:"ttl" doc:"life of messages that name no expiry; 0 is for ever"`
-	MaxLength    int64     `yaml:"max_length" doc:"messages that may wait; 0 is without bound"`
-	MaxBytes     Size      `yaml:"max_bytes" doc:"bytes that may wait; 0 is without bound"`
-	Overflow     Overflow  `yaml:"overflow" doc:"what a full queue does: drop-oldest; max_length and max_bytes need it"`
+	MaxLength    int64     `yaml:"max_length" doc:"messages that it may hold, those with consumers included; 0 is without bound"`
+	MaxBytes     Size      `yaml:"max_bytes" doc:"bytes that it may hold likewise; 0 is without bound"`
+	Overflow     Overflow  `yaml:"overflow" doc:"what a full queue does: reject, which left out stands for too, or drop-oldest"`
+	Priority     bool      `yaml:"priority" doc:"higher priorities are delivered first"`
+	Ordered      bool      `yaml:"ordered" doc:"messages of one key go to one consumer at a time, in order"`
 	SingleActive bool      `yaml:"single_active" doc:"one consumer works, the others wait to take over"`
 	Expires      Duration  `yaml:"expires" doc:"deletes the queue when unused for so long; 0 is never"`
-	Unpinned     bool      `yaml:"unpinned" doc:"lets the topics' policies remove what the queue still needs"`
+	DedupWindow  Duration  `yaml:"dedup_window" doc:"how long message ids are remembered; 0 is the limit of that name"`
+
+	DeadLetterExpired bool `yaml:"dead_letter_expired" doc:"what expires goes to the dead letters"`
+	AutoDelete        bool `yaml:"auto_delete" doc:"deletes the queue when its last consumer leaves"`
+
+	Unpinned bool `yaml:"unpinned" doc:"lets the topics' policies remove what the queue still needs"`
+}
+
+// ExchangeBinding leads what reaches another exchange to one.
+type ExchangeBinding struct {
+	From  string `yaml:"from" doc:"the exchange whose messages come"`
+	Key   string `yaml:"key" doc:"the key that it compares"`
+	Where string `yaml:"where" doc:"a selector that a message must fulfil besides"`
 }
 
 // A Binding leads from a filter, or from an exchange and a key, to a queue.
@@ -135,6 +152,7 @@ type Binding struct {
 	Filter   core.Filter `yaml:"filter" doc:"topics, with + and #"`
 	Exchange string      `yaml:"exchange" doc:"an exchange, instead of a filter"`
 	Key      string      `yaml:"key" doc:"the key that the exchange compares"`
+	Where    string      `yaml:"where" doc:"a selector that a message must fulfil besides"`
 }
 
 // Log is how the broker logs.

@@ -45,11 +45,39 @@ func (c *Config) CorePolicies() []core.Policy {
 	return list
 }
 
-// CoreExchanges are the exchanges in the core's terms.
+// CoreExchanges are the exchanges in the core's terms, each behind the one that
+// is its alternate.
 func (c *Config) CoreExchanges() []core.ExchangeDefinition {
 	var list []core.ExchangeDefinition
 	for _, e := range c.Exchanges {
-		list = append(list, core.ExchangeDefinition{Name: e.Name, Kind: core.ExchangeKind(e.Kind)})
+		list = append(list, core.ExchangeDefinition{Name: e.Name, Kind: core.ExchangeKind(e.Kind), Alternate: e.Alternate})
+	}
+	slices.SortStableFunc(list, func(a, b core.ExchangeDefinition) int { return c.alternates(a.Name) - c.alternates(b.Name) })
+	return list
+}
+
+// alternates is how many exchanges stand behind one, each as the alternate of
+// the one before.
+func (c *Config) alternates(name string) int {
+	n := 0
+	for range c.Exchanges {
+		i := slices.IndexFunc(c.Exchanges, func(e Exchange) bool { return e.Name == name })
+		if i < 0 || c.Exchanges[i].Alternate == "" {
+			break
+		}
+		name = c.Exchanges[i].Alternate
+		n++
+	}
+	return n
+}
+
+// CoreExchangeBindings are the bindings between exchanges in the core's terms.
+func (c *Config) CoreExchangeBindings() []core.ExchangeBinding {
+	var list []core.ExchangeBinding
+	for _, e := range c.Exchanges {
+		for _, b := range e.Bindings {
+			list = append(list, core.ExchangeBinding{From: b.From, To: e.Name, Key: b.Key, Where: b.Where})
+		}
 	}
 	return list
 }
@@ -68,12 +96,19 @@ func (c *Config) CoreQueues() []core.QueueDefinition {
 			MaxLength:    q.MaxLength,
 			MaxBytes:     int64(q.MaxBytes),
 			Overflow:     core.Overflow(q.Overflow),
+			Priority:     q.Priority,
+			Ordered:      q.Ordered,
 			SingleActive: q.SingleActive,
-			Expires:      time.Duration(q.Expires),
-			Unpinned:     q.Unpinned,
+			DedupWindow:  time.Duration(q.DedupWindow),
+			AutoDelete:   q.AutoDelete,
+
+			DeadLetterExpired: q.DeadLetterExpired,
+
+			Expires:  time.Duration(q.Expires),
+			Unpinned: q.Unpinned,
 		}}
 		for _, b := range q.Bindings {
-			d.Bindings = append(d.Bindings, core.Binding{Filter: b.Filter, Exchange: b.Exchange, Key: b.Key, Settlement: core.SettleAlways})
+			d.Bindings = append(d.Bindings, core.Binding{Filter: b.Filter, Exchange: b.Exchange, Key: b.Key, Where: b.Where, Settlement: core.SettleAlways})
 		}
 		list = append(list, d)
 	}

@@ -199,7 +199,7 @@ type Overflow string
 func (o *Overflow) UnmarshalText(text []byte) error { return setWord(o, text) }
 
 func (Overflow) words() []string {
-	return []string{string(core.OverflowDropOldest)}
+	return []string{"reject", string(core.OverflowDropOldest)}
 }
 
 // A Level is how much is logged.

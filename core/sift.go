@@ -193,6 +193,20 @@ func (p *pump) siftOnce(c *Client, q *queue, at, end Offset, round int64, picks 
 	ds := p.decode(q.bound(), true)
 	defer clear(p.deliveries)
 	now := time.Now()
+	// Where each goes, before the journal is entered: a queue may have to be
+	// made.
+	tos := make([]string, len(ds))
+	for i := range ds {
+		d := &ds[i]
+		if s.to == nil || q.expired(d.Envelope, now) || !picks(d.Envelope, d.Offset) {
+			continue
+		}
+		if tos[i] = s.to(d.Envelope); tos[i] != "" && tos[i][0] == '$' && !dry {
+			if err := p.b.checkAddress(tos[i]); err != nil {
+				return at, got, err
+			}
+		}
+	}
 
 	j := p.b.journal
 	commit, err := j.enter(p.ctx)
@@ -221,7 +235,7 @@ func (p *pump) siftOnce(c *Client, q *queue, at, end Offset, round int64, picks 
 		}
 		to, picked := "", !q.expired(d.Envelope, now) && picks(d.Envelope, d.Offset)
 		if picked && s.to != nil {
-			to = s.to(d.Envelope)
+			to = tos[i]
 			picked = to != ""
 		}
 		if picked && got.Messages == round {

@@ -57,6 +57,12 @@ type queueSettings struct {
 	SingleActive bool          `json:"single_active,omitempty"`
 	Expires      span          `json:"expires,omitempty"`
 	Unpinned     bool          `json:"unpinned,omitempty"`
+
+	DeadLetterExpired bool `json:"dead_letter_expired,omitempty"`
+	AutoDelete        bool `json:"auto_delete,omitempty"`
+	DedupWindow       span `json:"dedup_window,omitempty"`
+	// Exclusive is of a queue that a connection of another door declared.
+	Exclusive bool `json:"exclusive,omitempty"`
 }
 
 func (q queueSettings) core() core.QueueSettings {
@@ -64,6 +70,7 @@ func (q queueSettings) core() core.QueueSettings {
 		MaxAttempts: q.MaxAttempts, Lease: time.Duration(q.Lease), Backoff: time.Duration(q.Backoff), BackoffMax: time.Duration(q.BackoffMax),
 		DeadLetter: q.DeadLetter, TTL: time.Duration(q.TTL), MaxLength: q.MaxLength, MaxBytes: q.MaxBytes, Overflow: q.Overflow,
 		Priority: q.Priority, Ordered: q.Ordered, SingleActive: q.SingleActive, Expires: time.Duration(q.Expires), Unpinned: q.Unpinned,
+		DeadLetterExpired: q.DeadLetterExpired, AutoDelete: q.AutoDelete, DedupWindow: time.Duration(q.DedupWindow),
 	}
 }
 
@@ -72,6 +79,7 @@ func settingsOf(c core.QueueSettings) queueSettings {
 		MaxAttempts: c.MaxAttempts, Lease: span(c.Lease), Backoff: span(c.Backoff), BackoffMax: span(c.BackoffMax),
 		DeadLetter: c.DeadLetter, TTL: span(c.TTL), MaxLength: c.MaxLength, MaxBytes: c.MaxBytes, Overflow: c.Overflow,
 		Priority: c.Priority, Ordered: c.Ordered, SingleActive: c.SingleActive, Expires: span(c.Expires), Unpinned: c.Unpinned,
+		DeadLetterExpired: c.DeadLetterExpired, AutoDelete: c.AutoDelete, DedupWindow: span(c.DedupWindow), Exclusive: c.Exclusive,
 	}
 }
 
@@ -80,9 +88,17 @@ type binding struct {
 	Filter   core.Filter `json:"filter,omitempty"`
 	Exchange string      `json:"exchange,omitempty"`
 	Key      string      `json:"key,omitempty"`
+	Where    string      `json:"where,omitempty"`
+	// Headers, of which Match all or any have to be there, are another way to
+	// say Where.
+	Match   string      `json:"match,omitempty"`
+	Headers [][2]string `json:"headers,omitempty"`
 }
 
-func (b binding) core() (core.Binding, error) {
+func (b *binding) core() (core.Binding, error) {
+	if err := b.condition(); err != nil {
+		return core.Binding{}, err
+	}
 	if (b.Filter == "") == (b.Exchange == "") || b.Key != "" && b.Exchange == "" {
 		return core.Binding{}, badRequest.with("a binding has a filter, or an exchange and a key")
 	}
@@ -91,28 +107,32 @@ func (b binding) core() (core.Binding, error) {
 			return core.Binding{}, err
 		}
 	}
-	return core.Binding{Filter: b.Filter, Exchange: b.Exchange, Key: b.Key, Settlement: core.SettleAlways}, nil
+	return core.Binding{Filter: b.Filter, Exchange: b.Exchange, Key: b.Key, Where: b.Where, Settlement: core.SettleAlways}, nil
 }
 
 func bindingsOf(bs []core.Binding) []binding {
 	out := make([]binding, len(bs))
 	for i, b := range bs {
-		out[i] = binding{b.Filter, b.Exchange, b.Key}
+		out[i] = binding{Filter: b.Filter, Exchange: b.Exchange, Key: b.Key, Where: b.Where}
 	}
 	return out
 }
 
 // queueInfo describes a queue on this door.
 type queueInfo struct {
-	Name      string         `json:"name"`
-	Kind      core.QueueKind `json:"kind,omitempty"`
-	Settings  queueSettings  `json:"settings"`
-	Bindings  []binding      `json:"bindings"`
-	Position  core.Offset    `json:"position"`
-	Lag       *int           `json:"lag"` // null where it has not been counted
-	Held      int            `json:"held"`
-	Waiting   int            `json:"waiting"`
-	Consumers int            `json:"consumers"`
+	Name     string         `json:"name"`
+	Kind     core.QueueKind `json:"kind,omitempty"`
+	Settings queueSettings  `json:"settings"`
+	Bindings []binding      `json:"bindings"`
+	Position core.Offset    `json:"position"`
+	Lag      *int           `json:"lag"` // null where it has not been counted
+	// Oldest is when the oldest that lag counts was published, LagSeconds how
+	// long that is ago.
+	Oldest     string  `json:"oldest,omitempty"`
+	LagSeconds float64 `json:"lag_seconds,omitempty"`
+	Held       int     `json:"held"`
+	Waiting    int     `json:"waiting"`
+	Consumers  int     `json:"consumers"`
 }
 
 func infoOf(q core.QueueInfo) queueInfo {
@@ -122,6 +142,10 @@ func infoOf(q core.QueueInfo) queueInfo {
 	}
 	if q.Lag >= 0 {
 		info.Lag = &q.Lag
+	}
+	if !q.Oldest.IsZero() {
+		info.Oldest = q.Oldest.UTC().Format(time.RFC3339Nano)
+		info.LagSeconds = max(time.Since(q.Oldest), 0).Round(time.Millisecond).Seconds()
 	}
 	return info
 }

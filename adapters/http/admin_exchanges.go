@@ -51,7 +51,8 @@ func (s *Server) showExchange(w nethttp.ResponseWriter, r *nethttp.Request) {
 // declareExchange is PUT /v1/exchanges/<exchange>.
 func (s *Server) declareExchange(w nethttp.ResponseWriter, r *nethttp.Request) {
 	var in struct {
-		Kind core.ExchangeKind `json:"kind"`
+		Kind      core.ExchangeKind `json:"kind"`
+		Alternate string            `json:"alternate"`
 	}
 	s.admin(w, r, &in, func(h *hold) error {
 		name, err := exchangeOf(r)
@@ -70,7 +71,7 @@ func (s *Server) declareExchange(w nethttp.ResponseWriter, r *nethttp.Request) {
 		if err := checkMatch(r, tag); err != nil {
 			return err
 		}
-		d := core.ExchangeDefinition{Name: name, Kind: in.Kind}
+		d := core.ExchangeDefinition{Name: name, Kind: in.Kind, Alternate: in.Alternate}
 		if err := h.client.DeclareExchange(r.Context(), d); err != nil {
 			return err
 		}

@@ -86,6 +86,9 @@ func (s *Server) declareQueue(w nethttp.ResponseWriter, r *nethttp.Request) {
 		if d.From, err = parseFrom(in.From); err != nil {
 			return err
 		}
+		if in.Settings.Exclusive {
+			return badRequest.with("an exclusive queue belongs to a connection, and a request has none: declare it by another protocol")
+		}
 		for _, b := range in.Bindings {
 			cb, err := b.core()
 			if err != nil {
@@ -192,9 +195,10 @@ func (s *Server) bind(w nethttp.ResponseWriter, r *nethttp.Request) {
 	})
 }
 
-// unbind is DELETE /v1/queues/<queue>/bindings?filter= or ?exchange=&key=.
+// unbind is DELETE /v1/queues/<queue>/bindings?filter= or ?exchange=&key=, with
+// &where= for a binding that has a condition.
 func (s *Server) unbind(w nethttp.ResponseWriter, r *nethttp.Request) {
-	q := queryOf(r, "filter", "exchange", "key")
+	q := queryOf(r, "filter", "exchange", "key", "where")
 	s.admin(w, r, nil, func(h *hold) error {
 		if q.err != nil {
 			return q.err
@@ -203,7 +207,8 @@ func (s *Server) unbind(w nethttp.ResponseWriter, r *nethttp.Request) {
 		if err != nil {
 			return err
 		}
-		b, err := binding{core.Filter(q.string("filter")), q.string("exchange"), q.string("key")}.core()
+		named := binding{Filter: core.Filter(q.string("filter")), Exchange: q.string("exchange"), Key: q.string("key"), Where: q.string("where")}
+		b, err := named.core()
 		if err != nil {
 			return err
 		}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
+
+	"github.com/sluicemq/sluice/core"
 )
 
 // routes builds the router. Topics and keys are the rest of the path, verbatim:
@@ -44,6 +46,14 @@ func (s *Server) routes() *chi.Mux {
 	get("/v1/queues/{queue}/bindings", s.listBindings)
 	m.Post("/v1/queues/{queue}/bindings", s.bind)
 	m.Delete("/v1/queues/{queue}/bindings", s.unbind)
+	m.Post("/v1/queues/{queue}/rewind", s.rewindQueue)
+	m.Post("/v1/queues/{queue}/purge", s.purgeQueue)
+	m.Post("/v1/queues/{queue}/move", s.transferOf(func(c *core.Client) transferring { return c.Move }, true))
+	m.Post("/v1/queues/{queue}/copy", s.transferOf(func(c *core.Client) transferring { return c.Copy }, true))
+	m.Post("/v1/queues/{queue}/requeue", s.transferOf(func(c *core.Client) transferring { return c.Requeue }, false))
+	get("/v1/bindings", s.listRoutes)
+	m.Post("/v1/bindings", s.addRoute)
+	m.Delete("/v1/bindings", s.removeRoute)
 	get("/v1/exchanges", s.listExchanges)
 	get("/v1/exchanges/{exchange}", s.showExchange)
 	m.Put("/v1/exchanges/{exchange}", s.declareExchange)

@@ -89,6 +89,8 @@ type queueState struct {
 	Bindings  []bindingState `json:"bindings"`
 	Position  core.Offset    `json:"position"`
 	Lag       *int           `json:"lag"`
+	Oldest    string         `json:"oldest,omitempty"`
+	Seconds   float64        `json:"lag_seconds,omitempty"`
 	Held      int            `json:"held"`
 	Waiting   int            `json:"waiting"`
 	Consumers int            `json:"consumers"`
@@ -98,13 +100,18 @@ type bindingState struct {
 	Filter   string `json:"filter,omitempty"`
 	Exchange string `json:"exchange,omitempty"`
 	Key      string `json:"key,omitempty"`
+	Where    string `json:"where,omitempty"`
 }
 
 func (b bindingState) String() string {
-	if b.Exchange == "" {
-		return b.Filter
+	s := b.Filter
+	if b.Exchange != "" {
+		s = b.Exchange + ":" + b.Key
 	}
-	return b.Exchange + ":" + b.Key
+	if b.Where != "" {
+		s += " where " + b.Where
+	}
+	return s
 }
 
 // parseBinding reads a binding of the command line: a filter, or an exchange
@@ -204,33 +211,55 @@ func newQueue() *cobra.Command {
 		func(ctx context.Context, _ *cobra.Command, h *link.HTTP, args []string) error {
 			return h.Do(ctx, "DELETE", "/v1/queues/"+url.PathEscape(args[0]), nil, nil)
 		})
+	var where string
 	bind := a.command(&cobra.Command{Use: "bind NAME BINDING", Short: "Lead a filter, or exchange:key, to a queue", Args: cobra.ExactArgs(2)},
 		func(ctx context.Context, _ *cobra.Command, h *link.HTTP, args []string) error {
-			return h.Do(ctx, "POST", "/v1/queues/"+url.PathEscape(args[0])+"/bindings", parseBinding(args[1]), nil)
+			b := parseBinding(args[1])
+			b.Where = where
+			return h.Do(ctx, "POST", "/v1/queues/"+url.PathEscape(args[0])+"/bindings", b, nil)
 		})
+	bind.Flags().StringVar(&where, "where", "", "a `selector` that a message must fulfil besides")
 	unbind := a.command(&cobra.Command{Use: "unbind NAME BINDING", Short: "End a binding", Args: cobra.ExactArgs(2)},
 		func(ctx context.Context, _ *cobra.Command, h *link.HTTP, args []string) error {
-			query := url.Values{}
-			if b := parseBinding(args[1]); b.Exchange != "" {
-				query.Set("exchange", b.Exchange)
-				query.Set("key", b.Key)
-			} else {
-				query.Set("filter", b.Filter)
-			}
-			return h.Do(ctx, "DELETE", "/v1/queues/"+url.PathEscape(args[0])+"/bindings?"+query.Encode(), nil, nil)
+			return h.Do(ctx, "DELETE", "/v1/queues/"+url.PathEscape(args[0])+"/bindings?"+bindingQuery(args[1], where).Encode(), nil, nil)
 		})
+	unbind.Flags().StringVar(&where, "where", "", "the binding's `selector`")
 
 	var messages printing
 	var limit int
+	var whereBrowsed string
 	browse := a.command(&cobra.Command{Use: "browse NAME", Short: "Print what a queue has not settled, and change nothing", Args: cobra.ExactArgs(1)},
 		func(ctx context.Context, c *cobra.Command, h *link.HTTP, args []string) error {
-			return a.printPage(ctx, c, h, "/q/"+url.PathEscape(args[0])+"?limit="+strconv.Itoa(limit), &messages)
+			query := url.Values{"limit": {strconv.Itoa(limit)}}
+			if whereBrowsed != "" {
+				query.Set("where", whereBrowsed)
+			}
+			return a.printPage(ctx, c, h, "/q/"+url.PathEscape(args[0])+"?"+query.Encode(), &messages)
 		})
+	browse.Flags().StringVar(&whereBrowsed, "where", "", "only what a `selector` lets pass")
 	messages.flags(browse.Flags())
 	browse.Flags().IntVarP(&limit, "count", "n", 100, "at most so many `messages`")
 
-	c.AddCommand(list, show, declare, remove, bind, unbind, browse)
+	c.AddCommand(list, show, declare, remove, bind, unbind, browse, a.rewind(), a.purge(),
+		a.transfer("move NAME", "Move messages to another place", "/move", true),
+		a.transfer("copy NAME", "Copy messages to another place", "/copy", true),
+		a.transfer("requeue NAME", "Move dead letters back to where they came from", "/requeue", false))
 	return c
+}
+
+// bindingQuery names a binding in a query.
+func bindingQuery(binding, where string) url.Values {
+	query := url.Values{}
+	if b := parseBinding(binding); b.Exchange != "" {
+		query.Set("exchange", b.Exchange)
+		query.Set("key", b.Key)
+	} else {
+		query.Set("filter", b.Filter)
+	}
+	if where != "" {
+		query.Set("where", where)
+	}
+	return query
 }
 
 // settingOf is a setting's value as JSON wants it.
@@ -250,8 +279,8 @@ func (a *administering) showQueue(ctx context.Context, w io.Writer, h *link.HTTP
 		return err
 	}
 	return a.show(w, q, func(w io.Writer) {
-		fmt.Fprintf(w, "queue\t%s\nkind\t%s\nposition\t%d\nlag\t%s\nheld\t%d\nwaiting\t%d\nconsumers\t%d\nbindings\t%s\n",
-			q.Name, orElse(q.Kind, "queue"), q.Position, q.lag(), q.Held, q.Waiting, q.Consumers, q.bindings())
+		fmt.Fprintf(w, "queue\t%s\nkind\t%s\nposition\t%d\nlag\t%s\nlag seconds\t%g\nheld\t%d\nwaiting\t%d\nconsumers\t%d\nbindings\t%s\n",
+			q.Name, orElse(q.Kind, "queue"), q.Position, q.lag(), q.Seconds, q.Held, q.Waiting, q.Consumers, q.bindings())
 		settings, _ := json.Marshal(q.Settings)
 		fmt.Fprintf(w, "settings\t%s\n", settings)
 	})
@@ -273,27 +302,72 @@ func newExchange() *cobra.Command {
 				}
 			})
 		}))
-	one := func(method string, body any) func(context.Context, *cobra.Command, *link.HTTP, []string) error {
+	var alternate, where string
+	one := func(method string) func(context.Context, *cobra.Command, *link.HTTP, []string) error {
 		return func(ctx context.Context, c *cobra.Command, h *link.HTTP, args []string) error {
+			var body any
 			if len(args) > 1 {
-				body = map[string]string{"kind": args[1]}
+				body = map[string]string{"kind": args[1], "alternate": alternate}
 			}
 			var x core.ExchangeDefinition
 			if err := h.Do(ctx, method, "/v1/exchanges/"+url.PathEscape(args[0]), body, &x); err != nil {
 				return err
 			}
-			return a.show(c.OutOrStdout(), x, func(w io.Writer) { fmt.Fprintf(w, "exchange\t%s\nkind\t%s\n", x.Name, x.Kind) })
+			return a.show(c.OutOrStdout(), x, func(w io.Writer) {
+				fmt.Fprintf(w, "exchange\t%s\nkind\t%s\nalternate\t%s\n", x.Name, x.Kind, x.Alternate)
+			})
 		}
 	}
-	c.AddCommand(list,
-		a.outputFlag(a.command(&cobra.Command{Use: "show NAME", Short: "Describe one exchange", Args: cobra.ExactArgs(1)}, one("GET", nil))),
-		a.outputFlag(a.command(&cobra.Command{Use: "declare NAME KIND", Short: "Make an exchange: direct, fanout, topic or headers", Args: cobra.ExactArgs(2)}, one("PUT", nil))),
+	declare := a.outputFlag(a.command(&cobra.Command{Use: "declare NAME KIND", Short: "Make an exchange: direct, fanout, topic or headers", Args: cobra.ExactArgs(2)}, one("PUT")))
+	declare.Flags().StringVar(&alternate, "alternate", "", "the `exchange` that gets what no binding matches")
+	bind := a.command(&cobra.Command{Use: "bind NAME FROM[:KEY]", Short: "Lead what reaches another exchange to this one", Args: cobra.ExactArgs(2)},
+		func(ctx context.Context, _ *cobra.Command, h *link.HTTP, args []string) error {
+			from, key, _ := strings.Cut(args[1], ":")
+			return h.Do(ctx, "POST", "/v1/bindings", map[string]string{"exchange": from, "key": key, "where": where, "to": args[0]}, nil)
+		})
+	bind.Flags().StringVar(&where, "where", "", "a `selector` that a message must fulfil besides")
+	unbind := a.command(&cobra.Command{Use: "unbind NAME FROM[:KEY]", Short: "End a binding between exchanges", Args: cobra.ExactArgs(2)},
+		func(ctx context.Context, _ *cobra.Command, h *link.HTTP, args []string) error {
+			from, key, _ := strings.Cut(args[1], ":")
+			query := url.Values{"exchange": {from}, "key": {key}, "to": {args[0]}}
+			if where != "" {
+				query.Set("where", where)
+			}
+			return h.Do(ctx, "DELETE", "/v1/bindings?"+query.Encode(), nil, nil)
+		})
+	unbind.Flags().StringVar(&where, "where", "", "the binding's `selector`")
+	bindings := a.outputFlag(a.command(&cobra.Command{Use: "bindings", Short: "List the bindings of queues and between exchanges", Args: cobra.NoArgs},
+		func(ctx context.Context, c *cobra.Command, h *link.HTTP, _ []string) error {
+			all, err := pages[routeState](ctx, h, "/v1/bindings", url.Values{})
+			if err != nil {
+				return err
+			}
+			return a.show(c.OutOrStdout(), all, func(w io.Writer) {
+				fmt.Fprintln(w, "FROM\tTO")
+				for _, r := range all {
+					to := "queue " + r.Queue
+					if r.Queue == "" {
+						to = "exchange " + r.To
+					}
+					fmt.Fprintf(w, "%s\t%s\n", r.bindingState, to)
+				}
+			})
+		}))
+	c.AddCommand(list, bind, unbind, bindings, declare,
+		a.outputFlag(a.command(&cobra.Command{Use: "show NAME", Short: "Describe one exchange", Args: cobra.ExactArgs(1)}, one("GET"))),
 		a.command(&cobra.Command{Use: "delete NAME", Short: "Delete an exchange", Args: cobra.ExactArgs(1)},
 			func(ctx context.Context, _ *cobra.Command, h *link.HTTP, args []string) error {
 				return h.Do(ctx, "DELETE", "/v1/exchanges/"+url.PathEscape(args[0]), nil, nil)
 			}),
 	)
 	return c
+}
+
+// routeState is a binding with what it leads to.
+type routeState struct {
+	bindingState
+	Queue string `json:"queue,omitempty"`
+	To    string `json:"to,omitempty"`
 }
 
 func newTopic() *cobra.Command {

@@ -116,6 +116,11 @@ func (g *gateway) declare(ctx context.Context) error {
 			return fmt.Errorf("exchange %q of the configuration: %w", x.Name, err)
 		}
 	}
+	for _, bd := range g.config.CoreExchangeBindings() {
+		if err := client.BindExchange(ctx, bd); err != nil {
+			return fmt.Errorf("binding of the exchange %q to %q of the configuration: %w", bd.From, bd.To, err)
+		}
+	}
 	for _, q := range g.config.CoreQueues() {
 		err := client.DeclareQueue(ctx, q)
 		if errors.Is(err, core.ErrConflict) {

@@ -82,15 +82,16 @@ func stompFailure(err error) error {
 	return failure(stompKinds[e.Message], text)
 }
 
-// stompDestination is a topic, filter, queue or exchange in STOMP's words.
+// stompDestination is a topic, filter, queue or exchange in STOMP's words. Only
+// a topic's levels are quoted: the names of the others stand as they are.
 func stompDestination(topic string) string {
-	escape := strings.NewReplacer("%", "%25", ".", "%2E", "*", "%2A", ">", "%3E", ",", "%2C")
 	switch kind, name, key := topicOf(topic); kind {
 	case "queue":
-		return "/queue/" + escape.Replace(name)
+		return "/queue/" + name
 	case "exchange":
-		return "/exchange/" + escape.Replace(name) + "/" + escape.Replace(key)
+		return "/exchange/" + name + "/" + key
 	}
+	escape := strings.NewReplacer("%", "%25", ".", "%2E", "*", "%2A", ">", "%3E", ",", "%2C")
 	return "/topic/" + escape.Replace(topic)
 }
 
