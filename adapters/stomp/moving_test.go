@@ -95,18 +95,6 @@ func refused(destination, header string, want ...string) func(r *row) {
 	}
 }
 
-// declares subscribes with headers that make a queue with settings, and sends
-// with them too.
-func declares(look func(s core.QueueSettings) bool, headers ...string) func(r *row) {
-	return func(r *row) {
-		r.one("/queue/q", headers, headers)
-		info, err := r.g.admin().Queue("q")
-		if err != nil || !look(info.Settings) {
-			r.Errorf("%+v, %v", info.Settings, err)
-		}
-	}
-}
-
 // exchange declares an exchange.
 func (r *row) exchange(name string, kind core.ExchangeKind) {
 	r.Helper()
