@@ -98,7 +98,7 @@ export function makeClients({ mqtt, StompClient, WebSocket, EventSource, fetch }
         });
         client.onConnect = (f) => resolve({ headers: f.headers });
         client.onStompError = (f) => {
-          emit({ conn, event: 'error', headers: f.headers, body: toBase64(f.binaryBody) });
+          emit({ conn, event: 'error', headers: Object.entries(f.headers), body: toBase64(f.binaryBody) });
           reject(new Error(`ERROR ${f.headers.message}`));
         };
         client.onWebSocketClose = () => { emit({ conn, event: 'closed' }); reject(new Error('closed')); };
@@ -116,10 +116,18 @@ export function makeClients({ mqtt, StompClient, WebSocket, EventSource, fetch }
       receipted(conn, (receipt) => conns.get(conn).client.publish({
         destination, binaryBody: toBytes(body), headers: { ...firstOfEach(headers ?? []), receipt },
       })),
-    'stomp.ack': ({ conn, id }) =>
-      receipted(conn, (receipt) => conns.get(conn).messages.get(id).ack({ receipt })),
+    'stomp.unsubscribe': ({ conn, id }) =>
+      receipted(conn, (receipt) => conns.get(conn).client.unsubscribe(id, { receipt })),
+    'stomp.ack': ({ conn, id, headers }) =>
+      receipted(conn, (receipt) => conns.get(conn).messages.get(id).ack({ ...headers, receipt })),
     'stomp.nack': ({ conn, id, headers }) =>
       receipted(conn, (receipt) => conns.get(conn).messages.get(id).nack({ ...headers, receipt })),
+
+    // The library asks no receipts of these; the one of a frame behind them
+    // speaks for them.
+    'stomp.begin': ({ conn, transaction }) => { conns.get(conn).client.begin(transaction); return behind(conn); },
+    'stomp.commit': ({ conn, transaction }) => { conns.get(conn).client.commit(transaction); return behind(conn); },
+    'stomp.abort': ({ conn, transaction }) => { conns.get(conn).client.abort(transaction); return behind(conn); },
 
     // The WebSocket itself, for the native protocol: frames in, frames out.
 
@@ -173,6 +181,11 @@ export function makeClients({ mqtt, StompClient, WebSocket, EventSource, fetch }
       client.watchForReceipt(receipt, () => resolve({}));
       try { send(receipt); } catch (e) { reject(e); }
     });
+  }
+
+  // behind waits for the receipt of a message that nobody receives.
+  function behind(conn) {
+    return receipted(conn, (receipt) => conns.get(conn).client.publish({ destination: '/topic/nobody', body: '', headers: { receipt } }));
   }
 
   return async (request) => {

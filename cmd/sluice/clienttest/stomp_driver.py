@@ -88,9 +88,14 @@ def send(conn, destination, body, headers=None):
     return c.receipted(lambda r: c.stomp.send(destination, base64.b64decode(body), headers=dict(gathered, receipt=r)))
 
 
-def ack(conn, id):
+def unsubscribe(conn, id):
     c = conns[conn]
-    return c.receipted(lambda r: c.stomp.ack(id, receipt=r))
+    return c.receipted(lambda r: c.stomp.unsubscribe(id, receipt=r))
+
+
+def ack(conn, id, headers=None):
+    c = conns[conn]
+    return c.receipted(lambda r: c.stomp.ack(id, receipt=r, **(headers or {})))
 
 
 def nack(conn, id, headers=None):
@@ -108,6 +113,11 @@ def commit(conn, transaction):
     return c.receipted(lambda r: c.stomp.commit(transaction, receipt=r))
 
 
+def abort(conn, transaction):
+    c = conns[conn]
+    return c.receipted(lambda r: c.stomp.abort(transaction, receipt=r))
+
+
 def close(conn):
     conns.pop(conn).close()
     return {}
@@ -121,11 +131,13 @@ def drop(conn):
 OPS = {
     "stomp.connect": connect,
     "stomp.subscribe": subscribe,
+    "stomp.unsubscribe": unsubscribe,
     "stomp.send": send,
     "stomp.ack": ack,
     "stomp.nack": nack,
     "stomp.begin": begin,
     "stomp.commit": commit,
+    "stomp.abort": abort,
     "close": close,
     "drop": drop,
 }
