@@ -117,6 +117,11 @@ func (c *Config) checkDeclared(fail func(key, format string, args ...any)) {
 		if q.Priority && q.Ordered {
 			fail(key, "want either priority or ordered")
 		}
+		if w := q.Webhook.Adapter(); q.Webhook.Enabled() {
+			if err := w.Check(); err != nil {
+				fail(key+".webhook", "%v", err)
+			}
+		}
 		for j, b := range q.Bindings {
 			if (b.Filter == "") == (b.Exchange == "") {
 				fail(fmt.Sprintf("%s.bindings[%d]", key, j), "want either a filter or an exchange")

@@ -50,6 +50,13 @@ type HTTP struct {
 	Listen  []Listener `yaml:"listen" doc:"addresses, host:port each; none switches the protocol off"`
 	Origins []string   `yaml:"origins" doc:"web pages of other hosts that may connect, such as https://app.example.com"`
 	Hosts   []string   `yaml:"hosts" doc:"names under which the broker is reached, besides the addresses it listens on"`
+
+	Webhooks Webhooks `yaml:"webhooks" doc:"what queues' webhooks may do"`
+}
+
+// Webhooks bound what webhooks may do.
+type Webhooks struct {
+	Allow []Network `yaml:"allow" doc:"networks that are not public and may be called all the same, such as 10.1.0.0/16; left out is none"`
 }
 
 // A Listener is an address to listen on. In YAML an address alone is one too.
@@ -137,6 +144,8 @@ type Queue struct {
 	AutoDelete        bool `yaml:"auto_delete" doc:"deletes the queue when its last consumer leaves"`
 
 	Unpinned bool `yaml:"unpinned" doc:"lets the topics' policies remove what the queue still needs"`
+
+	Webhook Webhook `yaml:"webhook" doc:"where its messages are posted to, over HTTP"`
 }
 
 // ExchangeBinding leads what reaches another exchange to one.
@@ -144,6 +153,14 @@ type ExchangeBinding struct {
 	From  string `yaml:"from" doc:"the exchange whose messages come"`
 	Key   string `yaml:"key" doc:"the key that it compares"`
 	Where string `yaml:"where" doc:"a selector that a message must fulfil besides"`
+}
+
+// A Webhook is where a queue's messages are posted to. A zero Webhook is none.
+type Webhook struct {
+	URL      string   `yaml:"url" doc:"the address that gets them, http or https"`
+	Secrets  []string `yaml:"secrets" doc:"sign them, as Standard Webhooks has it: whsec_ and 24 to 64 bytes in base64; the first is in force, others are being replaced"`
+	Timeout  Duration `yaml:"timeout" doc:"of one attempt; 0 is 15s"`
+	InFlight int      `yaml:"in_flight" doc:"how many are posted at once; 0 is 8, with 1 they come in order"`
 }
 
 // A Binding leads from a filter, or from an exchange and a key, to a queue.

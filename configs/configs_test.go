@@ -142,6 +142,8 @@ func TestErrorsNameLineAndKey(t *testing.T) {
 		{"auth: {rules: [{who: [alice], allow: [all]}]}", `c.yaml:1: auth.rules[0].who[0]: "alice" is nobody: want user:NAME, role:NAME, users or anonymous`},
 		{"auth: {rules: [{who: [users]}]}", `c.yaml:1: auth.rules[0]: want either allow or deny, with what is allowed or denied`},
 		{"auth: {rules: [{who: [users], allow: [all], filters: ['a/%x']}]}", `c.yaml:1: auth.rules[0].filters[0]: "a/%x": behind a % want u for the user's name or c for the client id`},
+		{"queues: [{name: q, webhook: {url: 'https://a/'}}]", `c.yaml:1: queues[0].webhook: there are 1 to 4 secrets`},
+		{"http: {webhooks: {allow: [10.0.0.1]}}", `c.yaml:1: http.webhooks.allow[0]: "10.0.0.1" is not a network: want an address and a number of bits, such as 10.0.0.0/8`},
 		{"http: {origins: ['app.example.com']}", `c.yaml:1: http.origins[0]: "app.example.com" is not an origin: want scheme://host[:port], such as https://app.example.com, or *`},
 		{"debug: {pprof: '0.0.0.0:6060'}", `c.yaml:1: debug.pprof: "0.0.0.0:6060" is not a loopback address; profiles show what is in memory`},
 		{"data: [a", `c.yaml: `},

@@ -3,9 +3,11 @@ package configs
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
+	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
 )
 
@@ -78,6 +80,23 @@ func (c *Config) CoreExchangeBindings() []core.ExchangeBinding {
 		for _, b := range e.Bindings {
 			list = append(list, core.ExchangeBinding{From: b.From, To: e.Name, Key: b.Key, Where: b.Where})
 		}
+	}
+	return list
+}
+
+// Enabled reports whether there is a webhook.
+func (w Webhook) Enabled() bool { return w.URL != "" || len(w.Secrets) > 0 }
+
+// Adapter is the webhook in the adapters' terms.
+func (w Webhook) Adapter() adapters.Webhook {
+	return adapters.Webhook{URL: w.URL, Secrets: w.Secrets, Timeout: time.Duration(w.Timeout), InFlight: w.InFlight}
+}
+
+// WebhookNetworks are those that webhooks may call though they are not public.
+func (c *Config) WebhookNetworks() []netip.Prefix {
+	var list []netip.Prefix
+	for _, n := range c.HTTP.Webhooks.Allow {
+		list = append(list, netip.MustParsePrefix(string(n))) // it was checked when it was read
 	}
 	return list
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -154,6 +155,18 @@ func (Action) words() []string {
 // A Pattern is a filter in which %u and %c stand for the user's name and the
 // client id.
 type Pattern string
+
+// A Network is a range of addresses, such as 10.0.0.0/8.
+type Network string
+
+// UnmarshalText checks the form.
+func (n *Network) UnmarshalText(text []byte) error {
+	if _, err := netip.ParsePrefix(string(text)); err != nil {
+		return fmt.Errorf("%q is not a network: want an address and a number of bits, such as 10.0.0.0/8", text)
+	}
+	*n = Network(text)
+	return nil
+}
 
 // UnmarshalText checks the filter.
 func (p *Pattern) UnmarshalText(text []byte) error {

@@ -245,6 +245,7 @@ func (c *Client) DeclareQueue(ctx context.Context, d QueueDefinition) error {
 	q.mu.Lock()
 	has := q.settings
 	q.mu.Unlock()
+	has.Meta = d.Settings.Meta
 	if !reflect.DeepEqual(has, d.Settings) {
 		a, _ := json.Marshal(has)
 		w, _ := json.Marshal(d.Settings)
@@ -555,4 +556,23 @@ func matchesRecord(bs []*bound, r *Record, e *Envelope, decode bool) bool {
 		}
 	}
 	return false
+}
+
+// SetQueueMeta replaces what an adapter keeps with a queue (QueueSettings.Meta),
+// which DeclareQueue does not look at, and blocks until that is durable. Who may
+// manage the queue and consume it may set it.
+func (c *Client) SetQueueMeta(ctx context.Context, name string, meta []byte) error {
+	for _, a := range []Action{Manage, Consume} {
+		if err := c.authorize(a, QueueTopic(name)); err != nil {
+			return err
+		}
+	}
+	q := c.broker.queue(name)
+	if q == nil || kindOf(name) != KindQueue {
+		return fmt.Errorf("%w: there is no queue %q", ErrNotFound, name)
+	}
+	q.mu.Lock()
+	q.settings.Meta = slices.Clone(meta)
+	q.mu.Unlock()
+	return q.save(ctx)
 }

@@ -59,6 +59,10 @@ func (s *Server) routes() *chi.Mux {
 	m.Put("/v1/exchanges/{exchange}", s.declareExchange)
 	m.Delete("/v1/exchanges/{exchange}", s.deleteExchange)
 
+	get("/v1/webhooks", s.listWebhooks)
+	get("/v1/queues/{queue}/webhook", s.showWebhook)
+	m.Put("/v1/queues/{queue}/webhook", s.setWebhook)
+	m.Delete("/v1/queues/{queue}/webhook", s.deleteWebhook)
 	get("/v1/groups", s.listGroups)
 	get("/v1/policies", s.listPolicies)
 	get("/v1/retained", s.listRetained)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	nethttp "net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +41,13 @@ type Options struct {
 	// the loopback and the address that a connection came to; "*" is every
 	// one. A name may carry a port, which is not looked at.
 	Hosts []string
+	// Webhooks of the configuration, by queue.
+	Webhooks map[string]adapters.Webhook
+	// Allow are the networks that webhooks may call though they are not
+	// public.
+	Allow []netip.Prefix
+	// Operator are the credentials that webhooks consume by.
+	Operator core.Credentials
 }
 
 // A Server is the HTTP door. It is an adapters.Adapter.
@@ -52,6 +60,7 @@ type Server struct {
 	log     *slog.Logger
 	guard   *guard
 	mux     *chi.Mux
+	hooks   *hooks
 	http    nethttp.Server
 
 	clock clock
@@ -81,6 +90,7 @@ func New(broker *core.Broker, o Options) *Server {
 	}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.texts, s.topicTexts, s.objects = eventEncoder{}.bodies(), eventEncoder{topics: true}.bodies(), eventEncoder{json: true}.bodies()
+	s.hooks = newHooks(s, o.Metrics, o.Allow)
 	s.mux = s.routes()
 	s.http = nethttp.Server{
 		Handler:           nethttp.HandlerFunc(s.serve),
@@ -105,6 +115,12 @@ func (s *Server) Start(ctx context.Context) error {
 			return fmt.Errorf("http: %w", err)
 		}
 		s.listeners = append(s.listeners, l)
+	}
+	if err := s.hooks.start(ctx); err != nil {
+		for _, l := range s.listeners {
+			l.Close()
+		}
+		return err
 	}
 	return nil
 }
@@ -193,6 +209,8 @@ func (s *Server) Close(ctx context.Context) error {
 	s.stop()
 	// A connection that has not sent a byte is not yet idle to net/http.
 	s.cut(func(p *peer) bool { return !p.active.Load() })
+	hooked := make(chan struct{})
+	go func() { s.hooks.close(ctx); close(hooked) }()
 	err := s.http.Shutdown(ctx)
 	if err != nil {
 		s.http.Close()
@@ -205,6 +223,7 @@ func (s *Server) Close(ctx context.Context) error {
 		s.cut(func(*peer) bool { return true })
 		<-ended
 	}
+	<-hooked
 	return err
 }
 

@@ -28,6 +28,7 @@ type door struct {
 	server   *http.Server
 	broker   *core.Broker
 	registry *prometheus.Registry
+	options  http.Options
 	addr     string
 	client   *nethttp.Client
 }
@@ -55,6 +56,7 @@ func open(t testing.TB, change ...func(*http.Options, *core.Options)) *door {
 	if d.broker, err = core.Open(t.Context(), co); err != nil {
 		t.Fatal(err)
 	}
+	d.options = o
 	d.server = http.New(d.broker, o)
 	if err := d.server.Start(t.Context()); err != nil {
 		t.Fatal(err)

@@ -102,11 +102,7 @@ func (g *gateway) declare(ctx context.Context) error {
 	if len(g.config.Exchanges) == 0 && len(g.config.Queues) == 0 {
 		return nil
 	}
-	var credentials core.Credentials
-	if g.access != nil {
-		credentials = g.access.Operator()
-	}
-	client, err := g.broker.Connect(ctx, credentials, nil)
+	client, err := g.broker.Connect(ctx, g.operator(), nil)
 	if err != nil {
 		return err
 	}
@@ -174,6 +170,7 @@ func (g *gateway) makeDoors() error {
 	h := http.New(g.broker, http.Options{
 		Limits: limits, Gate: gate, Metrics: metrics, Logger: g.log,
 		Endpoints: httpAt, Mount: mount, Ports: g.ports, Origins: cfg.HTTP.Origins, Hosts: cfg.HTTP.Hosts,
+		Webhooks: g.webhooks(), Allow: cfg.WebhookNetworks(), Operator: g.operator(),
 	})
 	for _, d := range []door{
 		{name: "mqtt", Adapter: mq, addrs: mq.Addrs, listen: cfg.MQTT.Listen},
@@ -205,6 +202,26 @@ func (g *gateway) ports() map[string]http.Port {
 		}
 	}
 	return ports
+}
+
+// operator are the credentials by which the broker does what its configuration
+// says.
+func (g *gateway) operator() core.Credentials {
+	if g.access == nil {
+		return core.Credentials{}
+	}
+	return g.access.Operator()
+}
+
+// webhooks are those of the configuration's queues.
+func (g *gateway) webhooks() map[string]adapters.Webhook {
+	hooks := make(map[string]adapters.Webhook)
+	for _, q := range g.config.Queues {
+		if w := q.Webhook; w.Enabled() {
+			hooks[q.Name] = w.Adapter()
+		}
+	}
+	return hooks
 }
 
 func (g *gateway) endpoints(protocol string, listen []configs.Listener) ([]adapters.Endpoint, error) {

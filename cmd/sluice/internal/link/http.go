@@ -329,6 +329,7 @@ func (l *httpLink) Request(ctx context.Context, m *Message) (*Message, error) {
 		patience = time.Until(deadline)
 	}
 	query.Set("reply", max(patience.Truncate(time.Millisecond), time.Millisecond).String())
+	query.Set("mandatory", "false") // who answers may look at the topic later
 	// The broker answers that nobody replied; a little later so do we.
 	waiting, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience+2*time.Second)
 	defer cancel()

@@ -170,7 +170,8 @@ func (l *wsLink) Publish(ctx context.Context, m *Message) (core.Offset, error) {
 
 func (l *wsLink) Request(ctx context.Context, m *Message) (*Message, error) {
 	o := publishObject(m)
-	o["op"], o["topic"] = "request", m.Topic
+	// Who answers may look at the topic later.
+	o["op"], o["topic"], o["mandatory"] = "request", m.Topic, false
 	if deadline, ok := ctx.Deadline(); ok {
 		o["timeout"] = max(time.Until(deadline).Milliseconds(), 1)
 	}
