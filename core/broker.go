@@ -96,6 +96,11 @@ func Open(ctx context.Context, o Options) (*Broker, error) {
 	if err := b.load(); err != nil {
 		return nil, err
 	}
+	if value, err := b.engine.Get(keyClock); err != nil {
+		return nil, err
+	} else {
+		b.delayed.clock.load(value)
+	}
 	b.journal.start()
 	if p, err := b.journal.enterUnbounded(); err == nil {
 		for _, name := range b.orphans {

@@ -14,9 +14,10 @@ import (
 // again under its topic, and leaves the list, in one commit. Until then nothing
 // of it is in memory.
 type delayed struct {
-	b    *Broker
-	boot int64  // tells the keys of this run from those of others
-	seq  uint64 // likewise within a run; guarded by the journal's mutex
+	b     *Broker
+	clock *clock
+	boot  int64  // tells the keys of this run from those of others
+	seq   uint64 // likewise within a run; guarded by the journal's mutex
 
 	// firing is held while messages that are due are published, until the
 	// state shows that they are gone; nothing else takes them out then.
@@ -28,7 +29,7 @@ type delayed struct {
 }
 
 func newDelayed(b *Broker) *delayed {
-	return &delayed{b: b, boot: time.Now().UnixNano(), wake: make(chan time.Time, 64), stop: make(chan struct{})}
+	return &delayed{b: b, clock: newClock(), boot: time.Now().UnixNano(), wake: make(chan time.Time, 64), stop: make(chan struct{})}
 }
 
 // delayedKey is how many bytes name a delayed message: its time, the run and the
@@ -39,7 +40,7 @@ const delayedKey = 24
 // is no will. The journal is entered.
 func (d *delayed) key(due time.Time, life time.Duration, name string) string {
 	// Never before it is due, so a part of a millisecond is a whole one.
-	due = due.Add(time.Millisecond - time.Nanosecond)
+	due = d.clock.when(due).Add(time.Millisecond - time.Nanosecond)
 	d.seq++
 	key := make([]byte, 0, len(keyDelayed)+delayedKey+willSuffix+len(name))
 	key = append(key, keyDelayed...)
@@ -65,6 +66,7 @@ func (d *delayed) add(p *commit, e *Envelope, due time.Time, key string) int {
 	record := p.add(e)
 	e.Topic = topic
 	p.Changes = append(p.Changes, Change{Key: key, Value: []byte{}, OffsetOf: record + 1})
+	d.clock.put(p)
 	p.after = append(p.after, func(_ Offset, err error) {
 		if err == nil {
 			d.look(due)
@@ -76,7 +78,7 @@ func (d *delayed) add(p *commit, e *Envelope, due time.Time, key string) int {
 // look says that a message is due then, which the state shows already.
 func (d *delayed) look(due time.Time) {
 	select {
-	case d.wake <- due:
+	case d.wake <- time.Now().Add(d.clock.left(due)):
 	default: // it looks at the state anyway
 	}
 }
@@ -131,7 +133,7 @@ func (d *delayed) fireRound(p *pump) (next time.Time, more bool) {
 	defer d.firing.Unlock()
 	var due []string
 	next = time.Now().Add(delayedPoll)
-	now := time.Now().UnixMilli()
+	now := d.clock.now()
 	for s, err := range d.b.engine.State(keyDelayed, "") {
 		if err != nil {
 			d.b.log.Error("delayed messages not readable", "err", err)
@@ -143,7 +145,7 @@ func (d *delayed) fireRound(p *pump) (next time.Time, more bool) {
 		}
 		ms := int64(binary.BigEndian.Uint64([]byte(key[len(keyDelayed):])))
 		if ms > now {
-			if t := time.UnixMilli(ms); t.Before(next) {
+			if t := time.Now().Add(d.clock.until(ms)); t.Before(next) {
 				next = t
 			}
 			break
@@ -169,8 +171,11 @@ func (d *delayed) fireRound(p *pump) (next time.Time, more bool) {
 			return next, false
 		}
 		if ok {
+			s := e.Schedule
+			e.Schedule = nil
 			d.b.append(c, &e)
 			d.b.count(c, &e, e.Topic)
+			d.again(c, &e, s, key)
 		}
 		c.Changes = append(c.Changes, Change{Key: key})
 		if _, name, ok := lifeOf(key); ok {
@@ -183,6 +188,22 @@ func (d *delayed) fireRound(p *pump) (next time.Time, more bool) {
 		return time.Now().Add(delayedPoll), false
 	}
 	return next, true
+}
+
+// again adds a message that has just been published to the same commit once
+// more, for the next time that its schedule names.
+func (d *delayed) again(p *commit, e *Envelope, s *Schedule, key string) {
+	if s == nil {
+		return
+	}
+	now := time.Now()
+	due := now.Add(d.clock.until(int64(binary.BigEndian.Uint64([]byte(key[len(keyDelayed):])))))
+	at, rest, ok := s.next(due, now)
+	if !ok {
+		return
+	}
+	e.Schedule, e.DeliverAt = rest, at
+	d.put(p, e)
 }
 
 // due reads the message of a delayed one's key as it is published now; ok is

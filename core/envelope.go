@@ -35,6 +35,8 @@ type Envelope struct {
 	Expires time.Time
 	// DeliverAt is when the message is to be delivered, to the millisecond.
 	DeliverAt time.Time
+	// Schedule, where it is set, has the message published more than once.
+	Schedule  *Schedule
 	Priority  Priority
 	Guarantee Guarantee
 	// Retain makes the message its topic's retained value; an empty payload

@@ -79,6 +79,11 @@ func (c *Client) check(e *Envelope) (to string, err error) {
 			return "", err
 		}
 	}
+	if e.Schedule != nil {
+		if e.DeliverAt, err = e.Schedule.begin(e.DeliverAt, time.Now()); err != nil {
+			return "", err
+		}
+	}
 	e.Publisher = c.publisher
 	return b.route(e)
 }
@@ -205,7 +210,7 @@ func (b *Broker) put(p *commit, e *Envelope, to string) (record int, repeats *re
 	}
 	topic := e.Topic
 	e.Topic = to
-	delayed := !e.DeliverAt.IsZero() && time.Until(e.DeliverAt) > 0
+	delayed := !e.DeliverAt.IsZero() && b.delayed.clock.left(e.DeliverAt) > 0
 	if !delayed && b.meters.n.Load() > 0 {
 		for _, q := range b.meters.find(to, e) {
 			if err := q.room(1, int64(e.Size())); err != nil {

@@ -35,7 +35,8 @@ const (
 	fieldExpires   = 1 << 13
 	fieldDeliverAt = 1 << 14
 	fieldPriority  = 1 << 15 // one byte
-	fieldsKnown    = 1<<16 - 1
+	fieldSchedule  = 1 << 16 // as appendSchedule writes it
+	fieldsKnown    = 1<<17 - 1
 )
 
 // RecordHeaderSize is the length of a record's fixed part: size, hash and the
@@ -87,6 +88,7 @@ func appendBody(dst []byte, e *Envelope) []byte {
 	set(fieldExpires, !e.Expires.IsZero())
 	set(fieldDeliverAt, !e.DeliverAt.IsZero())
 	set(fieldPriority, e.Priority != 0)
+	set(fieldSchedule, e.Schedule != nil)
 
 	dst = binary.AppendUvarint(dst, fields)
 	if fields&fieldClient != 0 {
@@ -132,6 +134,9 @@ func appendBody(dst []byte, e *Envelope) []byte {
 	}
 	if fields&fieldPriority != 0 {
 		dst = append(dst, byte(e.Priority))
+	}
+	if fields&fieldSchedule != 0 {
+		dst = appendSchedule(dst, e.Schedule)
 	}
 	return append(dst, e.Payload...)
 }
@@ -214,6 +219,9 @@ func (r *Record) Envelope(e *Envelope) error {
 	}
 	if fields&fieldPriority != 0 {
 		e.Priority = Priority(d.byte())
+	}
+	if fields&fieldSchedule != 0 {
+		e.Schedule = d.schedule()
 	}
 	if d.bad {
 		return fmt.Errorf("%w: offset %d: the body ends early", ErrCorrupt, r.Offset)
