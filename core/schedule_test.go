@@ -52,7 +52,9 @@ func TestScheduleCron(t *testing.T) {
 		time.Sleep(7 * 24 * time.Hour)
 		var got []string
 		for _, d := range p.deliveries() {
-			got = append(got, d.Time.Format("Mon 15:04"))
+			if d.Attempt == 1 { // nobody settles them
+				got = append(got, d.Time.Format("Mon 15:04"))
+			}
 		}
 		if s := strings.Join(got, ", "); s != "Mon 06:40, Mon 06:41, Tue 06:40, Tue 06:41, Wed 06:40, Wed 06:41, Thu 06:40, Thu 06:41, Fri 06:40, Fri 06:41" {
 			t.Fatal(s)
