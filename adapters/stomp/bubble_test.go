@@ -122,6 +122,9 @@ func (l *line) SetReadDeadline(t time.Time) error {
 // eternity bounds what is waited for in a bubble, where waiting takes no time.
 const eternity = 1000 * time.Hour
 
+// longAgo is a deadline by which only what has come is read.
+var longAgo = time.Unix(1, 0)
+
 // errLate is a read's end at its deadline.
 var errLate error = lateError{}
 
