@@ -22,6 +22,7 @@ type Config struct {
 	Auth      Auth            `yaml:"auth" doc:"who may connect, and who may do what"`
 	Limits    adapters.Limits `yaml:"limits" doc:"the bounds of everything, the same on every protocol"`
 	Policies  []Policy        `yaml:"policies" doc:"how long messages are kept; the first policy that matches a topic holds for it"`
+	Retention Retention       `yaml:"retention" doc:"how the age of messages is told"`
 	Exchanges []Exchange      `yaml:"exchanges" doc:"exchanges that are there from the start"`
 	Queues    []Queue         `yaml:"queues" doc:"queues that are there from the start"`
 	Log       Log             `yaml:"log" doc:"what the broker says of itself, on standard error"`
@@ -181,6 +182,11 @@ type Log struct {
 // Memory is how much memory the process aims to stay under.
 type Memory struct {
 	Limit Size `yaml:"limit" doc:"what the process aims to stay under; 0 is nine tenths of what the machine or its control group allows"`
+}
+
+// Retention is how the age of messages is told.
+type Retention struct {
+	TrustClock bool `yaml:"trust_clock" doc:"counts all time that the machine's clock says has passed while the broker was stopped, at once; otherwise up to seven days of it, and once the clock has run evenly for an hour"`
 }
 
 // Shutdown is how the broker stops.

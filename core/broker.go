@@ -21,8 +21,14 @@ type Options struct {
 	Authorizer Authorizer
 	// Policies of retention, first match wins; none keeps everything.
 	Policies []Policy
-	// ReclaimEvery is how often space is reclaimed; 0 is every minute.
+	// ReclaimEvery is how often space is reclaimed; 0 is every 15 seconds.
 	ReclaimEvery time.Duration
+	// TrustClock takes the machine's clock at its word: time that it says has
+	// passed while the broker was stopped makes messages and queues older at
+	// once, however much it is. Otherwise see the package's aging.
+	TrustClock bool
+	// Wall is the machine's clock, for tests that set it; nil is time.Now.
+	Wall func() time.Time
 	// Limits; a zero field is the default's.
 	Limits Limits
 	// Logger; nil discards.
@@ -36,6 +42,7 @@ const (
 	keyExchange = "x/" // an exchange's definition, JSON
 	keyRetained = "r/" // a topic's retained value: its offset
 	keyDelayed  = "t/" // a delayed message: its offset, by due time
+	keyAge      = "a/" // an age of the log: which times belong to it
 	keyClosed   = "c/" // stands alone: the broker was closed, not lost
 	keyWill     = "w/" // a will, by whose it is ([willValue])
 	keyID       = "d/" // a message ID: its time and offset, by topic
@@ -54,6 +61,7 @@ type Broker struct {
 	pressure   pressure
 	undone     atomic.Uint64 // how many commits' settlements were taken back
 
+	aging      *aging
 	journal    *journal
 	dispatcher *dispatcher
 	pumps      *pumpPool
@@ -85,10 +93,11 @@ func Open(ctx context.Context, o Options) (*Broker, error) {
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
 	}
+	b.aging = newAging(b, o.Wall, o.TrustClock)
 	b.dispatcher = newDispatcher(b)
 	_, end := o.Engine.Bounds()
 	b.dispatcher.position.Store(uint64(end))
-	b.journal = newJournal(o.Engine, b.limits, b.dispatcher.in)
+	b.journal = newJournal(o.Engine, b.limits, b.aging.wall, b.dispatcher.in)
 	b.pumps = newPumpPool()
 	b.flusher = newFlusher(b)
 	b.delayed = newDelayed(b)
@@ -137,6 +146,12 @@ func Open(ctx context.Context, o Options) (*Broker, error) {
 
 // load makes the exchanges and queues that the state knows.
 func (b *Broker) load() error {
+	if err := b.aging.load(b.engine); err != nil {
+		return err
+	}
+	if err := b.loadTime(); err != nil {
+		return err
+	}
 	if err := b.loadExchanges(); err != nil {
 		return err
 	}
@@ -185,7 +200,7 @@ func (b *Broker) load() error {
 			b.journal.memory.setWindow(QueueTopic(q.name), w)
 		}
 	}
-	return b.journal.memory.load(b.engine)
+	return b.journal.memory.load(b.engine, b.aging.since)
 }
 
 func (b *Broker) loadQueue(name string, value []byte) error {
@@ -228,6 +243,7 @@ func (b *Broker) Limits() Limits { return b.limits }
 // the engine is closed. Adapters have been closed before.
 func (b *Broker) Close(ctx context.Context) error {
 	b.reclaimer.close()
+	b.age(true)
 	b.delayed.close()
 	b.pumps.close()
 	b.mu.RLock()
@@ -400,14 +416,14 @@ type reclaimer struct {
 
 func newReclaimer(b *Broker, every time.Duration) *reclaimer {
 	if every <= 0 {
-		every = time.Minute
+		every = 15 * time.Second
 	}
 	return &reclaimer{b: b, every: every, stop: make(chan struct{})}
 }
 
 func (r *reclaimer) start() {
 	r.stopped.Go(func() {
-		t := time.NewTicker(r.every)
+		t := time.NewTimer(r.every)
 		defer t.Stop()
 		trimmed := ""
 		for {
@@ -416,18 +432,32 @@ func (r *reclaimer) start() {
 				return
 			case <-t.C:
 			}
-			if trimmed = r.b.trim(r.b.pumps.ctx, trimmed); len(r.b.policies) == 0 {
-				continue
+			began := time.Now()
+			trimmed = r.b.trim(r.b.pumps.ctx, trimmed)
+			r.b.age(false)
+			if len(r.b.policies) > 0 {
+				r.reclaim()
 			}
-			got, err := r.b.reclaim(r.b.pumps.ctx)
-			if err != nil && !errors.Is(err, context.Canceled) {
-				r.b.log.Error("space not reclaimed", "err", err)
-			} else if got.Records > 0 {
-				r.b.stats.ReclaimedBytes.Add(uint64(got.Bytes))
-				r.b.log.Info("space reclaimed", "records", got.Records, "bytes", got.Bytes, "first", uint64(got.First))
-			}
+			// However much there is to look at, it takes a small share of the
+			// time.
+			t.Reset(max(r.every, reclaimShare*time.Since(began)))
 		}
 	})
+}
+
+// reclaimShare bounds the time that goes into reclaiming, to one part in so
+// many.
+const reclaimShare = 20
+
+func (r *reclaimer) reclaim() {
+	b := r.b
+	got, err := b.reclaim(b.pumps.ctx)
+	if err != nil && !errors.Is(err, context.Canceled) {
+		b.log.Error("space not reclaimed", "err", err)
+	} else if got.Records > 0 {
+		b.stats.ReclaimedBytes.Add(uint64(got.Bytes))
+		b.log.Info("space reclaimed", "records", got.Records, "bytes", got.Bytes, "first", uint64(got.First))
+	}
 }
 
 func (r *reclaimer) close() {
@@ -440,6 +470,8 @@ func (r *reclaimer) close() {
 // back without the record.
 func (b *Broker) reclaim(ctx context.Context) (Reclaimed, error) {
 	undone := b.undone.Load()
+	// What comes from here on, needs does not know.
+	_, before := b.engine.Bounds()
 	needs, err := b.needs()
 	if err != nil {
 		return Reclaimed{}, err
@@ -447,7 +479,8 @@ func (b *Broker) reclaim(ctx context.Context) (Reclaimed, error) {
 	if err := b.journal.change(ctx); err != nil || b.undone.Load() != undone {
 		return Reclaimed{}, err
 	}
-	return b.engine.Reclaim(ctx, Retention{Policies: b.policies, Needs: needs, Now: time.Now()})
+	now := time.UnixMilli(b.journal.now())
+	return b.engine.Reclaim(ctx, Retention{Policies: b.aging.policies(b.policies, now), Needs: needs, Before: before, Now: now})
 }
 
 // needs gathers what must stay whatever the policies say: retained values,

@@ -89,7 +89,10 @@ type Retention struct {
 	Policies []Policy
 	// Needs names what is kept whatever the policies say.
 	Needs Needs
-	Now   time.Time
+	// Before bounds what may go: Needs says nothing of records at or after
+	// it. 0 is no bound.
+	Before Offset
+	Now    time.Time
 }
 
 // A Policy says how long the records of the topics that match are kept.

@@ -17,15 +17,17 @@ type journal struct {
 	memory   *memory        // guarded by mu
 	deliver  chan<- *commit // to the dispatcher
 	maxBytes int
+	wall     func() time.Time // the machine's clock
 
 	mu      sync.Mutex // guards what follows; may be held while a queue's is taken
 	room    sync.Cond  // signalled when pending was taken, or closed
 	pending *commit
 	spare   []*commit
 	closed  bool
-	failed  error // why nothing more is durable
-	time    int64 // of the last batch
-	size    int   // what batches lately came to
+	failed  error     // why nothing more is durable
+	time    int64     // of the last batch
+	at      time.Time // when that was, by the clock that cannot be set
+	size    int       // what batches lately came to
 
 	wake    chan struct{} // there is something pending
 	written chan error    // the outstanding batch is done
@@ -57,8 +59,8 @@ type entry struct {
 // maxRecords bounds the records of one batch.
 const maxRecords = 1 << 16
 
-func newJournal(e Engine, l Limits, deliver chan<- *commit) *journal {
-	j := &journal{engine: e, memory: newMemory(l), deliver: deliver, maxBytes: l.PendingBytes, pending: new(commit), wake: make(chan struct{}, 1), written: make(chan error, 1)}
+func newJournal(e Engine, l Limits, wall func() time.Time, deliver chan<- *commit) *journal {
+	j := &journal{engine: e, wall: wall, at: time.Now(), memory: newMemory(l, wall), deliver: deliver, maxBytes: l.PendingBytes, pending: new(commit), wake: make(chan struct{}, 1), written: make(chan error, 1)}
 	j.room.L = &j.mu
 	return j
 }
@@ -194,10 +196,39 @@ func (j *journal) take() (c *commit, closed bool) {
 		j.pending.Buf = make([]byte, 0, min(j.size+j.size/8, j.maxBytes+j.maxBytes/8))
 	}
 	j.room.Broadcast()
-	j.time = max(j.time, time.Now().UnixMilli())
-	c.Time = j.time
+	c.Time = j.tick()
 	c.err = j.failed
 	return c, false
+}
+
+// tick is the time of records taken now: that of the machine's clock, or, where
+// that was set back, as much later than the time before as has passed since. The
+// journal is entered.
+func (j *journal) tick() int64 {
+	now := time.Now()
+	if wall := j.wall().UnixMilli(); wall >= j.time {
+		j.time, j.at = wall, now
+		return wall
+	}
+	passed := now.Sub(j.at).Truncate(time.Millisecond)
+	j.time += passed.Milliseconds()
+	j.at = j.at.Add(passed)
+	return j.time
+}
+
+// divide is a time that is later than those of all records taken so far, and not
+// later than those of the ones to come. The journal is entered.
+func (j *journal) divide() int64 {
+	j.tick()
+	j.time++
+	return j.time
+}
+
+// now is the time that records taken now get.
+func (j *journal) now() int64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.tick()
 }
 
 // commit appends one batch and hands it on to the dispatcher.

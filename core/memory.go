@@ -11,6 +11,7 @@ import (
 // window, and by Envelope.Once until it is forgotten. Its truth is the state;
 // the maps are guarded by the journal's mutex.
 type memory struct {
+	wall   func() time.Time // the machine's clock
 	window time.Duration
 	// windows are those of topics that have their own, longest the longest of
 	// all there have been.
@@ -31,8 +32,8 @@ type remembered struct {
 	err    error
 }
 
-func newMemory(l Limits) *memory {
-	return &memory{window: l.DedupWindow, longest: l.DedupWindow, windows: make(map[string]time.Duration), max: l.DedupIDs, ids: make(map[string]*remembered), once: make(map[string]*remembered)}
+func newMemory(l Limits, wall func() time.Time) *memory {
+	return &memory{wall: wall, window: l.DedupWindow, longest: l.DedupWindow, windows: make(map[string]time.Duration), max: l.DedupIDs, ids: make(map[string]*remembered), once: make(map[string]*remembered)}
 }
 
 func idKey(e *Envelope) string   { return keyID + e.Topic + "\x00" + e.ID }
@@ -73,11 +74,11 @@ func (m *memory) repeats(e *Envelope) *remembered {
 
 // remember adds a publish with its state changes to a commit.
 func (m *memory) remember(p *commit, e *Envelope, record int) {
-	now := time.Now()
+	now, wall := time.Now(), m.wall().UnixMilli()
 	add := func(key string) *remembered {
 		r := &remembered{key: key, at: now, record: record}
 		p.remembered = append(p.remembered, r)
-		p.Changes = append(p.Changes, Change{Key: key, Value: binary.BigEndian.AppendUint64(nil, uint64(now.UnixMilli())), OffsetOf: record + 1})
+		p.Changes = append(p.Changes, Change{Key: key, Value: binary.BigEndian.AppendUint64(nil, uint64(wall)), OffsetOf: record + 1})
 		return r
 	}
 	if e.Once != "" {
@@ -139,7 +140,7 @@ func (m *memory) failed(c *commit) {
 }
 
 // load reads the memory back from the state.
-func (m *memory) load(e Engine) error {
+func (m *memory) load(e Engine, since func(time.Time) time.Duration) error {
 	read := func(prefix string, into map[string]*remembered) ([]*remembered, error) {
 		var all []*remembered
 		for s, err := range e.State(prefix, "") {
@@ -165,5 +166,9 @@ func (m *memory) load(e Engine) error {
 	var err error
 	m.queue, err = read(keyID, m.ids)
 	slices.SortFunc(m.queue, func(a, b *remembered) int { return a.at.Compare(b.at) })
+	// By the clock that cannot be set.
+	for _, r := range m.queue {
+		r.at = time.Now().Add(-since(r.at))
+	}
 	return err
 }

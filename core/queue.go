@@ -294,7 +294,11 @@ func (q *queue) positionChange() Change {
 	if len(q.maybe) > 0 {
 		q.maybe.cut(0, q.floor())
 	}
-	return Change{Key: keyPosition + q.name, Value: appendPosition(nil, q.next, q.idle, max(q.reach, q.wanted), q.maybe, q.left, &q.out)}
+	idle := q.idle
+	if !idle.IsZero() {
+		idle = q.b.aging.wall().Add(-time.Since(idle))
+	}
+	return Change{Key: keyPosition + q.name, Value: appendPosition(nil, q.next, idle, max(q.reach, q.wanted), q.maybe, q.left, &q.out)}
 }
 
 // restore takes over what a position says. The broker is being opened.
@@ -319,7 +323,8 @@ func (q *queue) restore(p *position) {
 	}
 	q.unread = q.settings.Ordered && q.out.len() > 0
 	if !p.idle.IsZero() {
-		q.idle = p.idle
+		// By the clock that cannot be set.
+		q.idle = time.Now().Add(-q.b.aging.since(p.idle))
 	}
 }
 

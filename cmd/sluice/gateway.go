@@ -67,7 +67,7 @@ func openGateway(ctx context.Context, cfg *configs.Config, log *slog.Logger) (g 
 	}
 	g.backups = newBackupServer(engine, cfg.Limits.Stall, log)
 	g.broker, err = core.Open(ctx, core.Options{
-		Engine: engine, Authorizer: authorizer, Policies: cfg.CorePolicies(), Limits: cfg.Limits.Limits, Logger: log,
+		Engine: engine, Authorizer: authorizer, Policies: cfg.CorePolicies(), TrustClock: cfg.Retention.TrustClock, Limits: cfg.Limits.Limits, Logger: log,
 	})
 	if err != nil {
 		return g, errors.Join(explain(data, err), engine.Close(context.WithoutCancel(ctx)))

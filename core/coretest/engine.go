@@ -171,7 +171,7 @@ func (g *Engine) Reclaim(_ context.Context, r core.Retention) (core.Reclaimed, e
 	gone := make(map[core.Offset]bool)
 	var got core.Reclaimed
 	for _, rec := range records {
-		if !keeps(r, rec) {
+		if !keeps(r, rec) && (r.Before == 0 || rec.Offset < r.Before) {
 			gone[rec.Offset] = true
 			got.Records++
 			got.Bytes += int64(len(rec.Body))

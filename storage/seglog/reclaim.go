@@ -135,6 +135,9 @@ func (l *Log) plan(ctx context.Context, r *core.Retention) ([]plan, error) {
 		// Nothing in the active one says yet where the log goes on.
 		sealed = sealed[:len(sealed)-1]
 	}
+	if i := slices.IndexFunc(sealed, func(s *segment) bool { return r.Before > 0 && s.view().next > r.Before }); i >= 0 {
+		sealed = sealed[:i]
+	}
 	// What a segment opened with tells how the one before is to be read,
 	// unless that has its index.
 	for i, s := range sealed {
