@@ -320,22 +320,41 @@ func (b *ReadBuffer) Reset() { b.Records, b.Gaps = b.Records[:0], b.Gaps[:0] }
 // A FilterSet is a set of filters that an engine reads with.
 type FilterSet struct {
 	filters []Filter
-	exact   map[string]bool
-	hashes  map[uint64]bool
 	wild    []Filter
+	// few are the filters without wildcards, with their hashes; where there are
+	// many, they stand in exact and hashes instead. Most readers have one, and
+	// there are as many sets as readers.
+	few    []hashed
+	exact  map[string]bool
+	hashes map[uint64]bool
 }
+
+type hashed struct {
+	hash  uint64
+	topic string
+}
+
+// fewFilters is up to how many a list is as quick as a map.
+const fewFilters = 4
 
 // NewFilterSet makes a set of filters; it is not changed afterwards.
 func NewFilterSet(filters ...Filter) *FilterSet {
-	s := &FilterSet{filters: filters, exact: make(map[string]bool), hashes: make(map[uint64]bool)}
+	s := &FilterSet{filters: filters}
 	for _, f := range filters {
 		if f.Exact() {
-			s.exact[string(f)] = true
-			s.hashes[HashTopic(string(f))] = true
+			s.few = append(s.few, hashed{HashTopic(string(f)), string(f)})
 		} else {
 			s.wild = append(s.wild, f)
 		}
 	}
+	if len(s.few) <= fewFilters {
+		return s
+	}
+	s.exact, s.hashes = make(map[string]bool, len(s.few)), make(map[uint64]bool, len(s.few))
+	for _, f := range s.few {
+		s.exact[f.topic], s.hashes[f.hash] = true, true
+	}
+	s.few = nil
 	return s
 }
 
@@ -343,10 +362,25 @@ func NewFilterSet(filters ...Filter) *FilterSet {
 func (s *FilterSet) Filters() []Filter { return s.filters }
 
 // Skip reports, from a topic's hash alone, that no filter of the set matches.
-func (s *FilterSet) Skip(hash uint64) bool { return len(s.wild) == 0 && !s.hashes[hash] }
+func (s *FilterSet) Skip(hash uint64) bool {
+	if len(s.wild) > 0 {
+		return false
+	}
+	for i := range s.few {
+		if s.few[i].hash == hash {
+			return false
+		}
+	}
+	return !s.hashes[hash]
+}
 
 // Match reports whether a filter of the set matches the topic.
 func (s *FilterSet) Match(topic string) bool {
+	for i := range s.few {
+		if s.few[i].topic == topic {
+			return true
+		}
+	}
 	if s.exact[topic] {
 		return true
 	}

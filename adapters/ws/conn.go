@@ -186,6 +186,7 @@ func (c *conn) read() (err error) {
 		if err := c.out.Wait(); err != nil {
 			return err
 		}
+		c.await()
 		kind, r, err := c.ws.NextReader()
 		switch {
 		case err != nil:

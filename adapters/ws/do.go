@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -14,7 +15,31 @@ import (
 )
 
 // do does what a command says. An error is the command's answer.
-func (c *conn) do(cmd *command, sc *scratch) error {
+func (c *conn) do(cmd *command, sc *scratch) (err error) {
+	switch cmd.op {
+	case opHello, opAuth, opSub, opRequest:
+		aside(func() { err = c.doHere(cmd, sc) })
+		return err
+	}
+	return c.doHere(cmd, sc)
+}
+
+// aside runs f on a goroutine of its own and waits for it: what f needs of stack
+// is not kept by a connection that has nothing more to say. f panics here.
+func aside(f func()) {
+	var running sync.WaitGroup
+	var panicked any
+	running.Go(func() {
+		defer func() { panicked = recover() }()
+		f()
+	})
+	running.Wait()
+	if panicked != nil {
+		panic(panicked)
+	}
+}
+
+func (c *conn) doHere(cmd *command, sc *scratch) error {
 	if cmd.op == opHello {
 		return c.hello(cmd)
 	}

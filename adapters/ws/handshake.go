@@ -159,5 +159,9 @@ func (h hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return h.wrap(conn), rw, nil
+	if rw.Reader.Buffered() > 0 {
+		return h.wrap(conn), rw, nil // the library refuses it
+	}
+	wrapped := h.wrap(conn)
+	return wrapped, bufio.NewReadWriter(h.wire.buffered(wrapped), rw.Writer), nil
 }

@@ -140,7 +140,7 @@ func (s *Server) speak(w http.ResponseWriter, r *http.Request, sub subprotocol) 
 		s.refuse(w, status, code, text)
 		return
 	}
-	c.ws = s.upgrade(w, r, sub, func(conn net.Conn) net.Conn {
+	c.ws = s.upgrade(w, r, sub, &c.wire, func(conn net.Conn) net.Conn {
 		c.init(conn, &s.Limits)
 		return &c.outlet
 	})
@@ -154,7 +154,7 @@ func (s *Server) speak(w http.ResponseWriter, r *http.Request, sub subprotocol) 
 // carry lets another adapter serve the connection.
 func (s *Server) carry(w http.ResponseWriter, r *http.Request, sub subprotocol, serve adapters.ConnServer) {
 	c := &carrier{srv: s, tls: r.TLS, text: sub.text}
-	c.ws = s.upgrade(w, r, sub, func(conn net.Conn) net.Conn {
+	c.ws = s.upgrade(w, r, sub, &c.wire, func(conn net.Conn) net.Conn {
 		c.wire.Conn = conn
 		return carrierWire{c}
 	})
@@ -171,12 +171,12 @@ func (s *Server) carry(w http.ResponseWriter, r *http.Request, sub subprotocol, 
 }
 
 // upgrade answers the handshake, or refuses it and returns nil. wrap is given
-// the connection and returns what the library reads and writes instead.
-func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, sub subprotocol, wrap func(net.Conn) net.Conn) *websocket.Conn {
+// the connection and returns what the library reads and writes instead, by wire.
+func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, sub subprotocol, wire *wire, wrap func(net.Conn) net.Conn) *websocket.Conn {
 	// Frames are not written by the library's writer; with a pool, it has no
-	// buffer of its own.
+	// buffer of its own. It reads with the one that the hijacker hands out.
 	u := websocket.Upgrader{
-		ReadBufferSize: 1024, WriteBufferSize: 1024, WriteBufferPool: &s.unused,
+		WriteBufferSize: 1024, WriteBufferPool: &s.unused,
 		CheckOrigin: func(*http.Request) bool { return true },
 		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
 			w.Header().Set("Sec-WebSocket-Version", "13")
@@ -187,7 +187,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, sub subprotocol
 		u.Subprotocols = []string{sub.name}
 		r.Header.Set("Sec-WebSocket-Protocol", sub.name)
 	}
-	ws, err := u.Upgrade(hijacker{w, wrap}, r, nil)
+	ws, err := u.Upgrade(hijacker{w, wrap, wire}, r, nil)
 	if err != nil {
 		s.Logger.Debug("handshake failed", "remote", r.RemoteAddr, "err", err)
 		return nil
@@ -199,6 +199,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, sub subprotocol
 type hijacker struct {
 	http.ResponseWriter
 	wrap func(net.Conn) net.Conn
+	wire *wire
 }
 
 // admit lets a request in, unless Close has begun, which then waits for it.

@@ -1,9 +1,13 @@
 package ws
 
 import (
+	"bufio"
+	"io"
 	"math"
 	"net"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/sluicemq/sluice/adapters"
@@ -15,18 +19,72 @@ import (
 const closeWait = time.Second
 
 // A wire is the hijacked connection as the WebSocket library reads it. It knows
-// since when it has been waiting for the peer.
+// since when it has been waiting for the peer. On a plain TCP socket it waits
+// without a buffer, and borrows a large one once there is something to read.
 type wire struct {
 	net.Conn
 	waiting atomic.Int64 // since when a Read waits, in nanoseconds since 1970; 0: none does, -1: none will
 	beats   *time.Timer
+
+	// The reader's.
+
+	raw   syscall.RawConn // nil where the connection is not a socket
+	step  func(fd uintptr) bool
+	small *bufio.Reader // the library's buffer
+	chunk *[]byte       // borrowed while it has something
+	have  []byte        // of chunk, what was not taken yet
+	err   error         // why step read nothing
 }
 
+// chunks are the buffers that wires borrow.
+var chunks = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
+
+// smallBuffer is how large the library's own buffer is: it takes no smaller one.
+const smallBuffer = 272
+
 func (w *wire) Read(p []byte) (int, error) {
+	if w.raw != nil {
+		if len(w.have) == 0 && w.err == nil {
+			w.wait()
+		}
+		n := copy(p, w.have)
+		if w.have = w.have[n:]; len(w.have) == 0 && w.chunk != nil {
+			chunks.Put(w.chunk)
+			w.chunk = nil
+		}
+		err := w.err
+		w.err = nil
+		return n, err
+	}
 	w.waiting.Store(time.Now().UnixNano())
 	n, err := w.Conn.Read(p)
 	w.waiting.Store(0)
 	return n, err
+}
+
+// await waits until there is something to read, if it can. Who calls it before
+// the library reads, waits on a stack that is not deep, and so stays small: with
+// the library's frames on it, it would stay at twice its size.
+func (w *wire) await() {
+	if w.raw != nil && len(w.have) == 0 && w.err == nil && w.small.Buffered() == 0 {
+		w.wait()
+	}
+}
+
+// wait reads what comes next, or sets err.
+func (w *wire) wait() {
+	w.waiting.Store(time.Now().UnixNano())
+	if err := w.raw.Read(w.step); err != nil {
+		w.err = err
+	}
+	w.waiting.Store(0)
+}
+
+// buffered makes the buffer that the library reads with.
+func (w *wire) buffered(outer io.Reader) *bufio.Reader {
+	w.openRaw()
+	w.small = bufio.NewReaderSize(outer, smallBuffer)
+	return w.small
 }
 
 // keepAlive calls ping about an interval after the peer was last heard of, and
@@ -63,7 +121,7 @@ func (w *wire) linger() {
 	w.Conn.SetReadDeadline(time.Now().Add(closeWait))
 	var buf [512]byte
 	for {
-		n, err := w.Conn.Read(buf[:])
+		n, err := w.Read(buf[:])
 		if err != nil || buf[0] == frameClose && n > 0 {
 			return
 		}
@@ -72,6 +130,10 @@ func (w *wire) linger() {
 
 // close cuts the connection for good.
 func (w *wire) close() {
+	if w.chunk != nil {
+		chunks.Put(w.chunk)
+		w.chunk, w.have = nil, nil
+	}
 	w.waiting.Store(-1)
 	if w.beats != nil {
 		w.beats.Stop()

@@ -10,7 +10,7 @@ import (
 
 // mqttIdleScenario measures what an MQTT connection costs that says nothing.
 func mqttIdleScenario() scenario {
-	s := idleScenario("mqtt-idle", "5,000 connections that say nothing", 5000, func(r *rig, i int) (int, error) {
+	s := idleScenario("mqtt-idle", "5,000 connections that say nothing", 5000, 20, func(r *rig, i int) (int, error) {
 		fd, _, err := r.dialer.connectMQTT(r.mqtt, mqttHello{level: 4, id: fmt.Sprintf("bench-idle-%d", i)})
 		return fd, err
 	})
@@ -20,7 +20,7 @@ func mqttIdleScenario() scenario {
 
 // sseIdleScenario measures what a stream of events costs that has none.
 func sseIdleScenario() scenario {
-	return idleScenario("sse-idle", "10,000 server-sent event streams without an event", 10_000, func(r *rig, i int) (int, error) {
+	return idleScenario("sse-idle", "10,000 server-sent event streams without an event", 10_000, 20, func(r *rig, i int) (int, error) {
 		fd, err := r.dialer.dial(r.http)
 		if err != nil {
 			return 0, err
@@ -33,9 +33,26 @@ func sseIdleScenario() scenario {
 	})
 }
 
-// idleScenario measures what a connection costs that says nothing.
-func idleScenario(name, about string, connections int, open func(r *rig, i int) (fd int, err error)) scenario {
-	return scenario{name: name, about: about, goals: []goal{{reading: "resident", bound: 20}}, run: func(ctx context.Context, r *rig) (result, error) {
+// wsIdleScenario measures what a WebSocket costs that is subscribed and is sent
+// nothing.
+func wsIdleScenario() scenario {
+	return idleScenario("ws-idle", "10,000 WebSockets with a subscription each that is sent nothing", 10_000, 12, func(r *rig, i int) (int, error) {
+		fd, err := r.dialer.dial(r.http)
+		if err != nil {
+			return 0, err
+		}
+		if err := new(wsReceiver).open(fd, r.http, fmt.Sprintf("bench/idle/%d", i)); err != nil {
+			unix.Close(fd)
+			return 0, err
+		}
+		return fd, nil
+	})
+}
+
+// idleScenario measures what a connection costs that says nothing; most is the
+// goal in KiB.
+func idleScenario(name, about string, connections int, most float64, open func(r *rig, i int) (fd int, err error)) scenario {
+	return scenario{name: name, about: about, goals: []goal{{reading: "resident", bound: most}}, run: func(ctx context.Context, r *rig) (result, error) {
 		var out result
 		n := r.scaled(connections)
 		if err := raiseFiles(uint64(n) + 200); err != nil {

@@ -248,8 +248,8 @@ type stream interface {
 }
 
 // streamScenario measures one MQTT publisher and many receivers over HTTP.
-func streamScenario(name, about string, receivers, window int, one func(textReceiver) (stream, *ledger)) scenario {
-	return scenario{name: name, about: about, run: func(ctx context.Context, r *rig) (result, error) {
+func streamScenario(name, about string, receivers, window int, one func(textReceiver) (stream, *ledger), goals ...goal) scenario {
+	return scenario{name: name, about: about, goals: goals, run: func(ctx context.Context, r *rig) (result, error) {
 		return r.traffic(ctx, name, func(l *loop) (*traffic, error) {
 			if r.size < textHeaderBytes {
 				return nil, fmt.Errorf("a payload of %d bytes has no room for the generator's header, %d bytes", r.size, textHeaderBytes)

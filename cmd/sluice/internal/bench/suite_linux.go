@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -80,13 +81,30 @@ func (s *suite) run(ctx context.Context) (*outcome, error) {
 				results[k.name] = append(results[k.name], r)
 			}
 		}
-		set := set{Name: sc.name, About: sc.about, Results: map[string]result{}, rivals: sc.rivals, goals: sc.goals}
+		set := set{Name: sc.name, About: sc.about, Results: map[string]result{}, rivals: sc.rivals, goals: o.resolved(sc.goals)}
 		for name, rs := range results {
 			set.Results[name] = median(rs)
 		}
 		o.Sets = append(o.Sets, set)
 	}
 	return o, nil
+}
+
+// resolved makes bounds of the goals that name a scenario that has been run, and
+// leaves out those that name another.
+func (o *outcome) resolved(goals []goal) (all []goal) {
+	for _, g := range goals {
+		if g.of == "" {
+			all = append(all, g)
+			continue
+		}
+		for i := range o.Sets {
+			if value := o.Sets[i].Results[sluiceName].value(g.reading); o.Sets[i].Name == g.of && !math.IsNaN(value) {
+				all = append(all, goal{reading: g.reading, bound: g.times * value})
+			}
+		}
+	}
+	return all
 }
 
 // once runs a scenario on a server started for it.
