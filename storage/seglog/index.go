@@ -42,6 +42,8 @@ type index struct {
 	records                      uint32
 	headerCRC, bodyCRC           uint32
 
+	share *share // the one who reclaims keeps it
+
 	check   sync.Once
 	checked error
 }

@@ -147,8 +147,10 @@ func (l *Log) plan(ctx context.Context, r *core.Retention) ([]plan, error) {
 		}
 	}
 	sets := make([]*core.FilterSet, len(r.Policies))
+	var key strings.Builder
 	for i, p := range r.Policies {
 		sets[i] = core.NewFilterSet(p.Filters...)
+		fmt.Fprintf(&key, "%q", p.Filters)
 	}
 	newer := make([]int64, len(r.Policies)) // bytes that each policy keeps in newer segments
 	each := make([]plan, len(sealed))
@@ -156,37 +158,66 @@ func (l *Log) plan(ctx context.Context, r *core.Retention) ([]plan, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		each[i] = l.judgeSegment(sealed[i], r, sets, newer)
+		each[i] = l.judgeSegment(sealed[i], r, sets, key.String(), newer)
 	}
 	return l.group(each), nil
 }
 
-// judgeSegment decides what is kept of one segment.
-func (l *Log) judgeSegment(s *segment, r *core.Retention, sets []*core.FilterSet, newer []int64) plan {
+// A share is what each of some policies has of a segment, kept with the index
+// since it never changes.
+type share struct {
+	key   string  // of the policies
+	bytes []int64 // of the topics that each holds for
+	total int64   // of all topics
+}
+
+// policyOf is the policy that holds for a topic, -1 if none does.
+func policyOf(sets []*core.FilterSet, topic string) int {
+	return slices.IndexFunc(sets, func(f *core.FilterSet) bool { return f.Match(topic) })
+}
+
+// shareOf is what the policies of a key have of a segment. It is for the one
+// who reclaims.
+func (x *index) shareOf(sets []*core.FilterSet, key string) *share {
+	if x.share != nil && x.share.key == key {
+		return x.share
+	}
+	s := &share{key: key, bytes: make([]int64, len(sets))}
+	for i := range x.numTopics() {
+		t := x.topic(i)
+		s.total += int64(t.bytes)
+		if p := policyOf(sets, t.name); p >= 0 {
+			s.bytes[p] += int64(t.bytes)
+		}
+	}
+	x.share = s
+	return s
+}
+
+// judgeSegment decides what is kept of one segment. newer is what each policy
+// keeps of the segments behind it, to which this one's is added.
+func (l *Log) judgeSegment(s *segment, r *core.Retention, sets []*core.FilterSet, key string, newer []int64) plan {
 	v := s.view()
 	x := v.index
 	p := plan{segments: []*segment{s}}
-	n := x.numTopics()
-	policies := make([]int, n)
-	sums := make([]int64, len(sets))
-	for i := range n {
-		t := x.topic(i)
-		policies[i] = slices.IndexFunc(sets, func(f *core.FilterSet) bool { return f.Match(t.name) })
-		if policies[i] >= 0 {
-			sums[policies[i]] += int64(t.bytes)
-		}
-	}
-	over := make([]bool, len(sets))
+	has := x.shareOf(sets, key)
+	over, some := make([]bool, len(sets)), false
 	for i, policy := range r.Policies {
 		over[i] = policy.Bytes > 0 && newer[i] >= policy.Bytes ||
 			policy.Age > 0 && time.UnixMilli(v.lastTime).Add(policy.Age).Before(r.Now)
-		newer[i] += sums[i]
+		some = some || over[i] && has.bytes[i] > 0
+		newer[i] += has.bytes[i]
+	}
+	if !some {
+		p.kept = uint64(has.total)
+		p.keeps = []keeper{{all: true}}
+		return p
 	}
 	keep := keeper{topics: make(map[string]func(core.Offset) bool)}
 	var offsets []core.Offset
-	for i := range n {
+	for i := range x.numTopics() {
 		t := x.topic(i)
-		if policies[i] < 0 || !over[policies[i]] {
+		if policy := policyOf(sets, t.name); policy < 0 || !over[policy] {
 			p.kept += t.bytes
 			continue
 		}
@@ -245,12 +276,7 @@ func (l *Log) group(each []plan) []plan {
 
 // worth says whether enough of a segment is dead to copy the rest.
 func (l *Log) worth(p *plan) bool {
-	total := uint64(0)
-	x := p.segments[0].view().index
-	for i := range x.numTopics() {
-		total += x.topic(i).bytes
-	}
-	return p.kept <= total/rewriteShare
+	return p.kept <= uint64(p.segments[0].view().index.share.total)/rewriteShare
 }
 
 // small says whether little is kept of a segment.
