@@ -250,6 +250,8 @@ loop:
 		switch v := q.assign(d, true, now); {
 		case v == given:
 			q.taken(d.Offset, lane)
+		case q.mayPass(v) && q.keep(d, v):
+			q.taken(d.Offset, lane)
 		case q.mayPass(v):
 			q.passOver(d.Offset, lane)
 		default:
@@ -332,7 +334,7 @@ func (p *pump) pick(q *queue) (done bool) {
 			continue
 		}
 		v := q.assign(d, false, now)
-		if v == given {
+		if v == given || q.keep(d, v) {
 			q.taken(d.Offset, lane)
 			continue
 		}

@@ -14,6 +14,23 @@ func (q *queue) blocked(e *Envelope) bool {
 	return q.settings.Ordered && e.Key != "" && len(q.keys[e.Key]) > 0
 }
 
+// keep has a message of an ordered queue that nobody takes now wait among the
+// outstanding ones, so that those behind it know of it; false if the queue is
+// not ordered, or has no room for it. cursor.mu is held.
+func (q *queue) keep(d *Delivery, v verdict) bool {
+	if !q.settings.Ordered || d.Key == "" || q.out.len() >= q.b.limits.Outstanding {
+		return false
+	}
+	e := outEntry{offset: d.Offset, state: entryWaiting, size: q.sizeOf(d)}
+	if v == unwanted {
+		e.seen = q.wave
+	}
+	q.out.add(e)
+	q.waiting++
+	q.follow(d.Envelope, d.Offset)
+	return true
+}
+
 // follow notes that a message is outstanding. cursor.mu is held.
 func (q *queue) follow(e *Envelope, at Offset) {
 	if !q.settings.Ordered || e.Key == "" {
