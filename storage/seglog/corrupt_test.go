@@ -67,10 +67,7 @@ func newSpecimen(t testing.TB, reclaimed bool) *specimen {
 			b.Changes = []core.Change{{Key: fmt.Sprint("k", n%5), Value: fmt.Append(nil, "v", n)}, {Key: "at", Value: []byte{}, OffsetOf: min(records, 1)}, {Key: fmt.Sprint("gone", n)}}
 		}
 		for k := range records {
-			e := &core.Envelope{
-				Topic: fmt.Sprintf("t/%d", (n+k)%4), Payload: fmt.Append(nil, "payload ", n*n, " ", k),
-				Key: "k", Headers: []core.Header{{Name: "n", Value: fmt.Sprint(n)}},
-			}
+			e := specimenEnvelope(n, k)
 			b.Buf = core.AppendRecord(b.Buf, e)
 			b.Ends = append(b.Ends, uint32(len(b.Buf)))
 		}
@@ -163,6 +160,25 @@ func newSpecimen(t testing.TB, reclaimed bool) *specimen {
 		t.Fatalf("the specimen has %d segments with the flags %#x, want %#x", len(segments), flags, want)
 	}
 	return s
+}
+
+// specimenEnvelope is a record of a specimen; some have each field, others none.
+func specimenEnvelope(n, k int) *core.Envelope {
+	e := &core.Envelope{Topic: fmt.Sprintf("t/%d", (n+k)%4), Payload: fmt.Append(nil, "payload ", n*n, " ", k)}
+	if k%3 == 0 {
+		e.Key, e.Headers = "k", []core.Header{{Name: "n", Value: fmt.Sprint(n)}}
+	}
+	if k%5 != 4 {
+		return e
+	}
+	e.Guarantee, e.Retain, e.Text = core.Guarantee(n%3), n%2 == 0, k%2 == 0
+	e.Publisher = core.Publisher{Client: "client", Protocol: "mqtt", Principal: "päter"}
+	e.ID, e.ContentType, e.ReplyTo = fmt.Sprint("id", n), "text/plain", "$inbox/1"
+	e.Headers = append(e.Headers, core.Header{Name: "same", Value: "1"}, core.Header{Name: "same", Value: ""})
+	e.CorrelationID = []byte{0, 0xff, byte(k)}[:k%4]
+	e.Expires, e.DeliverAt = time.UnixMilli(1<<41+int64(k)), time.UnixMilli(1<<42)
+	e.Priority = core.PriorityOf(n % 10)
+	return e
 }
 
 // A listener is a logger's handler that keeps what is said at Warn and above.
