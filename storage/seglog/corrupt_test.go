@@ -149,7 +149,7 @@ func newSpecimen(t testing.TB, reclaimed bool) *specimen {
 			h := &f.header
 			flags |= h.flags
 			s.ends[g.name] = f.pos + h.size()
-			s.frames[g.name] = append(s.frames[g.name], placed{pos: f.pos, end: f.pos + h.size(), from: h.base, to: h.end(), hasState: h.hasChanges(), isOpening: h.flags&flagOpened != 0})
+			s.frames[g.name] = append(s.frames[g.name], placed{pos: f.pos, end: f.pos + h.size(), from: h.base, to: h.end(), hasState: h.hasChanges(), isOpening: h.flags&flagOpened != 0 || g.rewritten && h.count == 0})
 		}
 	}
 	want := uint32(flagsKnown &^ flagSparse)
@@ -483,7 +483,9 @@ func (s *specimen) lacks(have map[core.Offset]bool, g core.Gap) bool {
 }
 
 // hitsOpening says whether damage is in the frame of an opening: without it,
-// offsets that were left out after a crash cannot be told from lost ones.
+// offsets that were left out after a crash cannot be told from lost ones. The
+// first and the last frame of a copied segment are the same for what retention
+// has removed.
 func (s *specimen) hitsOpening(name string, at, end int64) bool {
 	return slices.ContainsFunc(s.frames[name], func(f placed) bool { return f.isOpening && f.pos < end && at < f.end })
 }

@@ -115,10 +115,13 @@ type examiner struct {
 	end     int64       // behind the last frame found
 	next    core.Offset // behind its last record
 	commit  uint64      // its commit
+	flags   uint32      // its flags
 	holes   []hole
 	pads    []Finding
 	// noted are the losses that openings tell of.
 	noted []gap
+	// unended are the findings about copied segments that lack their last frame.
+	unended []Finding
 
 	// stateDamage is what is wrong with the state, whole that the log has all
 	// that made it.
@@ -253,7 +256,7 @@ func (x *examiner) look(s *segment, f *found) {
 		}
 	}
 	x.progress.Add(int(f.pos + h.size() - x.end))
-	x.end, x.next, x.commit = f.pos+h.size(), max(x.next, h.end()), h.commit
+	x.end, x.next, x.commit, x.flags = f.pos+h.size(), max(x.next, h.end()), h.commit, h.flags
 }
 
 func zero(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }
@@ -314,6 +317,16 @@ func (x *examiner) endSegment() error {
 		return err
 	}
 	x.progress.Add(int(size - x.end))
+	if s.rewritten && x.flags&flagClosed == 0 {
+		f := Finding{
+			Severity: Damage, File: path.Join(logDir, s.name), At: x.end, To: size,
+			What:        "a segment that retention copied lacks its last frame, which says where it ends",
+			Consequence: "offsets that retention has removed there may be told as lost",
+			Mend:        "the frame is written anew",
+		}
+		x.add(f)
+		x.unended = append(x.unended, f)
+	}
 	if x.end < size {
 		x.holes = append(x.holes, hole{segment: s, at: x.end, to: size, from: x.next, after: x.commit})
 	}

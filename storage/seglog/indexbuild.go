@@ -182,27 +182,27 @@ func (b *indexBuilder) scan() error {
 		o, opened := parseOpening(body)
 		switch {
 		case h.flags&flagOpened != 0 && opened:
-			b.hole(o.end)
+			b.hole(o.end, true)
 			b.gap(gap{From: o.end, To: o.lost, Lost: true})
 		case h.flags&flagOpened == 0:
 			for _, g := range lostIn(h, body) {
 				b.gap(g)
 			}
-			b.hole(h.base)
+			b.hole(h.base, f.jumped || !b.segment.rewritten)
 		}
 		b.records(h, body)
 		b.span.add(h, f.pos)
 	}
-	b.hole(was.next)
+	b.hole(was.next, !b.segment.rewritten)
 	b.span.size, b.span.next = was.size, was.next
 	b.span.lastCommit, b.span.lastChange = max(was.lastCommit, b.span.lastCommit), max(was.lastChange, b.span.lastChange)
 	return nil
 }
 
-// hole notes that the records up to an offset are missing: copied segments lack
-// what retention removed; from any other they are lost.
-func (b *indexBuilder) hole(to core.Offset) {
-	b.gap(gap{From: b.span.next, To: to, Lost: !b.segment.rewritten})
+// hole notes that the records up to an offset are missing: lost, or, in a copied
+// segment, removed by retention.
+func (b *indexBuilder) hole(to core.Offset, lost bool) {
+	b.gap(gap{From: b.span.next, To: to, Lost: lost})
 }
 
 // gap takes a gap, or what is new of it.
@@ -232,7 +232,7 @@ func (b *indexBuilder) records(h *frameHeader, body []byte) {
 	for range h.count {
 		offset, _ := at.next()
 		if h.flags&flagSparse != 0 {
-			b.hole(offset)
+			b.hole(offset, false)
 			b.span.next = offset + 1
 		}
 		size := recordSize(rest)

@@ -89,6 +89,10 @@ func (m *mender) files(ctx context.Context, discard []string) error {
 					return err
 				}
 				m.did("%s: header written anew", name)
+			case slices.Contains(m.unended, f):
+				if err := m.end(s, f); err != nil {
+					return err
+				}
 			case slices.Contains(m.pads, f):
 				if err := m.rewrite(s, f, make([]byte, f.To-f.At), f.At); err != nil {
 					return err
@@ -134,6 +138,27 @@ func (m *mender) putSegmentAside(s *segment, unused bool) error {
 	}
 	m.did("%s: put aside as %s", path.Join(logDir, s.name), s.name+badSuffix)
 	return err
+}
+
+// end writes the last frame of a copied segment anew: it ends behind its last
+// record, and what is missing up to the next segment stays lost.
+func (m *mender) end(s *segment, f Finding) error {
+	next := s.span.next
+	for _, l := range m.recovery.losses {
+		if l.before == s {
+			next = min(next, l.gap.From)
+		}
+	}
+	h := frameHeader{generation: s.generation, commit: s.span.lastCommit, base: next, time: s.span.lastTime, flags: flagClosed}
+	var p packer
+	if err := m.rewrite(s, f, p.appendFrame(nil, &h, nil, false), f.At); err != nil {
+		return err
+	}
+	m.did("%s: last frame written anew", f.File)
+	if err := m.fs.Remove(path.Join(m.log.dir, indexName(s.name))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // rewrite writes bytes over others of a segment, after copying them.

@@ -172,7 +172,7 @@ func (r *recovery) scan(ctx context.Context, s *segment) error {
 func (r *recovery) lost(s *segment, g gap, first, last uint64) {
 	r.losses = append(r.losses, loss{at: s, gap: g, first: first, last: last})
 	r.log.log.Error("log is damaged, confirmed data was lost", "from", g.From, "to", g.To, "commit", first)
-	if b := r.before(s); b != nil && (s.index != nil || s.span.size == segmentHeaderSize) {
+	if b := r.before(s); b != nil && (s.index != nil || s.span.size == segmentHeaderSize || g.To <= s.span.opened) {
 		// It is the end of the one before, whose index is yet to be built.
 		r.losses[len(r.losses)-1].before = b
 		b.span.gaps = addGap(b.span.gaps, g)

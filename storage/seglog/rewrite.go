@@ -270,7 +270,14 @@ func (r *recovery) scanRewritten(s *segment, size int64) error {
 		if body, err := h.unpack(f.stored, func(n int) []byte { return make([]byte, n) }); err == nil {
 			s.span.gaps = append(s.span.gaps, lostIn(h, body)...)
 		}
-		if n := s.span.next; n > 0 {
+		switch n := s.span.next; {
+		case n == 0 && f.jumped && r.judge.fresh:
+			s.lostBefore = true
+			r.losses = append(r.losses, loss{at: s, gap: gap{From: h.base, To: h.base}})
+		case n > 0 && f.jumped:
+			// What was copied there, and what was not, is not known.
+			r.lost(s, gap{From: n, To: h.base, Lost: true}, s.span.lastCommit, h.commit)
+		case n > 0:
 			s.span.gaps = addGap(s.span.gaps, gap{From: n, To: h.base})
 		}
 		s.span.add(h, f.pos)

@@ -140,13 +140,16 @@ class Segment:
 
     def frames(self):
         at = 4096
+        jumped = False
         while at + 72 <= len(self.data):
             frame = Frame.parse(self, at)
             if frame:
+                frame.jumped, jumped = jumped, False
                 yield frame
                 at += frame.size
             else:
                 at += 8
+                jumped = True
 
 
 class Frame:
@@ -305,6 +308,8 @@ class Log:
                     next = None  # retention removed what stands before it
                 segment, before = s, s.through
             if s.copied:
+                if f.jumped and next is not None and f.base > next:
+                    self.gaps.append((next, f.base))
                 if f.flags & SPARSE and not f.count:
                     self.gaps += list(f.lost())
                     if next is not None and f.base > next:
