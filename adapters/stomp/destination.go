@@ -17,6 +17,8 @@ const (
 	dots
 	// bare is /a/b, a topic that begins with a slash and has no prefix.
 	bare
+	// styles is how many there are.
+	styles = iota
 )
 
 // A kind is what a destination addresses.

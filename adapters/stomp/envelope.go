@@ -20,6 +20,9 @@ type sending struct {
 	queue                             queueArguments
 	// given says that the receipt was asked for: its id may be empty.
 	given bool
+	// schedule is the envelope's, where it has one.
+	schedule core.Schedule
+	delay    time.Duration
 }
 
 // read understands a SEND frame, all but its destination's address. It is used
@@ -96,10 +99,21 @@ func (s *sending) read(f *clientFrame, replyTo func(string) (string, error)) err
 			e.Mandatory, err = parseBool(h)
 		case fieldPriority:
 			err = parsePriority(e, h)
-		case fieldExpires, fieldExpiration, fieldDelay, fieldScheduled:
+		case fieldExpires, fieldExpiration:
 			err = parseTime(e, h, field)
-		case fieldCron, fieldPeriod, fieldRepeat:
-			err = unsupported(h.Name, "Send the message once, with AMQ_SCHEDULED_DELAY.")
+		case fieldDelay, fieldScheduled:
+			var ms int64
+			if ms, err = milliseconds(h); s.delay == 0 {
+				s.delay = time.Duration(ms) * time.Millisecond
+			}
+		case fieldCron:
+			s.schedule.Cron = h.Value
+		case fieldPeriod:
+			var ms int64
+			ms, err = milliseconds(h)
+			s.schedule.Period = time.Duration(ms) * time.Millisecond
+		case fieldRepeat:
+			s.schedule.Repeat, err = parseRepeat(h)
 		}
 		if err != nil {
 			return err
@@ -114,7 +128,26 @@ func (s *sending) read(f *clientFrame, replyTo func(string) (string, error)) err
 	if transient && !s.given {
 		e.Guarantee = core.AtMostOnce
 	}
+	s.putOff()
 	return nil
+}
+
+// putOff sets when, and how often, the message is delivered. With a time table
+// the delay is one of each of its moments; a period or a number alone is no
+// schedule.
+func (s *sending) putOff() {
+	e := &s.envelope
+	switch {
+	case s.schedule.Cron != "":
+		s.schedule.Delay = s.delay
+		e.Schedule = &s.schedule
+		return
+	case s.schedule.Period > 0 && s.schedule.Repeat != 0:
+		e.Schedule = &s.schedule
+	}
+	if s.delay > 0 {
+		e.DeliverAt = time.Now().Add(s.delay)
+	}
 }
 
 // toAQueue reports whether a SEND goes to a queue.
@@ -248,27 +281,37 @@ func parsePriority(e *core.Envelope, h *core.Header) error {
 // farthest bounds what a client names in milliseconds: it is 278 years.
 const farthest = 1 << 43
 
-// parseTime reads the headers that set a time, all in milliseconds.
-func parseTime(e *core.Envelope, h *core.Header, f field) error {
+// milliseconds reads a header that is a number of them.
+func milliseconds(h *core.Header) (int64, error) {
 	n, err := strconv.ParseInt(h.Value, 10, 64)
 	if err != nil || n < 0 || n > farthest {
-		return invalid(h.Name, h.Value, "a number of milliseconds")
+		return 0, invalid(h.Name, h.Value, "a number of milliseconds")
 	}
-	ahead := time.Duration(n) * time.Millisecond
-	switch f {
-	case fieldExpires:
-		// 0 is never, as JMS has it.
-		if n > 0 {
-			e.Expires = time.UnixMilli(n)
-		}
-	case fieldExpiration:
-		if e.Expires.IsZero() {
-			e.Expires = time.Now().Add(ahead)
-		}
-	default:
-		if n > 0 {
-			e.DeliverAt = time.Now().Add(ahead)
-		}
+	return n, nil
+}
+
+// parseRepeat reads how often a message comes again; -1 is for ever.
+func parseRepeat(h *core.Header) (int, error) {
+	n, err := strconv.Atoi(h.Value)
+	if err != nil || n < -1 {
+		return 0, invalid(h.Name, h.Value, "how often the message comes again, or -1 for ever")
+	}
+	if n == -1 {
+		return core.Unlimited, nil
+	}
+	return n, nil
+}
+
+// parseTime reads the headers that say when a message ends.
+func parseTime(e *core.Envelope, h *core.Header, f field) error {
+	n, err := milliseconds(h)
+	switch {
+	case err != nil:
+		return err
+	case f == fieldExpiration && e.Expires.IsZero():
+		e.Expires = time.Now().Add(time.Duration(n) * time.Millisecond)
+	case f == fieldExpires && n > 0: // 0 is never, as JMS has it
+		e.Expires = time.UnixMilli(n)
 	}
 	return nil
 }
@@ -277,6 +320,11 @@ func parseTime(e *core.Envelope, h *core.Header, f field) error {
 func keep(e *core.Envelope) (own *core.Envelope, bytes int) {
 	own = new(core.Envelope)
 	*own = *e
+	if e.Schedule != nil {
+		schedule := *e.Schedule
+		schedule.Cron = strings.Clone(schedule.Cron)
+		own.Schedule = &schedule
+	}
 	n := len(e.Key) + len(e.ID) + len(e.ContentType) + len(e.ReplyTo) + len(e.Topic) + len(e.Payload) + len(e.CorrelationID)
 	for i := range e.Headers {
 		n += len(e.Headers[i].Name) + len(e.Headers[i].Value)

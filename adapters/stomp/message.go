@@ -3,6 +3,7 @@ package stomp
 import (
 	"encoding/base64"
 	"strconv"
+	"time"
 	"unicode/utf8"
 
 	"github.com/go-stomp/stomp/v3/frame"
@@ -15,7 +16,6 @@ import (
 // nothing of its own, so that deliveries need no lock.
 type messageEncoder struct {
 	version version
-	metrics *adapters.ProtocolMetrics
 	style   style
 	// head is the frame's beginning, the same for every message.
 	head []byte
@@ -26,13 +26,16 @@ type messageEncoder struct {
 	number uint64
 	// acks says that the client acknowledges.
 	acks bool
+	// rests encodes what is the same for all subscriptions of the version and
+	// style.
+	rests *adapters.Bodies
 }
 
 // newMessageEncoder makes one. The subscription has no id where a 1.0 client
 // gave none. exact is the one topic that comes as the destination was written,
 // empty where there is none.
-func newMessageEncoder(v version, m *adapters.ProtocolMetrics, number uint64, id string, hasID bool, d destination, exact, written string, acks bool) *messageEncoder {
-	e := &messageEncoder{version: v, metrics: m, style: d.style, number: number, acks: acks, topic: exact}
+func newMessageEncoder(v version, rests *messageRests, number uint64, id string, hasID bool, d destination, exact, written string, acks bool) *messageEncoder {
+	e := &messageEncoder{version: v, style: d.style, rests: &rests[v][d.style], number: number, acks: acks, topic: exact}
 	e.head = append(e.head, frame.MESSAGE+"\n"...)
 	if hasID {
 		e.head = appendHeader(e.head, frame.Subscription, id, v)
@@ -46,19 +49,53 @@ func newMessageEncoder(v version, m *adapters.ProtocolMetrics, number uint64, id
 // append appends a delivery's frame. gap, where there is one, is a range of
 // offsets in front of it that are lost.
 func (e *messageEncoder) append(dst []byte, d *core.Delivery, gap core.Gap) []byte {
-	v := e.version
 	dst = append(dst, e.head...)
 	if e.topic != "" && d.Topic == e.topic {
 		dst = append(dst, e.destination...)
 	} else {
-		dst = e.appendAddress(dst, frame.Destination, d.Topic)
+		dst = appendAddress(dst, frame.Destination, d.Topic, e.version, e.style)
 	}
 	dst = append(dst, frame.MessageId+":"...)
 	dst = appendToken(dst, e.number, d.Offset)
-	if e.acks && v == v12 {
+	if e.acks && e.version == v12 {
 		dst = append(dst, frame.Ack+":"...)
 		dst = appendToken(dst, e.number, d.Offset)
 	}
+	if gap.To != 0 {
+		dst = append(dst, headerGap+":"...)
+		dst = strconv.AppendUint(dst, uint64(gap.From), 10)
+		dst = append(dst, '-')
+		dst = strconv.AppendUint(dst, uint64(gap.To-1), 10)
+		dst = append(dst, '\n')
+	}
+	dst, _ = e.rests.Append(dst, d, time.Time{})
+	return dst
+}
+
+// messageRests encode the rest of MESSAGE frames, behind what names their
+// subscription: a message for many is encoded once for each version and style.
+type messageRests [len(supported)][styles]adapters.Bodies
+
+func newMessageRests(m *adapters.ProtocolMetrics) *messageRests {
+	all := new(messageRests)
+	for v := range all {
+		for st := range all[v] {
+			e := restEncoder{m, version(v), style(st)}
+			all[v][st].Encode = func(dst []byte, d *core.Delivery, _ time.Time) ([]byte, int) { return e.append(dst, d), 0 }
+		}
+	}
+	return all
+}
+
+// A restEncoder writes what stands behind a MESSAGE's first headers. What it
+// cannot express it counts, once for all that are sent its bytes.
+type restEncoder struct {
+	metrics *adapters.ProtocolMetrics
+	version version
+	style   style
+}
+
+func (e *restEncoder) append(dst []byte, d *core.Delivery) []byte {
 	dst = append(dst, frame.ContentLength+":"...)
 	dst = strconv.AppendInt(dst, int64(len(d.Payload)), 10)
 	dst = append(dst, '\n')
@@ -69,7 +106,7 @@ func (e *messageEncoder) append(dst []byte, d *core.Delivery, gap core.Gap) []by
 		e.metrics.Fallback("text")
 	}
 	if d.ReplyTo != "" {
-		dst = e.appendAddress(dst, headerReplyTo, d.ReplyTo)
+		dst = appendAddress(dst, headerReplyTo, d.ReplyTo, e.version, e.style)
 	}
 	if d.CorrelationID != nil {
 		dst = e.appendCorrelation(dst, d.CorrelationID)
@@ -109,13 +146,6 @@ func (e *messageEncoder) append(dst []byte, d *core.Delivery, gap core.Gap) []by
 	if p := publisherName(&d.Publisher); p != "" {
 		dst = e.appendOwn(dst, headerPublisher, p)
 	}
-	if gap.To != 0 {
-		dst = append(dst, headerGap+":"...)
-		dst = strconv.AppendUint(dst, uint64(gap.From), 10)
-		dst = append(dst, '-')
-		dst = strconv.AppendUint(dst, uint64(gap.To-1), 10)
-		dst = append(dst, '\n')
-	}
 	for i := range d.Headers {
 		dst = e.appendForeign(dst, d.Headers[i].Name, d.Headers[i].Value)
 	}
@@ -134,21 +164,21 @@ func publisherName(p *core.Publisher) string {
 }
 
 // appendAddress appends a header whose value is the destination of an address.
-func (e *messageEncoder) appendAddress(dst []byte, name, address string) []byte {
+func appendAddress(dst []byte, name, address string, v version, st style) []byte {
 	dst = append(dst, name...)
 	dst = append(dst, ':')
 	start := len(dst)
-	dst = appendDestination(dst, address, e.style)
+	dst = appendDestination(dst, address, st)
 	if written := alias(dst[start:]); !plain(written) {
 		// Rare: what stands there is escaped into its own place.
-		dst = appendValue(dst[:start], string(dst[start:]), e.version)
+		dst = appendValue(dst[:start], string(dst[start:]), v)
 	}
 	return append(dst, '\n')
 }
 
 // appendCorrelation appends the correlation id, whose bytes are in base64 and
 // under another name where they are no text.
-func (e *messageEncoder) appendCorrelation(dst []byte, id []byte) []byte {
+func (e *restEncoder) appendCorrelation(dst []byte, id []byte) []byte {
 	if utf8.Valid(id) && expressible(alias(id), e.version, false) {
 		return appendHeader(dst, headerCorrelation, alias(id), e.version)
 	}
@@ -159,7 +189,7 @@ func (e *messageEncoder) appendCorrelation(dst []byte, id []byte) []byte {
 }
 
 // appendOwn appends a header of the broker's with a publisher's value.
-func (e *messageEncoder) appendOwn(dst []byte, name, value string) []byte {
+func (e *restEncoder) appendOwn(dst []byte, name, value string) []byte {
 	if !plain(value) && !expressible(value, e.version, false) {
 		e.metrics.Fallback("header")
 	}
@@ -168,7 +198,7 @@ func (e *messageEncoder) appendOwn(dst []byte, name, value string) []byte {
 
 // appendForeign appends a header of the publisher's. One whose name means
 // something else in a MESSAGE is named header-… instead.
-func (e *messageEncoder) appendForeign(dst []byte, name, value string) []byte {
+func (e *restEncoder) appendForeign(dst []byte, name, value string) []byte {
 	if reserved(name) {
 		e.metrics.Fallback("header_name")
 		dst = append(dst, "header-"...)

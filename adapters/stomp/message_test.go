@@ -2,6 +2,7 @@ package stomp
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -22,7 +23,7 @@ func testEncoder(t testing.TB, v version) *messageEncoder {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newMessageEncoder(v, testMetrics(), 7, "sub:1", true, d, "", "/topic/>", true)
+	return newMessageEncoder(v, newMessageRests(testMetrics()), 7, "sub:1", true, d, "", "/topic/>", true)
 }
 
 // decodeMessage reads a MESSAGE with the reader by calling it a SEND.
@@ -70,6 +71,7 @@ subscription:sub\c1
 destination:/topic/plant.3.a%2Eb\c temp
 message-id:7-1042
 ack:7-1042
+gap:5-8
 content-length:4
 content-type:text/plain;charset=utf-8
 reply-to:/reply-queue/you/x\c1
@@ -85,7 +87,6 @@ time:1795232300000
 attempt:3
 redelivered:true
 publisher:ann
-gap:5-8
 x:1
 y\cz:a\r\nb
 x:2
@@ -100,7 +101,7 @@ traceparent:00-0af7-b7ad-01
 // TestMessageWithNothing: what was not said is not sent.
 func TestMessageWithNothing(t *testing.T) {
 	d, _ := naming{session: "me"}.source("/queue/q")
-	e := newMessageEncoder(v10, testMetrics(), 1, "/queue/q", false, d, d.topic, "q", false)
+	e := newMessageEncoder(v10, newMessageRests(testMetrics()), 1, "/queue/q", false, d, d.topic, "q", false)
 	got := string(e.append(nil, &core.Delivery{Envelope: &core.Envelope{Topic: "$queue/q", Time: time.UnixMilli(5)}, Offset: 1, Attempt: 1}, core.Gap{}))
 	want := "MESSAGE\ndestination:q\nmessage-id:1-1\ncontent-length:0\noffset:1\ntime:5\nattempt:1\nredelivered:false\n\n\x00"
 	if got != want {
@@ -188,6 +189,37 @@ func BenchmarkMessage(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		buf = e.append(buf[:0], d, core.Gap{})
+	}
+}
+
+// A message for many subscriptions is encoded once, and is what each would have
+// been sent by itself; what is its subscription's own is.
+func TestMessageForMany(t *testing.T) {
+	for _, v := range []version{v10, v11, v12} {
+		for _, written := range []string{"/topic/>", "/topic/#", "/#"} {
+			rests := newMessageRests(testMetrics())
+			d, err := naming{session: "me"}.source(written)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// They stay where they are: an envelope's place says which it is.
+			deliveries := make([]core.Delivery, 10)
+			for i := range deliveries {
+				one := fullDelivery()
+				one.Attempt, one.Offset = 1, core.Offset(1000+i%7)
+				one.Payload = fmt.Append(nil, i)
+				deliveries[i] = *one
+			}
+			for number := range uint64(5) {
+				for i := range deliveries {
+					got := newMessageEncoder(v, rests, number, "s", true, d, "", written, true).append(nil, &deliveries[i], core.Gap{From: core.Offset(number), To: 3})
+					want := newMessageEncoder(v, newMessageRests(testMetrics()), number, "s", true, d, "", written, true).append(nil, &deliveries[i], core.Gap{From: core.Offset(number), To: 3})
+					if !bytes.Equal(got, want) {
+						t.Fatalf("subscription %d is sent\n%s\nnot\n%s", number, got, want)
+					}
+				}
+			}
+		}
 	}
 }
 

@@ -467,18 +467,55 @@ var activeRows = map[string]func(r *row){
 		p.quiet(59 * time.Second)
 		p.expect("MESSAGE\n", "\n\nlater^@")
 	},
+	"AMQ_SCHEDULED_PERIOD": repeated,
+	"AMQ_SCHEDULED_REPEAT": func(r *row) {
+		repeated(r)
+		p := r.g.connect("1.2")
+		p.subscribe("0", "/queue/ever")
+		p.publish("/queue/ever", "x", "AMQ_SCHEDULED_PERIOD:60000", "AMQ_SCHEDULED_REPEAT:-1")
+		p.messages(100)
+		// Without a period, or without a number, it comes once.
+		p.subscribe("1", "/queue/once")
+		p.publish("/queue/once", "1", "AMQ_SCHEDULED_REPEAT:5")
+		p.publish("/queue/once", "2", "AMQ_SCHEDULED_PERIOD:5000")
+		n := 0
+		for range 20 {
+			if m := p.expect("MESSAGE\n"); m.header("subscription") == "1" {
+				n++
+			}
+		}
+		if n != 2 {
+			r.Errorf("%d messages", n)
+		}
+	},
+	"AMQ_SCHEDULED_CRON": func(r *row) {
+		p := r.g.connect("1.2")
+		p.subscribe("0", "/queue/q")
+		p.publish("/queue/q", "on the hour", "AMQ_SCHEDULED_CRON:0 * * * *", "AMQ_SCHEDULED_DELAY:60000", "AMQ_SCHEDULED_PERIOD:1000", "AMQ_SCHEDULED_REPEAT:2")
+		for range 3 {
+			ms := p.messages(3)
+			for i, m := range ms {
+				if at := time.Now().Add(time.Duration(i-2) * time.Second); m.header("time") == "" || at.Minute() != 1 {
+					r.Errorf("at %v comes %s", at, m)
+				}
+			}
+			p.quiet(58 * time.Minute)
+		}
+	},
 	"activemq.dispatchAsync": func(r *row) {
 		r.one("/queue/q", []string{"activemq.dispatchAsync:true", "activemq.maximumPendingMessageLimit:5"}, nil)
 	},
 
-	"/queue/a.>":                        refused("/queue/a.>", "x:y", "wildcard"),
-	"/queue/a,/queue/b in SUBSCRIBE":    refused("/queue/a,/queue/b", "x:y", "one queue, or topics"),
+	"/queue/a.>":                     refused("/queue/a.>", "x:y", "wildcard"),
+	"/queue/a,/queue/b in SUBSCRIBE": refused("/queue/a,/queue/b", "x:y", "one queue, or topics"),
+	"AMQ_SCHEDULED_CRON:at noon": func(r *row) {
+		p := r.g.connect("1.2")
+		p.send("SEND", "destination:/queue/q", "AMQ_SCHEDULED_CRON:at noon", "receipt:r")
+		p.expectError("receipt-id:r", "at noon")
+	},
 	"activemq.retroactive:true":         refused("/topic/a", "activemq.retroactive:true", "activemq.retroactive", "from:earliest"),
 	"activemq.priority:5":               refused("/queue/q", "activemq.priority:5", "activemq.priority"),
 	"activemq.noLocal:true for a queue": refused("/queue/q", "activemq.noLocal:true", "activemq.noLocal"),
-	"AMQ_SCHEDULED_CRON":                notSent("AMQ_SCHEDULED_CRON:0 * * * *"),
-	"AMQ_SCHEDULED_PERIOD":              notSent("AMQ_SCHEDULED_PERIOD:1000"),
-	"AMQ_SCHEDULED_REPEAT":              notSent("AMQ_SCHEDULED_REPEAT:3"),
 	"/topic/ActiveMQ.Advisory.Connection": func(r *row) {
 		p := r.g.connect("1.2")
 		p.subscribe("0", "/topic/ActiveMQ.Advisory.Connection")
@@ -487,14 +524,24 @@ var activeRows = map[string]func(r *row){
 	},
 }
 
-// notSent sends a header that is answered with an ERROR that names it.
-func notSent(header string) func(r *row) {
-	return func(r *row) {
-		name, _, _ := strings.Cut(header, ":")
-		p := r.g.connect("1.2")
-		p.send("SEND", "destination:/queue/q", header, "receipt:r")
-		p.expectError("The header "+name+" ", "receipt-id:r")
+// repeated sends a message that comes four times.
+func repeated(r *row) {
+	p := r.g.connect("1.2")
+	p.subscribe("0", "/queue/q")
+	p.publish("/queue/q", "x", "AMQ_SCHEDULED_DELAY:60000", "AMQ_SCHEDULED_PERIOD:10000", "AMQ_SCHEDULED_REPEAT:3")
+	p.quiet(59 * time.Second)
+	p.messages(1)
+	for range 3 {
+		p.quiet(8 * time.Second)
+		p.messages(1)
 	}
+	p.quiet(time.Hour)
+	// Also where a transaction kept it.
+	p.send("BEGIN", "transaction:t")
+	p.send("SEND", "destination:/queue/q", "transaction:t", "AMQ_SCHEDULED_CRON:30 * * * *", " y")
+	p.send("COMMIT", "transaction:t", "receipt:c")
+	p.receipt("c")
+	p.expect("MESSAGE\n", "\n\ny^@")
 }
 
 // tempDestination asks and is answered by way of a temporary destination.

@@ -27,6 +27,8 @@
 //	priority         priority, 0 to 9                      priority
 //	message id       message-id                            original-message-id
 //	deliver at       delay or AMQ_SCHEDULED_DELAY, in ms   -
+//	schedule         AMQ_SCHEDULED_PERIOD (ms), REPEAT,    -
+//	                 CRON
 //	guarantee        at most once if persistent:false and  persistent:true if at least once
 //	                 no receipt, else at least once
 //	retain           retain:true                           retain:true on a retained value that was
@@ -119,15 +121,18 @@ type Server struct {
 	metrics *adapters.ProtocolMetrics
 	log     *slog.Logger
 	strict  bool
+	rests   *messageRests
 }
 
 // New makes a server for the connections to a broker.
 func New(broker *core.Broker, o Options) *Server {
+	m := o.Metrics.Protocol(protocol)
 	return &Server{
 		broker: broker, limits: o.Limits, gate: o.Gate,
-		metrics: o.Metrics.Protocol(protocol),
+		metrics: m,
 		log:     o.Logger.With("protocol", protocol),
 		strict:  o.Strict,
+		rests:   newMessageRests(m),
 	}
 }
 

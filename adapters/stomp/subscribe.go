@@ -219,7 +219,7 @@ func (c *conn) add(w *subscribing) (*subscription, error) {
 		exact = first.topic
 	}
 	s := &subscription{conn: c, id: w.id, written: w.written, number: c.lastNumber + 1, ack: w.ack, noLocal: w.noLocal}
-	s.encoder = newMessageEncoder(c.version, c.server.metrics, s.number, w.id, w.hasID, first, exact, w.written, w.ack != ackAuto)
+	s.encoder = newMessageEncoder(c.version, c.server.rests, s.number, w.id, w.hasID, first, exact, w.written, w.ack != ackAuto)
 	if first.kind == toInbox {
 		s.inbox = first.topic
 	}
