@@ -12,6 +12,11 @@ import (
 //go:embed openapi.json
 var openapi []byte
 
+// asyncapi describes, likewise, what the broker sends by itself.
+//
+//go:embed asyncapi.json
+var asyncapi []byte
+
 // front is GET /: how to try it.
 func (s *Server) front(w nethttp.ResponseWriter, r *nethttp.Request) {
 	host := r.Host
@@ -77,6 +82,11 @@ func (s *Server) answerWord(w nethttp.ResponseWriter, word string) {
 	h["Content-Type"] = []string{"text/plain; charset=utf-8"}
 	h["Cache-Control"] = noStore
 	s.writeAll(w, []byte(word))
+}
+
+// asyncAPI is GET /asyncapi.json.
+func (s *Server) asyncAPI(w nethttp.ResponseWriter, _ *nethttp.Request) {
+	s.answerText(w, "application/json", asyncapi)
 }
 
 // openAPI is GET /openapi.json.

@@ -71,6 +71,7 @@ func (s *Server) routes() *chi.Mux {
 	get("/healthz", s.healthy)
 	read("/readyz", s.ready)
 	get("/openapi.json", s.openAPI)
+	get("/asyncapi.json", s.asyncAPI)
 	for _, a := range assets {
 		get(a.path, s.serveAsset(a))
 	}

@@ -1,0 +1,282 @@
+package http_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	nethttp "net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/sluicemq/sluice/adapters/http"
+	"github.com/sluicemq/sluice/core"
+)
+
+// A description is openapi.json.
+type description struct {
+	t          *testing.T
+	Paths      map[string]map[string]operation
+	Components struct{ Schemas map[string]any }
+}
+
+type operation struct {
+	Samples   []struct{ Source string } `json:"x-codeSamples"`
+	Responses map[string]struct {
+		Content map[string]struct{ Schema any }
+	}
+}
+
+// Every example of the description is run against a broker, as it stands there,
+// and is answered as the description says: by a status that it names, in a form
+// that it names, with a body that its schema takes. Every operation has one.
+func TestDescriptionsExamples(t *testing.T) {
+	d := open(t, func(_ *http.Options, o *core.Options) {
+		o.Policies = []core.Policy{{Name: "all", Filters: []core.Filter{"#"}, Bytes: 1 << 30}}
+	})
+	text, err := os.ReadFile("openapi.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc := description{t: t}
+	if err := json.Unmarshal(text, &doc); err != nil {
+		t.Fatal(err)
+	}
+	// What is made comes before what uses it, and what deletes it last.
+	order := []string{"PUT", "POST", "GET", "DELETE"}
+	type sample struct{ path, method, source string }
+	var samples []sample
+	for path, methods := range doc.Paths {
+		for method, op := range methods {
+			if len(op.Samples) == 0 {
+				t.Errorf("%s %s has no example", method, path)
+			}
+			for _, s := range op.Samples {
+				samples = append(samples, sample{path, strings.ToUpper(method), s.Source})
+			}
+		}
+	}
+	slices.SortStableFunc(samples, func(a, b sample) int {
+		if c := slices.Index(order, a.method) - slices.Index(order, b.method); c != 0 {
+			return c
+		}
+		// As the document has them: a queue is filled before it is leased from.
+		c := bytes.Index(text, []byte(`"`+a.path+`": {`)) - bytes.Index(text, []byte(`"`+b.path+`": {`))
+		if a.method == "DELETE" {
+			return -c
+		}
+		return c
+	})
+	token, leased := "", ""
+	for _, s := range samples {
+		command := strings.ReplaceAll(strings.ReplaceAll(s.source, "127.0.0.1:8080", d.addr), "curl ", "curl -sSi ")
+		command = strings.Replace(command, "--max-time 1", "--max-time 0.3", 1)
+		if strings.Contains(command, "$TOKEN") && s.path != leased {
+			leased, token = s.path, d.want(200, "POST", "/q/jobs/lease", "").messages(t)[0].Lease
+		}
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", command)
+		cmd.Env = append(os.Environ(), "TOKEN="+token)
+		out, err := cmd.Output()
+		if err != nil && !strings.Contains(command, "--max-time") {
+			t.Errorf("%s: %v", s.source, err)
+			continue
+		}
+		resp, err := nethttp.ReadResponse(bufio.NewReader(bytes.NewReader(out)), &nethttp.Request{Method: s.method})
+		if err != nil {
+			t.Errorf("%s: %v\n%s", s.source, err, out)
+			continue
+		}
+		body, err := io.ReadAll(resp.Body)
+		if err != nil && !strings.Contains(command, "--max-time") || resp.Header.Get("Content-Encoding") != "" {
+			body = out[bytes.Index(out, []byte("\r\n\r\n"))+4:] // curl has decoded it
+		}
+		if resp.StatusCode >= 400 && s.path != "/v1/clients/{protocol}/{client}" {
+			t.Errorf("%s: %s %s", s.source, resp.Status, body)
+		}
+		doc.check(s.method, s.path, s.source, resp, body)
+		if u := regexp.MustCompile(`http://[^ '"]+`).FindString(s.source); !matchesPath(s.path, u) {
+			t.Errorf("%s is no example of %s", s.source, s.path)
+		}
+	}
+}
+
+// matchesPath reports whether an address is one of a path's.
+func matchesPath(path, address string) bool {
+	u, err := url.Parse(strings.ReplaceAll(address, "$TOKEN", "T"))
+	if err != nil {
+		return false
+	}
+	rest := regexp.MustCompile(`\\\{(topic|filter|key)\\\}`).ReplaceAllString(regexp.QuoteMeta(path), ".+")
+	return regexp.MustCompile("^" + regexp.MustCompile(`\\\{[a-z]+\\\}`).ReplaceAllString(rest, "[^/]+") + "$").MatchString(u.Path)
+}
+
+// check holds an answer to the description.
+func (d *description) check(method, path, what string, resp *nethttp.Response, body []byte) {
+	responses := d.Paths[path][strings.ToLower(method)].Responses
+	described, ok := responses[fmt.Sprint(resp.StatusCode)]
+	if !ok && resp.StatusCode >= 400 {
+		described, ok = responses["default"]
+	}
+	if !ok {
+		d.t.Errorf("%s: the status %d is not described", what, resp.StatusCode)
+		return
+	}
+	if described.Content == nil || len(body) == 0 {
+		return
+	}
+	media, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
+	content, ok := described.Content[media]
+	if _, any := described.Content["application/octet-stream"]; !ok && any && resp.Header.Get("X-Offset") != "" {
+		return // a message as it is
+	}
+	if !ok {
+		d.t.Errorf("%s: the type %q is not described", what, media)
+		return
+	}
+	bodies := [][]byte{body}
+	switch {
+	case media == "application/x-ndjson":
+		bodies = bytes.Split(bytes.TrimSpace(body), []byte("\n"))
+	case !strings.HasSuffix(media, "json"):
+		return
+	}
+	for _, b := range bodies {
+		var v any
+		if err := json.Unmarshal(b, &v); err != nil {
+			d.t.Errorf("%s: %v: %s", what, err, b)
+		} else if err := d.valid("$", content.Schema, v); err != nil {
+			d.t.Errorf("%s: %v\n%s", what, err, b)
+		}
+	}
+}
+
+// valid checks the keywords of JSON Schema that the description uses; one that
+// it does not know fails the test, so that none is taken for checked.
+func (d *description) valid(at string, schema, v any) error {
+	rules, _ := schema.(map[string]any)
+	object, isObject := v.(map[string]any)
+	array, isArray := v.([]any)
+	number, isNumber := v.(float64)
+	for keyword, arg := range rules {
+		ok := true
+		switch keyword {
+		case "description", "examples", "default", "format":
+		case "$ref":
+			name := strings.TrimPrefix(arg.(string), "#/components/schemas/")
+			if d.Components.Schemas[name] == nil {
+				return fmt.Errorf("there is no schema %s", name)
+			}
+			if err := d.valid(at, d.Components.Schemas[name], v); err != nil {
+				return err
+			}
+		case "type":
+			types, many := arg.([]any)
+			if !many {
+				types = []any{arg}
+			}
+			_, isString := v.(string)
+			_, isBool := v.(bool)
+			is := map[string]bool{"object": isObject, "array": isArray, "string": isString, "boolean": isBool, "number": isNumber, "null": v == nil, "integer": isNumber && number == float64(int64(number))}
+			ok = slices.ContainsFunc(types, func(t any) bool { return is[t.(string)] })
+		case "enum":
+			ok = slices.Contains(arg.([]any), v)
+		case "minimum":
+			ok = !isNumber || number >= arg.(float64)
+		case "maximum":
+			ok = !isNumber || number <= arg.(float64)
+		case "minItems":
+			ok = !isArray || len(array) >= int(arg.(float64))
+		case "maxItems":
+			ok = !isArray || len(array) <= int(arg.(float64))
+		case "required":
+			for _, name := range arg.([]any) {
+				_, there := object[name.(string)]
+				ok = ok && (!isObject || there)
+			}
+		case "items":
+			for i, item := range array {
+				if err := d.valid(fmt.Sprintf("%s[%d]", at, i), arg, item); err != nil {
+					return err
+				}
+			}
+		case "properties":
+			// What the broker says is described, all of it.
+			for name, member := range object {
+				rule, known := arg.(map[string]any)[name]
+				if !known {
+					return fmt.Errorf("%s has a member %s that is not described", at, name)
+				}
+				if err := d.valid(at+"."+name, rule, member); err != nil {
+					return err
+				}
+			}
+		case "additionalProperties":
+			if rule, is := arg.(map[string]any); is {
+				for name, member := range object {
+					if err := d.valid(at+"."+name, rule, member); err != nil {
+						return err
+					}
+				}
+			}
+		case "oneOf":
+			n := 0
+			for _, rule := range arg.([]any) {
+				if d.valid(at, rule, v) == nil {
+					n++
+				}
+			}
+			ok = n == 1
+		default:
+			d.t.Fatalf("the description has the keyword %q, which is not checked", keyword)
+		}
+		if !ok {
+			return fmt.Errorf("%s: %s %v: %v", at, keyword, arg, v)
+		}
+	}
+	return nil
+}
+
+// What a stream sends is what asyncapi.json says, whose references all lead
+// somewhere.
+func TestAsyncDescription(t *testing.T) {
+	d := open(t)
+	text := d.want(200, "GET", "/asyncapi.json", "").body
+	doc := description{t: t}
+	var tree any
+	if json.Unmarshal([]byte(text), &doc) != nil || json.Unmarshal([]byte(text), &tree) != nil {
+		t.Fatal("it is not JSON")
+	}
+	refs := regexp.MustCompile(`"\$ref": "#/([^"]+)"`).FindAllStringSubmatch(text, -1)
+	for _, ref := range refs {
+		at := tree
+		for name := range strings.SplitSeq(ref[1], "/") {
+			object, _ := at.(map[string]any)
+			at = object[name]
+		}
+		if at == nil {
+			t.Errorf("there is nothing at %s", ref[1])
+		}
+	}
+	if len(refs) < 20 {
+		t.Errorf("only %d references", len(refs))
+	}
+	s := d.stream("/sse/a/%23?format=json")
+	d.want(201, "POST", "/t/a/1?retain", "text", "X-H-B: 2", "X-H-A: 1", "X-Key: k", "X-TTL: 1h", "X-Priority: 3", "X-Reply-To: r", "X-Correlation-Id: c", "Idempotency-Key: i")
+	d.want(201, "POST", "/t/a/2", "\xff\x00", "X-Correlation-Id-Base64: /w==")
+	for range 2 {
+		_, data, _ := strings.Cut(s.event(), "|data: ")
+		var v any
+		if err := json.Unmarshal([]byte(data), &v); err != nil {
+			t.Fatal(err)
+		}
+		if err := doc.valid("$", map[string]any{"$ref": "#/components/schemas/Message"}, v); err != nil {
+			t.Errorf("%v: %s", err, data)
+		}
+	}
+}
