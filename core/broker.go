@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sluicemq/sluice/core/seeded"
 )
 
 // Options are what a broker is made of.
@@ -476,6 +478,9 @@ func (b *Broker) reclaim(ctx context.Context) (Reclaimed, error) {
 	if err != nil {
 		return Reclaimed{}, err
 	}
+	if seeded.On(seeded.ReclaimedEarly) {
+		return b.engine.Reclaim(ctx, Retention{Policies: b.policies, Needs: needs, Now: time.Now()})
+	}
 	if err := b.journal.change(ctx); err != nil || b.undone.Load() != undone {
 		return Reclaimed{}, err
 	}
@@ -507,7 +512,7 @@ func (b *Broker) needs() (Needs, error) {
 	b.mu.RLock()
 	qs := make([]*queue, 0, len(b.queues))
 	for _, q := range b.queues {
-		if !q.settings.Unpinned {
+		if !q.settings.Unpinned && !seeded.On(seeded.UnsettledReclaimed) {
 			qs = append(qs, q)
 		}
 	}

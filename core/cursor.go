@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sluicemq/sluice/core/seeded"
 )
 
 // A cursor is a place in the log from which a reader or a queue goes on. It is
@@ -371,6 +373,12 @@ func (p *pump) step(c *cursor) bool {
 	p.limit(pumpRecords, pumpBytes)
 	after, err := p.b.engine.Read(p.ctx, next, end, filters, &p.buf)
 	if err != nil {
+		if seeded.On(seeded.PositionAtEnd) {
+			c.mu.Lock()
+			c.next = end
+			c.mu.Unlock()
+			return false
+		}
 		if p.failed(c, next, err); p.ctx.Err() == nil {
 			c.owner.notice(Notice{Kind: NoticeFailed, Err: err})
 		}

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/sluicemq/sluice/core/seeded"
 )
 
 // Delayed messages wait in the log under DelayedPrefix and their topic. The
@@ -176,6 +178,15 @@ func (d *delayed) fireRound(p *pump) (next time.Time, more bool) {
 			d.b.append(c, &e)
 			d.b.count(c, &e, e.Topic)
 			d.again(c, &e, s, key)
+		}
+		if seeded.On(seeded.DelayedTwice) {
+			d.b.journal.leave()
+			if err := d.b.journal.change(p.ctx); err != nil {
+				return next, false
+			}
+			if c, err = d.b.journal.enterUnbounded(); err != nil {
+				return next, false
+			}
 		}
 		c.Changes = append(c.Changes, Change{Key: key})
 		if _, name, ok := lifeOf(key); ok {

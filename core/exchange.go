@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"github.com/sluicemq/sluice/core/seeded"
 )
 
 // An exchange is a named router. Its definition does not change.
@@ -233,6 +235,10 @@ func (c *Client) DeclareExchange(ctx context.Context, d ExchangeDefinition) erro
 	change, err := x.definition()
 	if err != nil {
 		return err
+	}
+	if seeded.On(seeded.ExchangeEarly) {
+		go func() { _ = b.journal.change(ctx, change) }()
+		return nil
 	}
 	return b.journal.change(ctx, change)
 }

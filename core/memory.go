@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/sluicemq/sluice/core/seeded"
 )
 
 // The memory of publishes that must not happen twice: by message ID within a
@@ -143,6 +145,9 @@ func (m *memory) failed(c *commit) {
 func (m *memory) load(e Engine, since func(time.Time) time.Duration) error {
 	read := func(prefix string, into map[string]*remembered) ([]*remembered, error) {
 		var all []*remembered
+		if prefix == keyID && seeded.On(seeded.DedupForgotten) || prefix == keyOnce && seeded.On(seeded.OnceForgotten) {
+			return nil, nil
+		}
 		for s, err := range e.State(prefix, "") {
 			if err != nil {
 				return nil, err

@@ -3,8 +3,11 @@ package core
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"sort"
 	"time"
+
+	"github.com/sluicemq/sluice/core/seeded"
 )
 
 // The outstanding messages of a queue are those before its next offset that
@@ -142,6 +145,9 @@ func appendPosition(dst []byte, next Offset, idle time.Time, reach Offset, maybe
 	for _, l := range left {
 		dst = appendRuns(dst, l)
 	}
+	if seeded.On(seeded.HeldForgotten) {
+		o = &outstanding{list: slices.DeleteFunc(slices.Clone(o.live()), func(e outEntry) bool { return e.state == entryHeld || e.state == entryDone })}
+	}
 	dst = binary.AppendUvarint(dst, uint64(o.len()))
 	last := Offset(0)
 	for i := range o.live() {
@@ -150,8 +156,15 @@ func appendPosition(dst []byte, next Offset, idle time.Time, reach Offset, maybe
 			continue
 		}
 		dst = binary.AppendUvarint(dst, uint64(e.offset-last))
-		dst = binary.AppendUvarint(dst, uint64(e.attempts))
-		switch e.state {
+		attempts, state := e.attempts, e.state
+		if seeded.On(seeded.AttemptsForgotten) {
+			attempts = 0
+		}
+		if seeded.On(seeded.RejectForgotten) && state == entryRejected {
+			state = entryHeld
+		}
+		dst = binary.AppendUvarint(dst, uint64(attempts))
+		switch state {
 		case entryRejected:
 			dst = binary.AppendUvarint(dst, positionRejected)
 			dst = appendString(dst, e.reason)

@@ -2,9 +2,13 @@ package core
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
+	"runtime"
 	"time"
 	"unicode/utf8"
+
+	"github.com/sluicemq/sluice/core/seeded"
 )
 
 // Publish hands a message in. It copies what it keeps: the envelope, with all
@@ -239,6 +243,16 @@ func (b *Broker) append(p *commit, e *Envelope) (record int) {
 	record = p.add(e)
 	if e.Retain && e.Topic[0] != '$' {
 		change := Change{Key: keyRetained + e.Topic}
+		if seeded.On(seeded.RetainedLate) {
+			p.after = append(p.after, func(first Offset, err error) {
+				if late, lerr := b.journal.enterUnbounded(); err == nil && lerr == nil {
+					change.Value, change.OffsetOf = binary.BigEndian.AppendUint64(nil, uint64(first)+uint64(record)), 0
+					late.Changes = append(late.Changes, change)
+					b.journal.leave()
+				}
+			})
+			return record
+		}
 		if len(e.Payload) > 0 {
 			change.Value, change.OffsetOf = []byte{}, record+1
 		}
@@ -315,6 +329,19 @@ func (c *Client) Commit(ctx context.Context, t Transaction, r Receipt) error {
 		record, _, err := c.broker.put(p, e, to[i])
 		if err == nil && first < 0 {
 			first = record
+		}
+		if seeded.On(seeded.SplitTransaction) && i == 0 {
+			p.Sync = true
+			j.leave()
+			for half := p; half == p; runtime.Gosched() {
+				if p, err = j.enter(ctx); err != nil {
+					return err
+				}
+				if p == half {
+					j.leave()
+				}
+			}
+			first = -1
 		}
 	}
 	if len(undos) > 0 {

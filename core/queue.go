@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"strings"
 	"time"
+
+	"github.com/sluicemq/sluice/core/seeded"
 )
 
 // A queue is a named position in the log: a cursor, what is outstanding before
@@ -495,7 +497,7 @@ func (c *Client) settled(q *queue, r Receipt) error {
 	if err != nil {
 		return err
 	}
-	if q != nil {
+	if q != nil && !seeded.On(seeded.LostAckState) {
 		q.putPosition(p)
 		p.Sync = true
 	}

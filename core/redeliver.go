@@ -3,6 +3,8 @@ package core
 import (
 	"strconv"
 	"time"
+
+	"github.com/sluicemq/sluice/core/seeded"
 )
 
 // chores writes the dead letters that are due and delivers again what waits for
@@ -296,7 +298,11 @@ func (b *Broker) buryOne(q *queue, at Offset, to string, letter *Envelope) bool 
 	q.rejected--
 	q.settled(e)
 	q.mu.Unlock()
-	q.putPosition(c)
+	if seeded.On(seeded.DoubleDeadLetter) {
+		q.journalAgain(false)
+	} else {
+		q.putPosition(c)
+	}
 	c.Sync = true
 	return true
 }

@@ -32,21 +32,20 @@ type place struct {
 	number int
 }
 
-// settleTime bounds how long a broker that was opened may take to do what was
-// due: to publish delayed messages, to write dead letters.
-const settleTime = 10 * time.Second
-
 // check compares the broker with the ledger, and has the ledger go on from what
 // it sees.
 func (w *Workload) check(ctx context.Context, e core.Engine) error {
 	l := w.Ledger
-	for deadline := time.Now().Add(settleTime); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(w.Patience); ; time.Sleep(time.Millisecond) {
 		s, err := w.look(ctx, e)
 		if err != nil {
 			return err
 		}
 		l.mu.Lock()
 		wrong, waiting := l.compare(s)
+		if w.failed.Load() {
+			waiting = nil
+		}
 		if len(wrong) == 0 && len(waiting) > 0 && time.Now().Before(deadline) {
 			l.mu.Unlock()
 			continue

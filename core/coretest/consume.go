@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/sluicemq/sluice/core"
 )
@@ -69,7 +70,7 @@ func (k *worker) Deliver(batch []core.Delivery) {
 
 // Notice implements core.Receiver.
 func (k *worker) Notice(n core.Notice) {
-	if n.Kind == core.NoticeFailed {
+	if n.Kind == core.NoticeFailed && !k.w.failed.Load() {
 		k.w.fault("%s cannot be read: %v", k.queue, n.Err)
 	}
 }
@@ -206,10 +207,18 @@ func (w *Workload) settle() error {
 	return nil
 }
 
+// leaseTime bounds how long a lease may wait for a queue that cannot be read.
+const leaseTime = 200 * time.Millisecond
+
 // lease takes some messages of a queue for a time and settles some of them.
 func (w *Workload) lease(ctx context.Context) error {
 	k := &worker{w: w, queue: []string{"work", "all"}[w.rand.IntN(2)]}
-	leases, err := w.client.Lease(ctx, core.LeaseRequest{Consumption: core.Consumption{Queue: k.queue}, Max: 1 + w.rand.IntN(3)})
+	limited, cancel := context.WithTimeout(ctx, leaseTime)
+	defer cancel()
+	leases, err := w.client.Lease(limited, core.LeaseRequest{Consumption: core.Consumption{Queue: k.queue}, Max: 1 + w.rand.IntN(3)})
+	if err != nil && w.failed.Load() {
+		return nil // the queue waits for the log to be readable again
+	}
 	if err != nil {
 		return tolerable(err)
 	}

@@ -58,7 +58,7 @@ func (w *Workload) compose(within int) (*core.Envelope, *message) {
 		size = 200 + w.rand.IntN(3000)
 	}
 	if w.rand.IntN(4) == 0 && !m.delayed && within == 0 && !e.Retain {
-		if r := l.repeatable(w.rand.IntN(1 << 20)); r != nil {
+		if r := l.repeatable(w.rand.IntN(1<<20), w.failed.Load()); r != nil {
 			m.repeats, m.id, m.once, m.durable, m.mayGo, m.queues = r.number, r.id, r.once, true, false, nil
 			m.topic, e.Topic, e.ID, e.Once, e.Guarantee = r.topic, r.topic, r.id, r.once, core.AtLeastOnce
 		}
@@ -99,12 +99,13 @@ func (l *Ledger) matching(topic string) (names []string) {
 	return names
 }
 
-// repeatable is a message that may be published once more; l.mu is held.
-func (l *Ledger) repeatable(seed int) *message {
+// repeatable is a message that may be published once more: one that was
+// confirmed, or, as long as nothing has failed, will be. l.mu is held.
+func (l *Ledger) repeatable(seed int, failed bool) *message {
 	n := len(l.messages)
 	for i := range min(n, 40) {
 		m := &l.messages[(seed+i*7)%n]
-		if (m.id != "" || m.once != "") && m.repeats == 0 && !m.gone && (m.told != 0 || m.asked >= l.opened) && !l.forgotten(m.once) {
+		if (m.id != "" || m.once != "") && m.repeats == 0 && !m.gone && (m.told != 0 || m.asked >= l.opened && !failed) && !l.forgotten(m.once) {
 			return m
 		}
 	}
@@ -156,6 +157,9 @@ func (w *Workload) told(number int, c core.Confirmation, whole bool) {
 	l.tell(&m.fact)
 	if whole {
 		return // of a transaction only the first one's offset is told
+	}
+	if m.repeats != 0 && !c.Duplicate && l.messages[m.repeats-1].told == 0 {
+		m.repeats = 0 // what it repeats was refused
 	}
 	if c.Duplicate != (m.repeats != 0) {
 		l.fault("message %d, which repeats %d, was confirmed as a duplicate: %t", number, m.repeats, c.Duplicate)

@@ -24,6 +24,9 @@ import (
 // It has one caller, but for Ledger.
 type Workload struct {
 	Ledger *Ledger
+	// Patience bounds how long a broker that was opened may take to do what was
+	// due: to publish delayed messages, to write dead letters.
+	Patience time.Duration
 
 	rand    *rand.Rand
 	broker  *core.Broker
@@ -31,6 +34,7 @@ type Workload struct {
 	workers []*worker
 	session *core.Consumer
 	stopped atomic.Bool
+	failed  atomic.Bool
 
 	mu       sync.Mutex // guards what follows
 	receipts map[core.Receipt]func(core.Confirmation)
@@ -43,7 +47,7 @@ type Workload struct {
 // NewWorkload makes a workload with a ledger: a new one, or that of a broker
 // that crashed.
 func NewWorkload(seed uint64, l *Ledger) *Workload {
-	w := &Workload{Ledger: l, rand: rand.New(rand.NewPCG(seed, 0xb40c))}
+	w := &Workload{Ledger: l, Patience: 10 * time.Second, rand: rand.New(rand.NewPCG(seed, 0xb40c))}
 	w.settled = sync.NewCond(&w.mu)
 	return w
 }
@@ -84,7 +88,10 @@ func (w *Workload) Open(ctx context.Context, e core.Engine) (err error) {
 	if w.client, err = w.broker.Connect(ctx, core.Credentials{Client: "workload"}, w); err != nil {
 		return err
 	}
-	return w.check(ctx, e)
+	if err := w.check(ctx, e); err != nil {
+		return errors.Join(err, w.Close(ctx))
+	}
+	return nil
 }
 
 // Begin makes the queues and attaches the consumers.
@@ -112,6 +119,11 @@ func (w *Workload) Begin(ctx context.Context) error {
 
 // Stop has Run end. It may be called from any goroutine.
 func (w *Workload) Stop() { w.stopped.Store(true) }
+
+// Fail says that a call of the file system's has failed: what the broker was to
+// do by itself it may do late from now on, and readers may be told of it. It may
+// be called from any goroutine.
+func (w *Workload) Fail() { w.failed.Store(true) }
 
 // Run takes so many steps, and then waits until all is confirmed. It ends early,
 // with an error, when the broker does not go on.

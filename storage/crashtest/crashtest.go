@@ -12,7 +12,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"sync"
+	"time"
 
 	"github.com/sluicemq/sluice/core"
 	"github.com/sluicemq/sluice/core/coretest"
@@ -25,6 +25,11 @@ type Harness struct {
 	Open func(ctx context.Context, fs vfs.FS) (core.Engine, error)
 	// Disorder are directories whose names the disk keeps in no order.
 	Disorder []string
+	// Failing is where calls fail now and then in random workloads: files whose
+	// names begin with it; "" is nowhere.
+	Failing string
+	// Patience, if it is not 0, is the workload's.
+	Patience time.Duration
 	// Watch, where it is set, is told of each call that changes a file of a
 	// broker that was opened after a crash, and returns what is wrong with it.
 	// It is made anew for each of them, before it is opened.
@@ -60,6 +65,15 @@ func (h *Harness) memory() *vfs.Memory {
 	return m
 }
 
+// workload makes a workload.
+func (h *Harness) workload(seed uint64, l *coretest.Ledger) *coretest.Workload {
+	w := coretest.NewWorkload(seed, l)
+	if h.Patience != 0 {
+		w.Patience = h.Patience
+	}
+	return w
+}
+
 // seeds are how the file system forgets at one call: all, nothing, some.
 func seeds(index int) []uint64 { return []uint64{vfs.CrashStrict, vfs.CrashKind, uint64(index) + 2} }
 
@@ -86,7 +100,7 @@ func (h *Harness) Everywhere(ctx context.Context, seed uint64, steps, every int)
 		}
 		return nil
 	}
-	_, err := h.live(ctx, coretest.NewWorkload(seed, ledger), &vfs.Faulty{FS: memory, Inject: crash}, steps)
+	_, err := h.live(ctx, h.workload(seed, ledger), &vfs.Faulty{FS: memory, Inject: crash}, steps)
 	if err != nil {
 		r.fault("without a crash", err.Error())
 	}
@@ -110,7 +124,7 @@ func (h *Harness) reopen(ctx context.Context, seed uint64, image *vfs.Memory, l 
 			return nil
 		}}
 	}
-	w := coretest.NewWorkload(seed, l)
+	w := h.workload(seed, l)
 	e, err := h.Open(ctx, fs)
 	if err != nil {
 		return err
@@ -164,61 +178,29 @@ func (h *Harness) live(ctx context.Context, w *coretest.Workload, fs vfs.FS, ste
 
 // Random runs one workload through a number of lives, each of which ends in a
 // crash at a call that the seed chooses, be it while the broker recovers from
-// the one before.
+// the one before. In some lives a call fails before.
 func (h *Harness) Random(ctx context.Context, seed uint64, lives, steps int) (r Report) {
 	rnd := rand.New(rand.NewPCG(seed, 0xc7a5))
-	memory, ledger := h.memory(), coretest.NewLedger()
-	for life := range lives {
-		w := coretest.NewWorkload(seed+uint64(life), ledger)
-		at, how := 1+rnd.IntN(6*steps), rnd.Uint64()
-		switch rnd.IntN(4) {
-		case 0:
-			how = vfs.CrashStrict
-		case 1:
-			at = 1 + rnd.IntN(40) // while it recovers
-		}
-		var watch func(vfs.Op) error
-		if h.Watch != nil && life > 0 {
-			watch = h.Watch(memory)
-		}
-		var once sync.Once
-		var image *vfs.Memory
-		var left *coretest.Ledger
-		crash := func() {
-			first := ledger.Now()
-			image = memory.Crash(how)
-			left = ledger.After(first, ledger.Now())
-			w.Stop()
-		}
-		where := fmt.Sprintf("seed %d, life %d", seed, life+1)
-		_, err := h.live(ctx, w, &vfs.Faulty{FS: memory, Inject: func(op vfs.Op) *vfs.Fault {
-			if watch != nil {
-				if err := watch(op); err != nil {
-					ledger.Fault(err.Error())
-				}
-			}
-			if op.Index == at {
-				once.Do(crash)
-			}
-			return nil
-		}}, steps)
-		if err != nil {
+	l := life{h: h, memory: h.memory(), ledger: coretest.NewLedger()}
+	for n := range lives {
+		where := fmt.Sprintf("seed %d, life %d", seed, n+1)
+		l.steps, l.first = steps, n == 0
+		if err := l.run(ctx, seed+uint64(n), rnd); err != nil {
 			r.fault(where, err.Error())
 		}
-		r.add(where, ledger)
+		r.add(where, l.ledger)
 		if len(r.Faults) > 0 {
 			return r
 		}
-		once.Do(crash)
-		memory, ledger = image, left
+		l.memory, l.ledger = l.image, l.left
 		r.Crashes++
-		r.Confirms = ledger.Confirms()
+		r.Confirms = l.ledger.Confirms()
 	}
 	// What the last crash left has to be right, too.
 	where := fmt.Sprintf("seed %d, at the end", seed)
-	if err := h.reopen(ctx, seed+uint64(lives), memory, ledger, false); err != nil {
+	if err := h.reopen(ctx, seed+uint64(lives), l.memory, l.ledger, false); err != nil {
 		r.fault(where, err.Error())
 	}
-	r.add(where, ledger)
+	r.add(where, l.ledger)
 	return r
 }

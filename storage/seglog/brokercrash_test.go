@@ -3,6 +3,8 @@ package seglog
 import (
 	"context"
 	"flag"
+	"fmt"
+	"path"
 	"testing"
 	"time"
 
@@ -21,6 +23,8 @@ var (
 func crashed() *crashtest.Harness {
 	return &crashtest.Harness{
 		Disorder: []string{"/data/log"},
+		Failing:  "/data/log/",
+		Watch:    untouched,
 		Open: func(ctx context.Context, fs vfs.FS) (core.Engine, error) {
 			l, err := Open(ctx, small(fs))
 			if err != nil {
@@ -28,6 +32,50 @@ func crashed() *crashtest.Harness {
 			}
 			return l, nil
 		},
+	}
+}
+
+// untouched sees to it that what a crash left of the segments is not written
+// over, but for the newest one of a log that was closed, and files that
+// retention has freed.
+func untouched(crashed vfs.FS) func(vfs.Op) error {
+	clean := make(map[string]bool)
+	names, _ := crashed.List("/data/log")
+	for _, name := range names {
+		if _, ok := parseSegmentName(name); !ok {
+			continue
+		}
+		full := path.Join("/data/log", name)
+		clean[full] = false
+		f, err := crashed.OpenRead(full)
+		if err != nil {
+			continue
+		}
+		b := make([]byte, segmentHeaderUsed)
+		n, _ := readFull(f, b, 0)
+		h, err := parseSegmentHeader(b[:n])
+		if err != nil {
+			continue
+		}
+		size, _ := f.Size()
+		for sc := newScanner(f, h.generation, segmentHeaderSize, size); ; {
+			found, ok, err := sc.next()
+			if err != nil || !ok {
+				break
+			}
+			clean[full] = found.header.flags&flagClosed != 0
+		}
+	}
+	return func(op vfs.Op) error {
+		was, there := clean[op.Name]
+		switch {
+		case !there:
+		case op.Kind == vfs.KindWrite && !was:
+			return fmt.Errorf("%s was written to after a crash", op.Name)
+		case op.Kind != vfs.KindWrite && op.Kind != vfs.KindSync:
+			delete(clean, op.Name) // removed, or another file's name now
+		}
+		return nil
 	}
 }
 

@@ -2,10 +2,12 @@ package seglog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/core/seeded"
 )
 
 // A pending commit is a batch on its way into the log.
@@ -116,7 +118,13 @@ func (l *Log) commit(p *pending) (core.Offset, error) {
 	// Changes to the state are synced at once, even if nobody waits: the
 	// state must not be ahead of the log, or it would remember, say, the ID
 	// of a message that a power cut took.
-	if b.Sync || len(b.Changes) > 0 || c.unsyncedBytes >= maxUnsyncedBytes || c.unsyncedRecords >= maxUnsyncedRecords {
+	if seeded.On(seeded.StateBeforeSync) && len(b.Changes) > 0 {
+		if err := errors.Join(l.state.apply(p.section, c.commit, base, base+core.Offset(len(b.Ends))), l.state.sync()); err != nil {
+			return 0, l.fail(err)
+		}
+	}
+	early := seeded.On(seeded.EarlyConfirm) && len(b.Changes) == 0
+	if !early && (b.Sync || len(b.Changes) > 0) || c.unsyncedBytes >= maxUnsyncedBytes || c.unsyncedRecords >= maxUnsyncedRecords {
 		if err := l.sync(); err != nil {
 			return 0, err
 		}
@@ -155,9 +163,9 @@ func (l *Log) publish(s *segment, p *pending, pos int64, base core.Offset) {
 // nothing is written any more.
 func (l *Log) write(s *segment, buf []byte, pos int64) error {
 	l.zeros.reach(pos + int64(len(buf)))
-	_, err := s.file.WriteAt(buf, pos)
+	n, err := s.file.WriteAt(buf, pos)
 	switch {
-	case err == nil:
+	case err == nil, n > 0 && seeded.On(seeded.ShortWriteAccepted):
 		return nil
 	case isFull(err):
 		return fmt.Errorf("%w: %w", core.ErrStorageFull, err)
@@ -175,7 +183,11 @@ func (l *Log) sync() error {
 	if c.unsyncedBytes == 0 {
 		return nil
 	}
-	if err := c.segment.file.SyncData(); err != nil {
+	err := c.segment.file.SyncData()
+	if err != nil && seeded.On(seeded.RetriedSync) {
+		err = c.segment.file.SyncData()
+	}
+	if err != nil && !seeded.On(seeded.ConfirmAfterFailedSync) {
 		return l.fail(fmt.Errorf("%w: syncing the log: %w", core.ErrStorage, err))
 	}
 	c.synced = c.commit

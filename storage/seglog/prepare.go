@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/core/seeded"
 	"github.com/sluicemq/sluice/storage/vfs"
 )
 
@@ -48,7 +49,7 @@ func (l *Log) createSegment(h segmentHeader) (*segment, error) {
 	if err == nil {
 		err = l.fs.Rename(path.Join(l.dir, name), path.Join(l.dir, s.name))
 	}
-	if err == nil {
+	if err == nil && !seeded.On(seeded.NoDirSync) {
 		err = l.fs.SyncDir(l.dir)
 	}
 	if err != nil {
@@ -65,8 +66,10 @@ func (l *Log) takeSpare() (vfs.File, string, error) {
 	if err != nil || len(names) == 0 {
 		return nil, "", err
 	}
-	if err := l.fs.SyncDir(l.dir); err != nil {
-		return nil, "", err
+	if !seeded.On(seeded.SpareUnsynced) {
+		if err := l.fs.SyncDir(l.dir); err != nil {
+			return nil, "", err
+		}
 	}
 	f, err := l.fs.Open(path.Join(l.dir, names[0]))
 	return f, names[0], err
@@ -116,7 +119,9 @@ func (l *Log) makeRoom(n int64) error {
 func (l *Log) roll() error {
 	c := &l.committer
 	s := c.segment
-	if err := l.sync(); err != nil {
+	if seeded.On(seeded.RollWithoutSync) {
+		c.unsyncedBytes, c.synced = 0, c.commit
+	} else if err := l.sync(); err != nil {
 		return err
 	}
 	if c.ready == nil {

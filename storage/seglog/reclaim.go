@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/core/seeded"
 )
 
 const (
@@ -49,8 +50,10 @@ func (l *Log) Reclaim(ctx context.Context, r core.Retention) (done core.Reclaime
 	if err := l.request(ctx, l.markState); err != nil {
 		return done, err
 	}
-	if err := l.state.sync(); err != nil {
-		return done, err
+	if !seeded.On(seeded.ReclaimBeforeStateSync) {
+		if err := l.state.sync(); err != nil {
+			return done, err
+		}
 	}
 	for _, p := range plans {
 		if err := ctx.Err(); err != nil {

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/core/seeded"
 )
 
 // A recovery is one opening of the log.
@@ -221,6 +222,9 @@ func (r *recovery) resume() error {
 	c.time = r.time
 	if !r.clean {
 		c.next = max(lost, 1) + crashSkip
+		if seeded.On(seeded.ReusedOffset) {
+			c.next = max(lost, 1)
+		}
 	}
 	if l.restored {
 		c.next += restoreSkip
@@ -286,7 +290,7 @@ func (r *recovery) dropEmpty() error {
 // was closed, or else a new one. A torn tail is never written over.
 func (r *recovery) begin() error {
 	l, c := r.log, &r.log.committer
-	if n := len(l.segments); n > 0 && r.clean && !l.segments[n-1].rewritten {
+	if n := len(l.segments); n > 0 && (r.clean || seeded.On(seeded.TornTailContinued)) && !l.segments[n-1].rewritten {
 		s := l.segments[n-1]
 		size, err := s.file.Size()
 		if err != nil {

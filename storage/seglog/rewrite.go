@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/core/seeded"
 	"github.com/sluicemq/sluice/storage/vfs"
 )
 
@@ -49,6 +50,9 @@ func (l *Log) rewrite(ctx context.Context, p plan) (s *segment, err error) {
 	}
 	if err := l.fs.Rename(name+temporarySuffix, name); err != nil {
 		return nil, err
+	}
+	if seeded.On(seeded.RewriteNoDirSync) {
+		return s, nil
 	}
 	return s, l.fs.SyncDir(l.dir)
 }

@@ -34,10 +34,15 @@ func (k Kind) String() string {
 	return [...]string{"create", "rename", "link", "remove", "mkdir", "syncdir", "write", "sync", "truncate"}[k]
 }
 
-// A Fault is how a call fails. Of a write, the first Short bytes are written.
+// A Fault is how a call fails.
 type Fault struct {
-	Err   error
+	Err error
+	// Short is how many bytes of a write are written.
 	Short int
+	// Drop, of a sync, says that what was written since the last one never gets
+	// to the disk, though it can be read and later syncs succeed: so the Linux
+	// kernel does it where it cannot write. It takes a [Memory] below.
+	Drop bool
 }
 
 // Faulty is another file system in which calls fail as Inject says. Inject is
@@ -45,8 +50,11 @@ type Fault struct {
 type Faulty struct {
 	FS
 	Inject func(Op) *Fault
+	// Read, where it is set, is likewise called before each read at a place of
+	// a file; of its Fault only Err counts.
+	Read func(name string, at int64) *Fault
 
-	mu sync.Mutex // guards n, and that Inject is called once at a time
+	mu sync.Mutex // guards n, and that Inject or Read is called once at a time
 	n  int
 }
 
@@ -131,9 +139,32 @@ func (f *faultyFile) WriteAt(b []byte, at int64) (int, error) {
 	return f.File.WriteAt(b, at)
 }
 
-func (f *faultyFile) Sync() error { return f.f.try(KindSync, f.name, f.File.Sync) }
+func (f *faultyFile) ReadAt(b []byte, at int64) (int, error) {
+	if f.f.Read != nil {
+		f.f.mu.Lock()
+		fault := f.f.Read(f.name, at)
+		f.f.mu.Unlock()
+		if fault != nil {
+			return 0, fault.Err
+		}
+	}
+	return f.File.ReadAt(b, at)
+}
 
-func (f *faultyFile) SyncData() error { return f.f.try(KindSync, f.name, f.File.SyncData) }
+func (f *faultyFile) Sync() error { return f.sync(f.File.Sync) }
+
+func (f *faultyFile) SyncData() error { return f.sync(f.File.SyncData) }
+
+func (f *faultyFile) sync(do func() error) error {
+	fault := f.f.op(KindSync, f.name, 0)
+	if fault == nil {
+		return do()
+	}
+	if m, ok := f.File.(*memoryFile); ok && fault.Drop {
+		m.drop()
+	}
+	return fault.Err
+}
 
 func (f *faultyFile) Truncate(size int64) error {
 	return f.f.try(KindTruncate, f.name, func() error { return f.File.Truncate(size) })

@@ -476,6 +476,13 @@ func (f *memoryFile) WriteAt(b []byte, at int64) (int, error) {
 	return len(b), err
 }
 
+// drop has what was written since the last sync never get to the disk.
+func (f *memoryFile) drop() {
+	f.m.mu.Lock()
+	defer f.m.mu.Unlock()
+	f.node.pending = nil
+}
+
 func (f *memoryFile) Sync() error {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()

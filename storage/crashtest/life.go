@@ -1,0 +1,106 @@
+package crashtest
+
+import (
+	"context"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/sluicemq/sluice/core/coretest"
+	"github.com/sluicemq/sluice/storage/vfs"
+)
+
+// A life is one broker's, from its opening to the crash.
+type life struct {
+	h      *Harness
+	memory *vfs.Memory
+	ledger *coretest.Ledger
+	steps  int
+	first  bool
+
+	crashed sync.Once
+	image   *vfs.Memory      // what the crash left
+	left    *coretest.Ledger // likewise
+}
+
+// run has the broker live until it crashes where rnd says. An error is one that
+// no fault explains.
+func (l *life) run(ctx context.Context, seed uint64, rnd *rand.Rand) error {
+	w := l.h.workload(seed, l.ledger)
+	l.crashed = sync.Once{}
+	at, how := 1+rnd.IntN(6*l.steps), rnd.Uint64()
+	switch rnd.IntN(5) {
+	case 0:
+		how = vfs.CrashStrict
+	case 1:
+		how = vfs.CrashKind
+	case 2:
+		at = 1 + rnd.IntN(40) // while it recovers
+	}
+	crash := func() {
+		first := l.ledger.Now()
+		l.image = l.memory.Crash(how)
+		l.left = l.ledger.After(first, l.ledger.Now())
+		w.Stop()
+	}
+	fails, reads, fault := l.fault(rnd)
+	var watch func(vfs.Op) error
+	if l.h.Watch != nil && !l.first {
+		watch = l.h.Watch(l.memory)
+	}
+	failed := false
+	fs := &vfs.Faulty{FS: l.memory}
+	fs.Inject = func(op vfs.Op) *vfs.Fault {
+		if watch != nil {
+			if err := watch(op); err != nil {
+				l.ledger.Fault(err.Error())
+			}
+		}
+		if op.Index == at {
+			l.crashed.Do(crash)
+		}
+		if fails >= 0 && strings.HasPrefix(op.Name, l.h.Failing) {
+			if fails--; fails < 0 {
+				failed = true
+				w.Fail()
+				return fault
+			}
+		}
+		return nil
+	}
+	fs.Read = func(name string, _ int64) *vfs.Fault {
+		if reads >= 0 && strings.HasPrefix(name, l.h.Failing) {
+			if reads--; reads < 0 {
+				failed = true
+				w.Fail()
+				return &vfs.Fault{Err: syscall.EIO}
+			}
+		}
+		return nil
+	}
+	_, err := l.h.live(ctx, w, fs, l.steps)
+	l.crashed.Do(crash)
+	if failed {
+		return nil
+	}
+	return err
+}
+
+// fault says which of the calls that change a file fails, and how, and which of
+// those that read one; less than 0 is none.
+func (l *life) fault(rnd *rand.Rand) (fails, reads int, fault *vfs.Fault) {
+	fails, reads = -1, -1
+	if l.h.Failing == "" {
+		return fails, reads, nil
+	}
+	switch rnd.IntN(6) {
+	case 0:
+		fails, fault = rnd.IntN(2*l.steps), &vfs.Fault{Err: syscall.EIO, Short: rnd.IntN(300), Drop: true}
+	case 1:
+		fails, fault = rnd.IntN(2*l.steps), &vfs.Fault{Err: syscall.ENOSPC, Short: rnd.IntN(300), Drop: true}
+	case 2:
+		reads = rnd.IntN(20)
+	}
+	return fails, reads, fault
+}
