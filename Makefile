@@ -2,6 +2,10 @@
 # make test    everything that must hold: checks, unit tests, fuzzing for a moment, clients of others
 # make race    the same tests under the race detector, but for the clients
 # make fuzz    every fuzz target for FUZZTIME (1m each)
+# make crash   crashes the broker: at every write and sync, with seeded bugs, KILLS times (200)
+#              by SIGKILL under load, then with random workloads until told to stop, or for CRASHTIME
+# make powercut  cuts the power of a real file system under load, POWERCUTS times (20); needs root
+# make soak    load over all protocols with kills at random, for SOAKTIME (1h)
 # make bench   measures the broker, beside mosquitto
 
 GO      ?= go
@@ -11,7 +15,7 @@ PACKAGES := ./...
 # The linter is pinned here; the module proxy has it.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: run build test check unit clients race fuzz fuzz-short bench clean
+.PHONY: run build test check unit clients race fuzz fuzz-short crash seeded powercut soak bench clean
 
 run: build
 	bin/sluice serve
@@ -19,7 +23,7 @@ run: build
 build:
 	$(GO) build -ldflags '-X main.version=$(VERSION)' -o bin/sluice ./cmd/sluice
 
-test: clients check build unit fuzz-short
+test: clients check build unit seeded fuzz-short
 
 # What the tests with clients of others need; quick when it is all there.
 clients:
@@ -42,6 +46,26 @@ fuzz-short:
 
 fuzz:
 	FUZZTIME=$${FUZZTIME:-1m} .ci/fuzz
+
+# The harness that looks for lost messages has to find bugs that are put in.
+seeded:
+	$(GO) test -timeout 5m -tags seededbugs -run TestSeededBugs ./storage/seglog
+
+KILLS     ?= 200
+CRASHTIME ?= 0
+crash: clients
+	$(GO) test -count=1 -timeout 1h -v -run 'TestBrokerCrashEverywhere|TestBrokerFaultEverywhere|TestCrashEverywhere|TestFaultEverywhere' ./storage/seglog -images 0
+	$(GO) test -count=1 -timeout 1h -v -tags seededbugs -run TestSeededBugs ./storage/seglog -bugs.all
+	$(GO) test -count=1 -timeout 6h -v -run TestNothingConfirmedIsLost ./cmd/sluice/clienttest -kills $(KILLS)
+	$(GO) test -count=1 -timeout 0 -v -run TestBrokerCrashRandom ./storage/seglog -crash.time $(CRASHTIME)
+
+POWERCUTS ?= 20
+powercut: clients
+	$(GO) test -count=1 -timeout 6h -v -run TestPowerCut ./cmd/sluice/clienttest -powercuts $(POWERCUTS)
+
+SOAKTIME ?= 1h
+soak: clients
+	$(GO) test -count=1 -timeout 0 -v -run TestSoak ./cmd/sluice/clienttest -soak $(SOAKTIME)
 
 bench: build
 	.ci/install-clients mosquitto

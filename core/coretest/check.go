@@ -266,7 +266,7 @@ func (l *Ledger) compareQueues(s *sight, bad, wait func(string, ...any)) {
 		case core.Rejected:
 			f.rejected, f.rejectTold = true, f.rejectTold || t.told != 0
 		}
-		if t.transaction != 0 {
+		if t.transaction != 0 && len(s.records[t.number]) > 0 {
 			tx := parts[t.transaction]
 			if len(s.pending[p]) > 0 {
 				tx.rejected = true
@@ -307,7 +307,7 @@ func (l *Ledger) compareQueues(s *sight, bad, wait func(string, ...any)) {
 	for i := range l.messages {
 		m := &l.messages[i]
 		missing := len(s.records[m.number]) == 0
-		if missing && (!m.mayGo || m.told == 0 || m.delayed) || m.gone || m.repeats != 0 {
+		if missing && (!m.mayGo || m.told == 0 || m.delayed || !m.durable) || m.gone || m.repeats != 0 {
 			continue
 		}
 		for _, q := range m.queues {

@@ -2,6 +2,7 @@ package coretest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -216,7 +217,7 @@ func (w *Workload) lease(ctx context.Context) error {
 	limited, cancel := context.WithTimeout(ctx, leaseTime)
 	defer cancel()
 	leases, err := w.client.Lease(limited, core.LeaseRequest{Consumption: core.Consumption{Queue: k.queue}, Max: 1 + w.rand.IntN(3)})
-	if err != nil && w.failed.Load() {
+	if errors.Is(err, context.DeadlineExceeded) || err != nil && w.failed.Load() {
 		return nil // the queue waits for the log to be readable again
 	}
 	if err != nil {

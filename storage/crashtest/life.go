@@ -2,11 +2,14 @@ package crashtest
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"sync"
 	"syscall"
 
+	"github.com/sluicemq/sluice/core"
 	"github.com/sluicemq/sluice/core/coretest"
 	"github.com/sluicemq/sluice/storage/vfs"
 )
@@ -103,4 +106,33 @@ func (l *life) fault(rnd *rand.Rand) (fails, reads int, fault *vfs.Fault) {
 		reads = rnd.IntN(20)
 	}
 	return fails, reads, fault
+}
+
+// Fault runs a workload in which one call that changes a file fails, cuts the
+// power when it has ended, and checks what is left. reached says which call that
+// was, if it came to it.
+func (h *Harness) Fault(ctx context.Context, seed uint64, steps, index int, fault vfs.Fault) (r Report, reached string) {
+	memory, ledger := h.memory(), coretest.NewLedger()
+	w := h.workload(seed, ledger)
+	_, err := h.live(ctx, w, &vfs.Faulty{FS: memory, Inject: func(op vfs.Op) *vfs.Fault {
+		if op.Index != index {
+			return nil
+		}
+		reached = fmt.Sprintf("%s %s", op.Kind, op.Name)
+		w.Fail()
+		return &fault
+	}}, steps)
+	where := fmt.Sprintf("%v at call %d, %s, short %d", fault.Err, index, reached, fault.Short)
+	if err != nil && (reached == "" || !errors.Is(err, fault.Err) && !errors.Is(err, core.ErrStorage) && !errors.Is(err, core.ErrStorageFull)) {
+		r.fault(where, "the workload ended with "+err.Error())
+	}
+	r.add(where, ledger)
+	r.Crashes, r.Confirms = 1, ledger.Confirms()
+	now := ledger.Now()
+	left := ledger.After(now, now)
+	if err := h.reopen(ctx, ^seed, memory.Crash(vfs.CrashStrict), left, false); err != nil {
+		r.fault(where, err.Error())
+	}
+	r.add(where, left)
+	return r, reached
 }

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"path"
+	"syscall"
 	"testing"
 	"time"
 
@@ -92,13 +93,35 @@ func TestBrokerCrashEverywhere(t *testing.T) {
 	}
 }
 
+// TestBrokerFaultEverywhere lets one call after the other fail, in each of the
+// ways it can, under a whole broker, and then cuts the power.
+func TestBrokerFaultEverywhere(t *testing.T) {
+	faults := []vfs.Fault{{Err: syscall.EIO, Drop: true}, {Err: syscall.ENOSPC, Drop: true}, {Err: syscall.ENOSPC, Short: 100}, {Err: syscall.EIO, Short: 100}}
+	every := 1
+	if *crashImages > 0 {
+		every = 8000 / *crashImages
+	}
+	tried := 0
+	for n := 0; ; n += every {
+		r, reached := crashed().Fault(t.Context(), 1, 300, n/len(faults)+1, faults[n%len(faults)])
+		for _, f := range r.Faults {
+			t.Error(f)
+		}
+		if reached == "" || t.Failed() {
+			break
+		}
+		tried++
+	}
+	t.Logf("%d calls failed", tried)
+}
+
 // TestBrokerCrashRandom crashes random workloads at random calls, again and
 // again.
 func TestBrokerCrashRandom(t *testing.T) {
 	began := time.Now()
 	for seed := max(*crashSeed, 1); ; seed++ {
 		r := crashed().Random(t.Context(), seed, 8, 150)
-		t.Logf("seed %d: %d crashes, %d confirms", seed, r.Crashes, r.Confirms)
+		t.Logf("seed %d: %d crashes, %d confirms, %d faults; again with go test ./storage/seglog -run TestBrokerCrashRandom -v -crash.seed=%[1]d", seed, r.Crashes, r.Confirms, len(r.Faults))
 		for _, f := range r.Faults {
 			t.Error(f)
 		}

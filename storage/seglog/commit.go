@@ -123,7 +123,7 @@ func (l *Log) commit(p *pending) (core.Offset, error) {
 			return 0, l.fail(err)
 		}
 	}
-	early := seeded.On(seeded.EarlyConfirm) && len(b.Changes) == 0
+	early := len(b.Changes) == 0 && (seeded.On(seeded.EarlyConfirm) || seeded.On(seeded.RollWithoutSync) && s.span.size > l.o.SegmentBytes/2)
 	if !early && (b.Sync || len(b.Changes) > 0) || c.unsyncedBytes >= maxUnsyncedBytes || c.unsyncedRecords >= maxUnsyncedRecords {
 		if err := l.sync(); err != nil {
 			return 0, err

@@ -9,9 +9,6 @@ import (
 	"time"
 )
 
-// killCycles is how often the broker is killed under load.
-const killCycles = 5
-
 // A ledger is what one publisher was told to be durable, in its order.
 type ledger struct {
 	name      string
@@ -20,13 +17,22 @@ type ledger struct {
 	attempted int
 }
 
-// TestNothingConfirmedIsLost kills the broker five times while publishers of
-// every protocol send, starts it again, and wants everything that was confirmed
-// to be in the log, in a queue, and in an offline session: in each publisher's
-// order, and none twice.
+// TestNothingConfirmedIsLost kills the broker again and again while publishers
+// of every protocol send, starts it again, and wants everything that was
+// confirmed to be in the log, in a queue, and in an offline session: in each
+// publisher's order, and none twice.
 func TestNothingConfirmedIsLost(t *testing.T) {
 	b := startBroker(t)
+	loseNothing(t, b, func(cycle int) bool {
+		b.kill()
+		return cycle+1 < *kills
+	})
+}
 
+// loseNothing has the broker end again and again under load from all protocols,
+// until end says that this was the last time, and checks what is there then
+// against what was confirmed.
+func loseNothing(t *testing.T, b *broker, end func(cycle int) (more bool)) {
 	// An offline session and a queue that both match everything. The queue is
 	// a group, made by a first member that leaves.
 	session := mqttOptions{ClientID: "auditor", Resume: true, SessionExpiry: 3600}
@@ -54,10 +60,10 @@ func TestNothingConfirmedIsLost(t *testing.T) {
 	for _, p := range publishers {
 		ledgers = append(ledgers, &ledger{name: p.name})
 	}
-	for cycle := range killCycles {
-		before := 0
+	for cycle, more := 0, true; more; cycle++ {
+		before := make(map[*ledger]int)
 		for _, l := range ledgers {
-			before += len(l.confirmed)
+			before[l] = len(l.confirmed)
 		}
 		var publishing sync.WaitGroup
 		for i, p := range publishers {
@@ -69,20 +75,27 @@ func TestNothingConfirmedIsLost(t *testing.T) {
 		}
 		// Killed once there is something to lose, at a moment that differs
 		// from cycle to cycle.
-		eventually(t, 20*time.Second, func() error {
+		eventually(t, 60*time.Second, func() error {
 			for _, l := range ledgers {
 				l.mu.Lock()
 				n := len(l.confirmed)
 				l.mu.Unlock()
-				if n < (cycle+1)*(5+cycle) {
+				if n < before[l]+5+2*(cycle%10) {
 					return fmt.Errorf("%s has %d confirmed", l.name, n)
 				}
 			}
 			return nil
 		})
-		b.kill()
+		more = end(cycle)
 		publishing.Wait()
 		b.start()
+		if cycle%10 == 9 {
+			n := 0
+			for _, l := range ledgers {
+				n += len(l.confirmed)
+			}
+			fmt.Printf("%d cycles, %d confirms\n", cycle+1, n)
+		}
 	}
 
 	wanted := make(map[string]bool)

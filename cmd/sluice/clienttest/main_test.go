@@ -14,6 +14,9 @@ var (
 	update     = flag.Bool("update", false, "rewrite docs/matrix.md with what was seen")
 	prebuilt   = flag.String("sluice", "", "test this binary instead of building one")
 	raceBroker = flag.Bool("race-broker", false, "build the broker with the race detector")
+	kills      = flag.Int("kills", 5, "how often the broker is killed under load")
+	soak       = flag.Duration("soak", 0, "how long the broker is under load and killed at random")
+	powerCuts  = flag.Int("powercuts", 0, "how often the power of a file system is cut under load; needs root and loop devices")
 )
 
 func TestMain(m *testing.M) {

@@ -66,7 +66,8 @@ class Conn:
         c.max_inflight_messages_set(1024)
         c.on_connect = lambda _c, _u, flags, rc, *p: self.waits.tell("connect", (int(rc.value if v5 else rc), flags))
         c.on_subscribe = lambda _c, _u, mid, codes, *p: self.waits.tell(("sub", mid), [int(getattr(x, "value", x)) for x in codes])
-        c.on_publish = lambda _c, _u, mid: self.waits.tell(("pub", mid), True)
+        self.note_refusals(c)
+        c.on_publish = lambda _c, _u, mid: self.waits.tell(("pub", mid), self.refusals.pop(mid, 0))
         c.on_unsubscribe = lambda _c, _u, mid, *_: self.waits.tell(("unsub", mid), True)
         c.on_message = self.message
         c.on_disconnect = self.disconnected
@@ -118,6 +119,19 @@ class Conn:
             raise PermissionError("SUBACK %r" % codes)
         return {"granted": codes}
 
+    def note_refusals(self, c):
+        """Paho 1.6 does not hand on the reason code of a PUBACK."""
+        self.refusals = {}
+        handle = c._handle_pubackcomp
+
+        def noting(kind):
+            packet = c._in_packet["packet"]
+            if kind == "PUBACK" and len(packet) > 2 and packet[2] >= 0x80:
+                self.refusals[packet[0] << 8 | packet[1]] = packet[2]
+            return handle(kind)
+
+        c._handle_pubackcomp = noting
+
     def publish(self, topic, payload, qos, retain=False, properties=None):
         p = None
         if self.v5:
@@ -131,8 +145,7 @@ class Conn:
                     name, value = "userProperty", [tuple(pair) for pair in value]
                 setattr(p, name[0].upper() + name[1:], value)
         info = self.client.publish(topic, base64.b64decode(payload), qos, retain, p)
-        self.waits.wait(("pub", info.mid))
-        return {"code": 0}
+        return {"code": self.waits.wait(("pub", info.mid))}
 
     def close(self):
         if self.hold.is_set():
