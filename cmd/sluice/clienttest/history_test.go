@@ -1,0 +1,308 @@
+package clienttest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	gostomp "github.com/go-stomp/stomp/v3"
+	"github.com/gorilla/websocket"
+
+	"github.com/sluicemq/sluice/core/coretest"
+)
+
+// TestQueueHistory has one queue, ordered by key, worked on by consumers over
+// STOMP, HTTP and WebSocket, which accept, release and reject, while the broker
+// is killed twice. The history must show one holder at a time, exact attempts,
+// the order of keys, every message settled, and each dead letter once.
+func TestQueueHistory(t *testing.T) {
+	const messages, keys = 120, 8
+	b := startBroker(t)
+	h := coretest.NewHistory()
+	h.Ordered = true
+	w := &workers{t: t, b: b, h: h, done: make(chan struct{}), up: make(chan struct{})}
+	if err := w.request("PUT", "/v1/queues/jobs", `{"settings":{"ordered":true,"max_attempts":-1,"backoff":"1ms","backoff_max":"1ms"}}`, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	close(w.up)
+	w.start("stomp", w.stomp)
+	w.start("http", w.lease)
+	w.start("http too", w.lease)
+	w.start("websocket", w.websocket)
+
+	for i := range messages {
+		name, key := strconv.Itoa(i), fmt.Sprint("k", rand.IntN(keys))
+		h.Published(name, key)
+		eventually(t, 30*time.Second, func() error {
+			return w.request("POST", "/q/jobs", name, http.Header{"X-Key": {key}, "Idempotency-Key": {name}}, nil)
+		})
+		if i == messages/3 || i == messages*2/3 {
+			w.kill()
+		}
+	}
+	eventually(t, 60*time.Second, func() error {
+		var q struct {
+			Lag           *int
+			Held, Waiting int
+		}
+		if err := w.request("GET", "/v1/queues/jobs", "", nil, &q); err != nil {
+			return err
+		}
+		if q.Lag == nil || *q.Lag+q.Held+q.Waiting > 0 {
+			return fmt.Errorf("%+v is left", q)
+		}
+		return nil
+	})
+	close(w.done)
+	w.working.Wait()
+	dead, err := w.get("/q/jobs.dead?limit=1000&format=ndjson")
+	if err != nil && !strings.Contains(err.Error(), "404") {
+		t.Fatal(err)
+	}
+	for _, m := range dead {
+		h.Dead(m.Data)
+	}
+	for _, fault := range h.End() {
+		t.Error(fault)
+	}
+	t.Logf("%d dead letters", len(dead))
+}
+
+// workers consume the queue.
+type workers struct {
+	t       *testing.T
+	b       *broker
+	h       *coretest.History
+	done    chan struct{}
+	working sync.WaitGroup
+
+	mu     sync.Mutex // guards what follows
+	up     chan struct{}
+	absent sync.WaitGroup // who has not yet noticed that the broker is gone
+	count  int
+}
+
+// start has a worker work again and again. What ends its connection ends what
+// it holds.
+func (w *workers) start(name string, work func(name string) error) {
+	w.mu.Lock()
+	w.count++
+	w.mu.Unlock()
+	w.working.Go(func() {
+		known := w.up
+		for {
+			w.mu.Lock()
+			if w.up != known {
+				known = w.up
+				w.absent.Done()
+			}
+			w.mu.Unlock()
+			select {
+			case <-w.done:
+				return
+			case <-known:
+			}
+			err := work(name)
+			w.h.Left(name)
+			if err != nil {
+				time.Sleep(20 * time.Millisecond)
+			}
+		}
+	})
+}
+
+// kill kills the broker and starts it again once every worker has noticed.
+func (w *workers) kill() {
+	w.mu.Lock()
+	w.up = make(chan struct{})
+	w.absent.Add(w.count)
+	w.mu.Unlock()
+	w.b.kill()
+	w.absent.Wait()
+	w.b.start()
+	close(w.up)
+}
+
+// outcome draws what becomes of a message.
+func outcome() string {
+	switch n := rand.IntN(10); {
+	case n < 2:
+		return "release"
+	case n < 3:
+		return "reject"
+	}
+	return "accept"
+}
+
+func (w *workers) request(method, path, body string, header http.Header, into any) error {
+	r, err := http.NewRequest(method, "http://"+w.b.HTTP+path, strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	for name, values := range header {
+		r.Header[name] = values
+	}
+	a, err := (&http.Client{Timeout: 20 * time.Second}).Do(r)
+	if err != nil {
+		return err
+	}
+	defer a.Body.Close()
+	text, err := io.ReadAll(a.Body)
+	if err != nil {
+		return err
+	}
+	if a.StatusCode >= 300 {
+		return fmt.Errorf("%d: %s", a.StatusCode, text)
+	}
+	if into == nil {
+		return nil
+	}
+	return json.Unmarshal(text, into)
+}
+
+// A queued is a message in the broker's JSON.
+type queued struct {
+	Offset  uint64 `json:"o"`
+	Attempt int    `json:"n"`
+	Data    string `json:"d"`
+	Lease   string `json:"lease"`
+}
+
+func (w *workers) get(path string) (all []queued, err error) {
+	a, err := http.Get("http://" + w.b.HTTP + path)
+	if err != nil {
+		return nil, err
+	}
+	defer a.Body.Close()
+	if a.StatusCode != 200 {
+		return nil, fmt.Errorf("%s", a.Status)
+	}
+	for d := json.NewDecoder(a.Body); ; {
+		var m queued
+		if err := d.Decode(&m); errors.Is(err, io.EOF) {
+			return all, nil
+		} else if err != nil {
+			return all, err
+		}
+		all = append(all, m)
+	}
+}
+
+// lease takes one message after the other over HTTP.
+func (w *workers) lease(name string) error {
+	for {
+		select {
+		case <-w.done:
+			return nil
+		default:
+		}
+		r, err := (&http.Client{Timeout: 20 * time.Second}).Post("http://"+w.b.HTTP+"/q/jobs/lease?max=1&wait=200ms", "", nil)
+		if err != nil {
+			return err
+		}
+		var m queued
+		err = json.NewDecoder(r.Body).Decode(&m)
+		r.Body.Close()
+		if errors.Is(err, io.EOF) {
+			continue
+		} else if err != nil {
+			return err
+		}
+		w.h.Delivered(name, m.Data, m.Attempt)
+		do := outcome()
+		w.h.Settling(m.Data, do != "release")
+		if err := w.request("POST", "/lease/"+m.Lease+"/"+do, "", nil, nil); err != nil {
+			return err
+		}
+		if do == "accept" {
+			w.h.Settled(m.Data)
+		}
+	}
+}
+
+func (w *workers) stomp(name string) error {
+	c, err := gostomp.Dial("tcp", w.b.STOMP)
+	if err != nil {
+		return err
+	}
+	defer c.MustDisconnect()
+	s, err := c.Subscribe("/queue/jobs", gostomp.AckClientIndividual, gostomp.SubscribeOpt.Header("prefetch-count", "3"))
+	if err != nil {
+		return err
+	}
+	for {
+		select {
+		case <-w.done:
+			return nil
+		case m := <-s.C:
+			if m == nil || m.Err != nil {
+				return errors.New("the connection ended")
+			}
+			attempt, err := strconv.Atoi(m.Header.Get("attempt"))
+			if err != nil {
+				return err
+			}
+			body := string(m.Body)
+			w.h.Delivered(name, body, attempt)
+			accepts := outcome() != "release" // its Nack only releases
+			if w.h.Settling(body, accepts); accepts {
+				err = c.Ack(m)
+			} else {
+				err = c.Nack(m)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (w *workers) websocket(name string) error {
+	c, _, err := websocket.DefaultDialer.Dial("ws://"+w.b.HTTP+"/ws", nil)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() {
+		select {
+		case <-w.done:
+			c.Close()
+		case <-stop:
+		}
+	}()
+	if err := c.WriteJSON(map[string]any{"op": "sub", "req": 1, "sub": "jobs", "queue": "jobs", "credit": 3, "ack": true}); err != nil {
+		return err
+	}
+	for {
+		var m struct {
+			Op string `json:"op"`
+			queued
+		}
+		if err := c.ReadJSON(&m); err != nil {
+			return err
+		}
+		if m.Op != "msg" {
+			continue
+		}
+		w.h.Delivered(name, m.Data, max(m.Attempt, 1)) // the first is left out
+		do := outcome()
+		w.h.Settling(m.Data, do != "release")
+		answer := map[string]any{"op": "ack", "sub": "jobs", "o": m.Offset}
+		if do != "accept" {
+			answer["op"], answer["requeue"] = "nack", do == "release"
+		}
+		if err := c.WriteJSON(answer); err != nil {
+			return err
+		}
+	}
+}
