@@ -501,6 +501,36 @@ func TestBrowse(t *testing.T) {
 	})
 }
 
+// What another connection holds is not this one's to acknowledge, whatever its
+// subscriptions are called; nothing of it is lost by the attempt.
+func TestAckOfAnotherConnection(t *testing.T) {
+	t.Parallel()
+	for _, v := range versions {
+		for _, command := range []string{"ACK", "NACK"} {
+			if v == "1.0" && command == "NACK" {
+				continue
+			}
+			bubble(t, func(g *gateway) {
+				holder, thief := g.connect(v), g.connect(v)
+				holder.subscribe("0", "/queue/q", "ack:client", "prefetch-count:1")
+				holder.publish("/queue/q", "held")
+				m := holder.messages(1)[0]
+				thief.subscribe("0", "/queue/q", "ack:client")
+				thief.acks(command, v, m, "receipt:r")
+				thief.expectError("receipt-id:r", "was not sent on this connection")
+				none := g.connect(v)
+				none.acks(command, v, m, "receipt:r")
+				none.expectError("receipt-id:r", "another connection's")
+				holder.acks("ACK", v, m, "receipt:mine")
+				holder.receipt("mine")
+				if info, err := g.admin().Queue("q"); err != nil || info.Held+info.Waiting+info.Lag != 0 {
+					t.Errorf("%+v, %v", info, err)
+				}
+			})
+		}
+	}
+}
+
 // A mandatory message that nobody would get is refused.
 func TestMandatory(t *testing.T) {
 	t.Parallel()
