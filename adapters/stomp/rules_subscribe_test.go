@@ -45,6 +45,10 @@ var subscribeRules = []rule{
 			p.expectError(want, "receipt-id:r")
 		}
 	}},
+	{section: "SUBSCRIBE", name: "selector", said: []said{
+		{"1.2 1.1", "to filter messages based on the application defined headers using a selector on a `SUBSCRIBE` frame"},
+		{"1.0", "Stomp brokers may support the *selector* header which allows you to specify an SQL 92 selector on the message headers"},
+	}, by: "TestSelectors"},
 	{section: "SUBSCRIBE", name: "headers of the server's", said: []said{
 		{"1.2 1.1", "STOMP servers MAY support additional server specific headers to customize the delivery semantics of the subscription."},
 	}, why: "[Moving from RabbitMQ](moving-from-rabbitmq.md) and [Moving from ActiveMQ](moving-from-activemq.md) list them, each tested"},
