@@ -18,19 +18,21 @@ var (
 		{"STOMP.js in Chromium", pageStompJS.receive},
 		{"WebSocket in Chromium", pageWebSocket.receive},
 		{"EventSource in Chromium", pageEventSource},
+		{"sluice.js in Chromium", pageSluice},
 	}
 	pagePublishers = []publisher{
 		{"MQTT.js in Chromium", pageMQTTJS.publish},
 		{"STOMP.js in Chromium", pageStompJS.publish},
 		{"WebSocket in Chromium", pageWebSocket.publish},
 		{"fetch in Chromium", pageFetch},
+		{"sluice.js in Chromium", pageSluicePub},
 	}
 )
 
 // allowing is the configuration that lets a page of that origin in.
 func allowing(origin string) string { return fmt.Sprintf("http:\n  origins: [%q]\n", origin) }
 
-// TestBrowser receives what curl publishes in four clients of a page, and
+// TestBrowser receives what curl publishes in five clients of a page, and
 // publishes from each client, of the page and outside of it, to all the others.
 func TestBrowser(t *testing.T) {
 	page := browserDriver(t)
@@ -180,6 +182,49 @@ func pageEventSource(t testing.TB, b *broker, s selection) (*inbox, error) {
 		return err
 	})
 	return in, nil
+}
+
+// pageSluice receives in a page by sluice.js.
+func pageSluice(t testing.TB, b *broker, s selection) (*inbox, error) {
+	in := newInbox()
+	c, _, err := browserDriver(t).connect("sluice.connect", map[string]any{"url": "http://" + b.HTTP}, func(e event) {
+		var got struct {
+			Topic, Offset string
+			Payload       []byte
+		}
+		if err := json.Unmarshal(e.Raw, &got); err != nil {
+			in.fail(err)
+			return
+		}
+		in.add(message{Topic: got.Topic, Payload: got.Payload, Offset: got.Offset})
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range s.from {
+		if _, err := c.call("sluice.subscribe", map[string]any{"filter": a.topic}); err != nil {
+			return nil, err
+		}
+	}
+	in.end = onceFunc(c.close)
+	return in, nil
+}
+
+// pageSluicePub publishes from a page by sluice.js.
+func pageSluicePub(t testing.TB, b *broker) (publishFunc, error) {
+	c, _, err := browserDriver(t).connect("sluice.connect", map[string]any{"url": "http://" + b.HTTP}, func(event) {})
+	if err != nil {
+		return nil, err
+	}
+	t.Cleanup(func() { c.close() })
+	return func(to address, m message) error {
+		payload := m.Payload
+		if payload == nil {
+			payload = []byte{}
+		}
+		_, err := c.call("sluice.publish", map[string]any{"topic": to.topic, "payload": payload})
+		return err
+	}, nil
 }
 
 // pageFetch publishes from a page by fetch.

@@ -145,6 +145,25 @@ export function makeClients({ mqtt, StompClient, WebSocket, EventSource, fetch }
       }),
     'ws.send': ({ conn, text }) => { conns.get(conn).ws.send(text); return {}; },
 
+    // The broker's own client, which the broker serves.
+
+    'sluice.connect': async ({ conn, url }) => {
+      const { connect } = await import(`${url}/sluice.js`);
+      const client = connect(url);
+      conns.set(conn, { client, close: () => client.close(), drop: () => client.close({ timeout: 0 }) });
+      await Promise.race([client.ready, new Promise((_, fail) => setTimeout(fail, 10_000, new Error('no connection')))]);
+      return {};
+    },
+    'sluice.subscribe': async ({ conn, filter }) => {
+      const encoder = new TextEncoder();
+      await conns.get(conn).client.sub(filter, (m) => emit({
+        conn, event: 'message', topic: m.topic, offset: String(m.offset),
+        payload: toBase64(typeof m.data == 'string' ? encoder.encode(m.data) : m.data),
+      })).ready;
+      return {};
+    },
+    'sluice.publish': async ({ conn, topic, payload }) => ({ offset: await conns.get(conn).client.pub(topic, toBytes(payload)) }),
+
     // What a page has beside them.
 
     'sse.open': ({ conn, url }) => {

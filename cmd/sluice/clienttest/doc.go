@@ -1,7 +1,7 @@
 // Package clienttest holds the tests that drive the sluice binary with clients
 // that this project did not write: mosquitto's command line clients, Paho,
 // stomp.py, curl, MQTT.js, STOMP.js and the WebSocket of Node, and the last
-// three with EventSource in Chromium.
+// three with EventSource and our own sluice.js in Chromium.
 //
 // The libraries run in driver processes that know nothing of messages: a test
 // says each request in the protocol's own words and reads the answer likewise,
