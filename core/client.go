@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -260,9 +261,9 @@ type Client struct {
 	confirming    sync.Mutex     // held while the confirmer is called
 	closed        bool           // guarded by confirming
 
-	mu          sync.Mutex // guards what follows
-	consumers   map[*Consumer]struct{}
-	owned       []*queue // exclusive ones
+	mu          sync.Mutex  // guards what follows
+	consumers   []*Consumer // each knows its place; most clients have one
+	owned       []*queue    // exclusive ones
 	ended       bool
 	expired     bool // the principal's time is over
 	whenExpired func()
@@ -292,10 +293,7 @@ func (c *Client) Close() {
 	if t := c.proof.Load().timer; t != nil {
 		t.Stop()
 	}
-	ks := make([]*Consumer, 0, len(c.consumers))
-	for k := range c.consumers {
-		ks = append(ks, k)
-	}
+	ks := slices.Clone(c.consumers)
 	owned := c.owned
 	c.mu.Unlock()
 	for _, k := range ks {
@@ -334,17 +332,22 @@ func (c *Client) remember(k *Consumer) error {
 	if c.expired {
 		return errProofOver
 	}
-	if c.consumers == nil {
-		c.consumers = make(map[*Consumer]struct{})
-	}
-	c.consumers[k] = struct{}{}
+	k.place = len(c.consumers)
+	c.consumers = append(c.consumers, k)
 	return nil
 }
 
 func (c *Client) forgetConsumer(k *Consumer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.consumers, k)
+	last := len(c.consumers) - 1
+	if k.place > last || c.consumers[k.place] != k {
+		return // it never was one, or is none any more
+	}
+	c.consumers[k.place] = c.consumers[last]
+	c.consumers[k.place].place = k.place
+	c.consumers[last] = nil
+	c.consumers = c.consumers[:last]
 }
 
 // authorize asks the authorizer and keeps its answer.

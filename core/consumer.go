@@ -16,6 +16,7 @@ type Consumer struct {
 	client     *Client
 	receiver   Receiver
 	cursor     *cursor
+	place      int    // in client.consumers; guarded by client.mu
 	queue      *queue // nil for a reader of topics
 	settlement Settlement
 	where      *where // of a queue's consumer

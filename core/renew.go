@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -79,10 +80,7 @@ func (c *Client) expire(of *proof) {
 	}
 	c.expired, c.rights = true, nil
 	tell := c.whenExpired
-	ks := make([]*Consumer, 0, len(c.consumers))
-	for k := range c.consumers {
-		ks = append(ks, k)
-	}
+	ks := slices.Clone(c.consumers)
 	c.mu.Unlock()
 	if tell != nil {
 		tell()

@@ -37,7 +37,7 @@ type conn struct {
 	name    string       // of the client
 	shown   bool         // the upgrade request carried credentials
 	greeted bool         // a command was done: it is too late for hello
-	subs    map[string]*subscription
+	subs    subscriptions
 	named   int // the last name that was given to a subscription
 	ticket  string
 	inbox   *inbox

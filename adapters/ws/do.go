@@ -228,10 +228,10 @@ func (s *Server) appendLimits(dst []byte, k coding) []byte {
 
 // bye ends the subscriptions, waits for what is pending, and closes.
 func (c *conn) bye(cmd *command) {
-	for _, s := range c.subs {
+	for _, s := range c.subs.list() {
 		s.consumer.Close()
 	}
-	clear(c.subs)
+	c.subs = subscriptions{}
 	c.drain(c.srv.Limits.Stall)
 	c.answer("bye", func(o *object) { o.req(cmd.req) })
 	c.part(websocket.CloseNormalClosure, "bye")

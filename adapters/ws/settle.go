@@ -10,7 +10,7 @@ import (
 
 // subscriptionOf is the subscription that a command names.
 func (c *conn) subscriptionOf(cmd *command) (*subscription, error) {
-	s := c.subs[cmd.sub]
+	s := c.subs.named(cmd.sub)
 	if s == nil {
 		return nil, fmt.Errorf("%w: there is no subscription %q", core.ErrNotFound, cmd.sub)
 	}

@@ -76,10 +76,7 @@ func (c *conn) subscribe(cmd *command) error {
 	if err != nil {
 		return err
 	}
-	if c.subs == nil {
-		c.subs = make(map[string]*subscription)
-	}
-	c.subs[name] = s
+	c.subs.add(s)
 
 	if cmd.req != nil {
 		// It has no credit yet, so this is where it begins.
@@ -111,7 +108,7 @@ const unbounded = 1 << 40
 // It becomes smaller with the number of subscriptions, so that what a
 // connection buffers stays bounded.
 func (c *conn) window() int {
-	if len(c.subs) <= 8 {
+	if c.subs.len() <= 8 {
 		return max(c.srv.Limits.OutputBytes/16, 1)
 	}
 	return max(c.srv.Limits.OutputBytes/256, 1)
@@ -119,18 +116,18 @@ func (c *conn) window() int {
 
 // nameFor is the name of a new subscription: the client's, or the next number.
 func (c *conn) nameFor(cmd *command) (string, error) {
-	if len(c.subs) >= c.srv.Limits.Subscriptions {
-		for name, s := range c.subs {
+	if c.subs.len() >= c.srv.Limits.Subscriptions {
+		for _, s := range c.subs.list() {
 			if s.ended.Load() {
-				c.drop(name, s)
+				c.drop(s.name, s)
 			}
 		}
-		if len(c.subs) >= c.srv.Limits.Subscriptions {
+		if c.subs.len() >= c.srv.Limits.Subscriptions {
 			return "", fmt.Errorf("%w: at most %d subscriptions", core.ErrLimit, c.srv.Limits.Subscriptions)
 		}
 	}
 	if cmd.hasAny(fieldSub) {
-		if s := c.subs[cmd.sub]; s != nil {
+		if s := c.subs.named(cmd.sub); s != nil {
 			if !s.ended.Load() {
 				return "", fmt.Errorf("%w: there is a subscription %q", core.ErrInUse, cmd.sub)
 			}
@@ -140,7 +137,7 @@ func (c *conn) nameFor(cmd *command) (string, error) {
 	}
 	for {
 		c.named++
-		if name := strconv.Itoa(c.named); c.subs[name] == nil {
+		if name := strconv.Itoa(c.named); c.subs.named(name) == nil {
 			return name, nil
 		}
 	}
@@ -148,7 +145,7 @@ func (c *conn) nameFor(cmd *command) (string, error) {
 
 func (c *conn) drop(name string, s *subscription) {
 	s.consumer.Close()
-	delete(c.subs, name)
+	c.subs.remove(name)
 }
 
 // follow begins a reader of topics, or of an exchange. Where the client wants a

@@ -110,8 +110,7 @@ func TestExampleQueue(t *testing.T) {
 	for n := 0; len(over) < jobs; {
 		select {
 		case line := <-said:
-			what, picture, _ := strings.Cut(line, ".jpg")
-			what, picture, _ = strings.Cut(what, " ")
+			what, picture, _ := strings.Cut(strings.TrimSuffix(line, ".jpg"), " ")
 			if what == "done" || strings.HasPrefix(line, "given up") {
 				over[strings.TrimPrefix(picture, "up ")] = what
 				n++
