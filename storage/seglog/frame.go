@@ -24,6 +24,9 @@ const (
 	// one begins. It is what must be read and unpacked to get at one record,
 	// so it is small; whole segments are read many frames at a time.
 	frameTarget = 4 << 10
+	// frameRecords is how many records are enough for a frame of half that:
+	// packing them with more gains little, and to pick one out costs less.
+	frameRecords = 12
 	// packRecords is how many records a batch must have to be packed.
 	packRecords = 16
 	// maxPacked bounds what a frame that is packed may unpack to.
@@ -172,7 +175,7 @@ func (p *packer) append(dst, prefix []byte, b *core.Batch) []byte {
 	var flags uint32
 	for i := 0; ; {
 		j, end := i, start
-		for j < len(b.Ends) && (end == start || int(b.Ends[j]-start) <= frameTarget) {
+		for j < len(b.Ends) && (end == start || int(b.Ends[j]-start) <= frameTarget && (j-i < frameRecords || int(end-start) < frameTarget/2)) {
 			end = b.Ends[j]
 			j++
 		}
