@@ -29,7 +29,7 @@ func listCommand() *cobra.Command {
 		Use: "list", Short: "List the scenarios", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			for _, s := range scenarios() {
-				fmt.Fprintf(c.OutOrStdout(), "%-16s %s\n", s.name, s.about)
+				fmt.Fprintf(c.OutOrStdout(), "%-25s %s\n", s.name, s.about)
 			}
 			return nil
 		},
@@ -81,7 +81,8 @@ with the same load, and prints the medians of the runs and their ratios. The
 other is mosquitto for MQTT, and RabbitMQ and ActiveMQ for STOMP, where Debian's
 packages of these two are installed; their services need not run. What the
 servers write goes below the folder given by --dir, which should be on the disk
-that is to be measured. Without scenarios it runs all of them; see bench list.`,
+that is to be measured. Without scenarios it runs all but those that are mqtt-q*, which have to be
+named; see bench list.`,
 		RunE: func(c *cobra.Command, args []string) error { return f.suite(c, args) },
 	}
 	f.common(c)
@@ -209,7 +210,7 @@ func (f *flags) print(w io.Writer, o *outcome) error {
 func choose(names []string) ([]scenario, error) {
 	all := scenarios()
 	if len(names) == 0 {
-		return all, nil
+		return slices.DeleteFunc(all, func(s scenario) bool { return s.named }), nil
 	}
 	var chosen []scenario
 	for _, name := range names {

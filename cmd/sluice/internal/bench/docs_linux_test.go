@@ -15,7 +15,7 @@ func TestDocumentation(t *testing.T) {
 	}
 	page := string(b)
 	for _, s := range scenarios() {
-		if !strings.Contains(page, "`"+s.name+"`") {
+		if !s.named && !strings.Contains(page, "`"+s.name+"`") {
 			t.Errorf("docs/benchmarks.md lacks %s", s.name)
 		}
 	}

@@ -9,8 +9,8 @@ import (
 )
 
 // mqttIdleScenario measures what an MQTT connection costs that says nothing.
-func mqttIdleScenario() scenario {
-	s := idleScenario("mqtt-idle", "5,000 connections that say nothing", 5000, 20, func(r *rig, i int) (int, error) {
+func mqttIdleScenario(name string, connections int, most float64) scenario {
+	s := idleScenario(name, fmt.Sprintf("%d connections that say nothing", connections), connections, most, func(r *rig, i int) (int, error) {
 		fd, _, err := r.dialer.connectMQTT(r.mqtt, mqttHello{level: 4, id: fmt.Sprintf("bench-idle-%d", i)})
 		return fd, err
 	})

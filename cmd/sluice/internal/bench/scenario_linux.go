@@ -19,8 +19,10 @@ type scenario struct {
 	starts bool
 	// inProcess: it needs no server, or makes its data before one is started.
 	inProcess bool
-	goals     []goal
-	run       func(ctx context.Context, r *rig) (result, error)
+	// named: it runs only if it is named.
+	named bool
+	goals []goal
+	run   func(ctx context.Context, r *rig) (result, error)
 }
 
 // A goal is what a reading should reach: one of times and bound, or either
@@ -88,7 +90,7 @@ func (r *result) addAside(name, unit string, value float64) {
 func scenarios() []scenario {
 	ahead := []goal{{reading: "messages", times: 1}, {reading: "server CPU", times: 1}}
 	asMany := []goal{{reading: "messages", times: 1}}
-	return []scenario{
+	return append([]scenario{
 		pubsubScenario("mqtt-fan-in", "QoS 0, 50 publishers, 1 subscriber", ahead,
 			mqttShape{publishers: 50, subscribers: 1, level: 4, window: 8192}),
 		pubsubScenario("mqtt-fan-out", "QoS 0, 1 publisher, 100 subscribers", ahead,
@@ -107,7 +109,7 @@ func scenarios() []scenario {
 			mqttShape{publishers: 1, subscribers: 1, qos: 1, level: 5, window: 1 << 30, flight: 1024, rate: 5000}),
 		pubsubScenario("mqtt-fan-out-1000", "QoS 0, 1 publisher, 1,000 subscribers", ahead,
 			mqttShape{publishers: 1, subscribers: 1000, level: 4, window: 64}),
-		mqttIdleScenario(),
+		mqttIdleScenario("mqtt-idle", 5000, 20),
 		backlogScenario(),
 		restartScenario(),
 		recoveryScenario(),
@@ -124,14 +126,16 @@ func scenarios() []scenario {
 		wsIdleScenario(),
 		stompQueueScenario("stomp-queue", "8 senders with 64 receipts in flight, 8 consumers, each message acknowledged",
 			[]goal{{reading: "messages", times: 5}, {reading: "server CPU", times: 10}}, 8, 64, 8, 256, 8192),
-	}
+	}, gridScenarios()...)
 }
 
 // pubsubScenario measures a shape of MQTT publishers and subscribers.
 func pubsubScenario(name, about string, goals []goal, shape mqttShape) scenario {
 	return scenario{name: name, about: about, goals: goals, rivals: []string{mosquittoName}, run: func(ctx context.Context, r *rig) (result, error) {
 		shape := shape
-		shape.size = r.size
+		if shape.size == 0 {
+			shape.size = r.size
+		}
 		return r.traffic(ctx, name, func(l *loop) (*traffic, error) {
 			if err := raiseFiles(uint64(shape.publishers+shape.subscribers) + 200); err != nil {
 				return nil, err

@@ -23,8 +23,17 @@ func TestEveryScenario(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-buildvcs=false", "-o", program, "github.com/sluicemq/sluice/cmd/sluice").CombinedOutput(); err != nil {
 		t.Fatalf("building sluice: %v\n%s", err, out)
 	}
+	chosen, err := choose(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	grid, err := choose([]string{"mqtt-q2-pairs-1k"}) // one for all of them
+	if err != nil {
+		t.Fatal(err)
+	}
+	chosen = append(chosen, grid...)
 	s := &suite{
-		kinds: []kind{sluice(program), them}, scenarios: scenarios(), runs: 1,
+		kinds: []kind{sluice(program), them}, scenarios: chosen, runs: 1,
 		span:  span{warm: 20 * time.Millisecond, measure: 200 * time.Millisecond},
 		scale: 0.001, size: 100, pause: 2 * time.Millisecond, dir: t.TempDir(), progress: t.Output(),
 	}
