@@ -25,6 +25,9 @@ type delayed struct {
 	// state shows that they are gone; nothing else takes them out then.
 	firing sync.Mutex
 
+	leftMu sync.Mutex      // guards left
+	left   map[string]bool // whose wills wait for their time
+
 	wake    chan time.Time // a message that is due then was added
 	stop    chan struct{}
 	stopped sync.WaitGroup
@@ -191,6 +194,7 @@ func (d *delayed) fireRound(p *pump) (next time.Time, more bool) {
 		c.Changes = append(c.Changes, Change{Key: key})
 		if _, name, ok := lifeOf(key); ok {
 			c.Changes = append(c.Changes, Change{Key: keyWill + name})
+			d.setLeft(name, false)
 		}
 		d.b.journal.leave()
 	}

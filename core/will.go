@@ -77,6 +77,7 @@ func (c *Client) LeaveWill(ctx context.Context, name string, w Will) error {
 			due := time.Now().Add(w.Delay)
 			at := b.delayed.key(due, w.Life, name)
 			b.delayed.add(p, &e, due, at)
+			b.delayed.setLeft(name, true)
 			p.Changes = append(p.Changes, Change{Key: keyWill + name, Value: []byte(at[len(keyDelayed):])})
 			return nil
 		}
@@ -95,14 +96,14 @@ func (c *Client) LeaveWill(ctx context.Context, name string, w Will) error {
 // is no such will, it does not wait.
 func (c *Client) TakeWill(ctx context.Context, name string, withdraw bool) error {
 	b := c.broker
-	value, err := b.engine.Get(keyWill + name)
-	if err != nil || len(value) <= willValue {
-		return err
-	}
 	d := b.delayed
+	if !d.hasLeft(name) {
+		return nil
+	}
 	d.firing.Lock()
 	defer d.firing.Unlock()
-	if value, err = b.engine.Get(keyWill + name); err != nil || len(value) <= willValue {
+	value, err := b.engine.Get(keyWill + name)
+	if err != nil || len(value) <= willValue {
 		return err // it was published in between
 	}
 	key := keyDelayed + string(value)
@@ -114,7 +115,7 @@ func (c *Client) TakeWill(ctx context.Context, name string, withdraw bool) error
 			return err
 		}
 	}
-	return b.journal.commitWith(ctx, func(p *commit) error {
+	err = b.journal.commitWith(ctx, func(p *commit) error {
 		if publish {
 			b.append(p, &e)
 			b.count(p, &e, e.Topic)
@@ -122,6 +123,31 @@ func (c *Client) TakeWill(ctx context.Context, name string, withdraw bool) error
 		p.Changes = append(p.Changes, Change{Key: keyWill + name}, Change{Key: key})
 		return nil
 	})
+	if err == nil {
+		d.setLeft(name, false)
+	}
+	return err
+}
+
+// hasLeft reports whether a name has a will that waits for its time. Most have
+// none, and the state need not be asked.
+func (d *delayed) hasLeft(name string) bool {
+	d.leftMu.Lock()
+	defer d.leftMu.Unlock()
+	return d.left[name]
+}
+
+func (d *delayed) setLeft(name string, left bool) {
+	d.leftMu.Lock()
+	defer d.leftMu.Unlock()
+	if !left {
+		delete(d.left, name)
+		return
+	}
+	if d.left == nil {
+		d.left = make(map[string]bool)
+	}
+	d.left[strings.Clone(name)] = true
 }
 
 // inheritWills gives a time to the wills of clients that were connected when
@@ -133,6 +159,7 @@ func (b *Broker) inheritWills(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		b.delayed.setLeft(s.Key[len(keyWill):], true)
 		if len(s.Value) == willValue {
 			heirs = append(heirs, heir{strings.Clone(s.Key), string(s.Value)})
 		}

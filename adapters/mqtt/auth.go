@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"context"
 	"errors"
 	"strings"
 
@@ -147,7 +148,9 @@ func (c *conn) goOn(data []byte) error {
 		if client, err = login.Connect(c); err == nil {
 			c.enteredBy(client)
 			c.opening.proof = answer
-			return c.open()
+			ctx, cancel := context.WithTimeout(c.ctx, c.s.limits.Handshake)
+			defer cancel()
+			return c.open(ctx)
 		}
 	}
 	if errors.Is(err, core.ErrUnauthenticated) {

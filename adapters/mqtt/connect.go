@@ -76,10 +76,12 @@ func (c *conn) handleConnect(h header, body []byte) error {
 	if method != "" {
 		return c.beginLogin(pk)
 	}
-	if err := c.authenticate(pk); err != nil {
+	ctx, cancel := context.WithTimeout(c.ctx, c.s.limits.Handshake)
+	defer cancel()
+	if err := c.authenticate(ctx, pk); err != nil {
 		return err
 	}
-	return c.open()
+	return c.open(ctx)
 }
 
 // An opening is what of a CONNECT is needed once the client is authenticated.
@@ -92,9 +94,7 @@ type opening struct {
 }
 
 // open opens the session of a client that is authenticated.
-func (c *conn) open() error {
-	ctx, cancel := context.WithTimeout(c.ctx, c.s.limits.Handshake)
-	defer cancel()
+func (c *conn) open(ctx context.Context) error {
 	switch err := c.s.enter(ctx, c); {
 	case err == errForeign:
 		return err
@@ -185,9 +185,7 @@ func (c *conn) takeID(pk *packets.Packet) (assigned bool, err error) {
 }
 
 // authenticate asks the core who the client is.
-func (c *conn) authenticate(pk *packets.Packet) error {
-	ctx, cancel := context.WithTimeout(c.ctx, c.s.limits.Handshake)
-	defer cancel()
+func (c *conn) authenticate(ctx context.Context, pk *packets.Packet) error {
 	remote := c.nc.RemoteAddr()
 	if !c.s.gate.MayLogin(remote) {
 		return errLoginRate
