@@ -188,6 +188,10 @@ func (b *Broker) load() error {
 		q.mu.Lock()
 		if closed == nil && q.settings.Kind == KindSession {
 			q.doubt, q.doubtEnd = b.limits.MaxInFlight, end
+			for i := range q.out.list {
+				// Given back unsent, and perhaps sent since.
+				q.out.list[i].attempts = max(q.out.list[i].attempts, 1)
+			}
 		}
 		q.awaitExpiry()
 		q.sweepLater()

@@ -137,6 +137,18 @@ func (k *Consumer) Settle(at Offset, o Outcome, opts SettleOptions) error {
 	return k.queue.settle(k, at, o, opts)
 }
 
+// Pending reports whether the queue has yet to be done with the message at an
+// offset: it is still to be delivered, or it was and is not settled. Of a reader
+// of topics nothing is pending.
+func (k *Consumer) Pending(at Offset) bool {
+	if k.queue == nil {
+		return false
+	}
+	k.queue.mu.Lock()
+	defer k.queue.mu.Unlock()
+	return at >= k.queue.next || k.queue.out.find(at) != nil
+}
+
 // Extend lengthens the lease of a held delivery to by from now.
 func (k *Consumer) Extend(at Offset, by time.Duration) error {
 	if k.queue == nil {

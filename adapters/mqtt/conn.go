@@ -59,9 +59,9 @@ type conn struct {
 	session   sessionKind
 	fresh     bool // main has just begun and waits for credit
 
-	// releasedTo is the highest offset that meta.Released had when the session
-	// was resumed; it is fixed before deliveries begin.
-	releasedTo core.Offset
+	// has are the messages that the client had already when the session was
+	// resumed, by meta.Released; it is fixed before deliveries begin.
+	has map[core.Offset]bool
 
 	// sentAliases are guarded by the outbox.
 	sentAliases map[string]uint16

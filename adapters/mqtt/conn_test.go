@@ -32,6 +32,7 @@ type siteOptions struct {
 	limits     adapters.Limits
 	authorizer core.Authorizer
 	engine     core.Engine
+	log        *slog.Logger // nil discards
 }
 
 func withLimits(change func(*adapters.Limits)) siteOption {
@@ -66,7 +67,10 @@ func (reopened) Close(context.Context) error { return nil }
 
 func (s *site) start() {
 	s.t.Helper()
-	o, log := s.options, slog.New(slog.DiscardHandler)
+	o, log := s.options, s.options.log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
 	broker, err := core.Open(context.Background(), core.Options{Engine: o.engine, Authorizer: o.authorizer, Limits: o.limits.Limits, Logger: log})
 	if err != nil {
 		s.t.Fatal(err)

@@ -127,7 +127,7 @@ func (a *attachment) encode(b []byte, d *core.Delivery, now time.Time) []byte {
 	}
 	guarantee := byte(d.Guarantee)
 	plain.qos, meta.qos = min(plain.qos, guarantee), min(meta.qos, guarantee)
-	if c.releasedTo != 0 && a == c.main && d.Offset <= c.releasedTo && c.isReleased(d.Offset) {
+	if c.has != nil && a == c.main && c.has[d.Offset] {
 		plain.is, meta.is = false, false
 	}
 	wait := false

@@ -160,6 +160,9 @@ func (f *flights) resume(moved map[core.Offset]uint16, released []release, main 
 	defer f.mu.Unlock()
 	f.moved = moved
 	for _, r := range released {
+		if r.Done {
+			continue
+		}
 		if f.byID == nil {
 			f.byID = make(map[uint16]flight)
 		}

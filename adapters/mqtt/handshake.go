@@ -143,13 +143,13 @@ func (c *conn) handlePubrec(a ackPacket) error {
 	f.byID[a.id] = x
 	f.mu.Unlock()
 	if c.session == sessionReader {
-		c.released([]release{{a.id, x.offset}})
+		c.released([]release{{ID: a.id, Offset: x.offset}})
 		return nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.meta.Released = append(c.meta.Released, release{a.id, x.offset})
-	c.releasing = append(c.releasing, release{a.id, x.offset})
+	c.meta.Released = append(c.meta.Released, release{ID: a.id, Offset: x.offset})
+	c.releasing = append(c.releasing, release{ID: a.id, Offset: x.offset})
 	if !c.isReleasing {
 		c.isReleasing = true
 		c.savers.Go(c.release)
@@ -216,26 +216,18 @@ func (c *conn) handlePubcomp(a ackPacket) {
 	if c.session != sessionQueue {
 		return
 	}
+	// The queue may be yet to come to it again, where it forgot that it was
+	// settled: then it is remembered that the client has it.
+	pending := x.to != nil && x.to.k.Pending(x.offset)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i, r := range c.meta.Released {
-		if r.ID == a.id {
-			c.meta.Released = append(c.meta.Released[:i], c.meta.Released[i+1:]...)
+		if r.ID == a.id && !r.Done {
+			if c.meta.Released[i].Done = pending; !pending {
+				c.meta.Released = append(c.meta.Released[:i], c.meta.Released[i+1:]...)
+			}
 			c.saveAtEnd = true
 			return
 		}
 	}
-}
-
-// isReleased reports whether the client has a message already: it was
-// acknowledged before a crash that forgot the settlement.
-func (c *conn) isReleased(at core.Offset) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, r := range c.meta.Released {
-		if r.Offset == at {
-			return true
-		}
-	}
-	return false
 }

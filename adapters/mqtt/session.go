@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,6 +49,9 @@ type metaExtra struct {
 type release struct {
 	ID     uint16      `json:"id"`
 	Offset core.Offset `json:"offset"`
+	// Done says that the handshake is over, too, but the queue, which forgot
+	// in a crash that the message was settled, is yet to come to it again.
+	Done bool `json:"done,omitempty"`
 }
 
 const onceBytes = 16
@@ -123,6 +127,7 @@ func (c *conn) resume(present bool) {
 	if c.main == nil {
 		return
 	}
+	var unfinished []uint16
 	if present {
 		var moved map[core.Offset]uint16
 		if kept := c.s.takeKept(c.id); kept != nil {
@@ -134,21 +139,28 @@ func (c *conn) resume(present bool) {
 			c.incoming = kept.incoming
 			c.mu.Unlock()
 		}
+		c.pruneReleased()
 		c.flights.resume(moved, c.meta.Released, c.main)
 		for _, r := range c.meta.Released {
-			c.releasedTo = max(c.releasedTo, r.Offset)
+			if c.has == nil {
+				c.has = make(map[core.Offset]bool)
+			}
+			c.has[r.Offset] = true
+			if !r.Done {
+				unfinished = append(unfinished, r.ID)
+			}
 		}
-		if len(c.meta.Released) > 0 {
+		if len(unfinished) > 0 {
 			c.out.Append(func(b []byte) []byte {
-				for _, r := range c.meta.Released {
-					b = appendAck(b, typePubrel, r.ID, c.v, codeSuccess)
+				for _, id := range unfinished {
+					b = appendAck(b, typePubrel, id, c.v, codeSuccess)
 				}
 				return b
 			})
 		}
 		c.reattach()
 	}
-	c.main.k.Grant(core.Credit{Messages: max(c.credit-len(c.meta.Released), 0), Bytes: c.s.limits.OutputBytes})
+	c.main.k.Grant(core.Credit{Messages: max(c.credit-len(unfinished), 0), Bytes: c.s.limits.OutputBytes})
 }
 
 // endSession publishes the will and leaves of the session what is to outlive
@@ -169,7 +181,18 @@ func (c *conn) endSession() {
 	c.s.leave(c)
 }
 
+// pruneReleased forgets the handshakes that are over and whose messages the
+// queue is done with.
+func (c *conn) pruneReleased() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := len(c.meta.Released)
+	c.meta.Released = slices.DeleteFunc(c.meta.Released, func(r release) bool { return r.Done && !c.main.k.Pending(r.Offset) })
+	c.saveAtEnd = c.saveAtEnd || len(c.meta.Released) < n
+}
+
 func (c *conn) keepSession(ctx context.Context) {
+	c.pruneReleased()
 	if c.saveAtEnd || c.settings.Expires != c.expiry {
 		c.settings.Expires = c.expiry
 		if err := c.save(ctx); err != nil {

@@ -214,10 +214,12 @@ func setLimit(l *adapters.Limits, name, value string) error {
 }
 
 // expect reads what the step says comes next.
-func expect(c net.Conn, what string) error {
+func expect(c net.Conn, what string) error { return expectWithin(c, what, 10*time.Second) }
+
+func expectWithin(c net.Conn, what string, d time.Duration) error {
 	switch what {
 	case "close":
-		c.SetReadDeadline(time.Now().Add(5 * time.Second))
+		c.SetReadDeadline(time.Now().Add(d))
 		rest, err := io.ReadAll(c)
 		if err != nil && !errors.Is(err, io.EOF) && !strings.Contains(err.Error(), "reset") {
 			return fmt.Errorf("not closed: %v, after % X", err, rest)
@@ -240,7 +242,7 @@ func expect(c net.Conn, what string) error {
 		return err
 	}
 	got := make([]byte, len(want))
-	c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	c.SetReadDeadline(time.Now().Add(d))
 	n, err := io.ReadFull(c, got)
 	if matches(got[:n], want, any) {
 		return nil
