@@ -252,15 +252,22 @@ func (b *Broker) Close(ctx context.Context) error {
 	b.age(true)
 	b.delayed.close()
 	b.pumps.close()
+	doubt := false
 	b.mu.RLock()
 	for _, q := range b.queues {
 		q.rest()
+		q.mu.Lock()
+		doubt = doubt || q.doubt > 0 && q.next < q.doubtEnd
+		q.mu.Unlock()
 	}
 	b.mu.RUnlock()
 	b.flusher.close()
-	if p, err := b.journal.enterUnbounded(); err == nil {
-		p.Changes = append(p.Changes, Change{Key: keyClosed, Value: []byte{1}})
-		b.journal.leave()
+	// What a loss before this run left in doubt is so for the next one, too.
+	if !doubt {
+		if p, err := b.journal.enterUnbounded(); err == nil {
+			p.Changes = append(p.Changes, Change{Key: keyClosed, Value: []byte{1}})
+			b.journal.leave()
+		}
 	}
 	b.journal.close()
 	b.dispatcher.stopped.Wait()

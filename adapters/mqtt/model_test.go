@@ -380,8 +380,10 @@ func (w *modelWorld) unsubscribe(c *modelClient, filter string) error {
 		return err
 	}
 	delete(c.subs, filter)
-	// What it had not been given yet need not come any more.
+	// What it had not been given yet need not come any more, or comes at the
+	// QoS of another subscription.
 	clear(c.must)
+	clear(c.once)
 	return nil
 }
 
