@@ -265,7 +265,8 @@ func TestAckReason(t *testing.T) {
 // Every error of the core's has a reason code that the packet may carry.
 func TestReasonCodes(t *testing.T) {
 	allowed := map[byte][]byte{
-		typePuback:     {0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99},
+		typePuback:     {0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99},
+		typePubrec:     {0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99},
 		typeSuback:     {0x80, 0x83, 0x87, 0x8F, 0x91, 0x97, 0x9E, 0xA1, 0xA2},
 		typeUnsuback:   {0x11, 0x80, 0x83, 0x87, 0x8F, 0x91},
 		typeDisconnect: {0x80, 0x81, 0x82, 0x83, 0x87, 0x89, 0x8B, 0x8D, 0x8E, 0x8F, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99},
@@ -273,7 +274,7 @@ func TestReasonCodes(t *testing.T) {
 	}
 	for _, err := range []error{
 		core.ErrInvalidTopic, core.ErrInvalidFrom, core.ErrInvalid, core.ErrTooLarge, core.ErrNotAuthorized,
-		core.ErrNotFound, core.ErrConflict, core.ErrInUse, core.ErrQueueFull, core.ErrLimit, core.ErrStorage, core.ErrStorageFull,
+		core.ErrNotFound, core.ErrNoResponders, core.ErrConflict, core.ErrInUse, core.ErrQueueFull, core.ErrLimit, core.ErrStorage, core.ErrStorageFull,
 		core.ErrClosed, &core.OffsetRemovedError{}, errors.New("any other"),
 	} {
 		for kind, codes := range allowed {

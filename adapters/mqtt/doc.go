@@ -28,6 +28,8 @@
 //	key              user property "key"                       -
 //	priority         user property "priority", 0 to 9          -
 //	message id       user property "message-id"                -
+//	mandatory        user property "mandatory", true: PUBACK   -
+//	                 0x10, PUBREC 0x83 where nobody takes it
 //	deliver at       user property "delay" (seconds, or 90s),  $delayed/<seconds>/<topic>
 //	                 or $delayed/<seconds>/<topic>
 //	guarantee        QoS                                       QoS

@@ -276,6 +276,9 @@ func (c *conn) refusal(x *core.Confirmation) (code byte, reason string) {
 	if code := byte(x.Receipt >> receiptCode); code != 0 {
 		return code, "publish_refused"
 	}
+	if x.Receipt&receiptKinds == receiptPubrec {
+		return reasonOf(x.Err, typePubrec)
+	}
 	return reasonOf(x.Err, typePuback)
 }
 

@@ -15,6 +15,7 @@ const (
 	userPriority = "priority"
 	userID       = "message-id"
 	userDelay    = "delay"
+	userMust     = "mandatory"
 	userOffset   = "offset"
 	userTime     = "time"
 	userAttempt  = "attempt"
@@ -143,6 +144,8 @@ func (p *publishPacket) user(x *property, e *core.Envelope) {
 		if e.ID == "" && x.text != "" {
 			e.ID, rank = x.text, 3
 		}
+	case userMust:
+		e.Mandatory = x.text == "true"
 	case userDelay:
 		if d, ok := parseDelay(x.text); ok {
 			p.delay = d

@@ -12,6 +12,7 @@ import (
 // The reason codes of MQTT 5 that the server uses (section 2.4).
 const (
 	codeSuccess            = 0x00
+	codeNobody             = 0x10
 	codeDisconnectWithWill = 0x04
 	codeNoSubscription     = 0x11
 	codeUnspecified        = 0x80
@@ -128,6 +129,13 @@ func reasonOf(err error, kind byte) (code byte, reason string) {
 		return codeQuota, "limit"
 	case errors.Is(err, core.ErrQueueFull):
 		return codeQuota, "queue_full"
+	case errors.Is(err, core.ErrNoResponders):
+		// 0x10, No matching subscribers, is no failure, and ends a handshake of
+		// QoS 2 in which nothing was published; only a PUBACK says it.
+		if kind == typePuback {
+			return codeNobody, "no_responders"
+		}
+		return codeImplementation, "no_responders"
 	case errors.Is(err, core.ErrStorageFull):
 		return codeQuota, "storage_full"
 	case errors.Is(err, core.ErrNotFound):
