@@ -54,6 +54,7 @@ const (
 // A Broker routes, queues and delivers.
 type Broker struct {
 	engine     Engine
+	connected  connected
 	authorizer Authorizer
 	open       bool // nobody has to be asked
 	limits     Limits

@@ -265,8 +265,8 @@ type Client struct {
 	consumers   []*Consumer // each knows its place; most clients have one
 	owned       []*queue    // exclusive ones
 	ended       bool
-	expired     bool // the principal's time is over
-	whenExpired func()
+	expired     error // the principal's time is over, or an operator ended it
+	whenExpired func(error)
 	rights      map[right]error
 	rules       uint64 // the authorizer's version that rights are of
 }
@@ -290,6 +290,7 @@ func (c *Client) Publisher() Publisher { return c.publisher }
 func (c *Client) Close() {
 	c.mu.Lock()
 	c.ended = true
+	c.broker.connected.forget(c)
 	if t := c.proof.Load().timer; t != nil {
 		t.Stop()
 	}
@@ -329,8 +330,8 @@ func (c *Client) remember(k *Consumer) error {
 	if c.ended {
 		return ErrClosed
 	}
-	if c.expired {
-		return errProofOver
+	if c.expired != nil {
+		return c.expired
 	}
 	k.place = len(c.consumers)
 	c.consumers = append(c.consumers, k)
@@ -358,8 +359,8 @@ func (c *Client) authorize(a Action, resource string) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.expired {
-		return errProofOver
+	if c.expired != nil {
+		return c.expired
 	}
 	if v := b.authorizer.Version(); c.rights == nil || c.rules != v || len(c.rights) >= rightsTopics {
 		c.rights, c.rules = make(map[right]error), v

@@ -14,6 +14,7 @@ var (
 	ErrTooLarge        = errors.New("message too large")
 	ErrNotAuthorized   = errors.New("not authorized")
 	ErrUnauthenticated = errors.New("wrong credentials")
+	ErrDisconnected    = fmt.Errorf("%w: an operator ended the connection", ErrUnauthenticated)
 	ErrNotFound        = errors.New("not found")
 	ErrConflict        = errors.New("exists with other settings")
 	ErrInUse           = errors.New("in use")

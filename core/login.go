@@ -85,6 +85,7 @@ func (b *Broker) connect(p *Principal, cr Credentials, confirm Confirmer) *Clien
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.prove(p)
+	b.connected.remember(c, cr.Remote)
 	return c
 }
 

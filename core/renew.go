@@ -18,18 +18,22 @@ type proof struct {
 var errProofOver = fmt.Errorf("%w: the credentials have expired", ErrUnauthenticated)
 
 // WhenExpired has f called once the time of the client's principal is over
-// ([Principal.Until]), so that the adapter tells the peer and ends the
-// connection. f must not block; it is called by a goroutine of its own, at once
+// ([Principal.Until]), or an operator ends it (ErrDisconnected), so that the
+// adapter tells the peer and ends the connection. f gets the reason and must
+// not block; it is called by a goroutine of its own, at once
 // where the time is over already, and not after [Client.Close]. When it has
 // returned, the client's consumers are revoked. From then on all calls that ask
 // for a right are ErrUnauthenticated.
-func (c *Client) WhenExpired(f func()) {
+func (c *Client) WhenExpired(f func(why error)) {
 	c.mu.Lock()
 	c.whenExpired = f
-	over := c.expired && !c.ended
+	over := c.expired
+	if c.ended {
+		over = nil
+	}
 	c.mu.Unlock()
-	if over {
-		f()
+	if over != nil {
+		f(over)
 	}
 }
 
@@ -51,7 +55,7 @@ func (c *Client) renew(p *Principal) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.expired || c.ended {
+	if c.expired != nil || c.ended {
 		return errProofOver
 	}
 	c.prove(p)
@@ -74,19 +78,31 @@ func (c *Client) prove(p *Principal) {
 // expire ends a client whose proof was not renewed.
 func (c *Client) expire(of *proof) {
 	c.mu.Lock()
-	if c.ended || c.proof.Load() != of {
+	if c.proof.Load() != of {
 		c.mu.Unlock()
 		return
 	}
-	c.expired, c.rights = true, nil
+	c.mu.Unlock()
+	c.turnAway(errProofOver)
+}
+
+// turnAway ends a client for a reason. It reports whether it was there.
+func (c *Client) turnAway(why error) bool {
+	c.mu.Lock()
+	if c.ended || c.expired != nil {
+		c.mu.Unlock()
+		return false
+	}
+	c.expired, c.rights = why, nil
 	tell := c.whenExpired
 	ks := slices.Clone(c.consumers)
 	c.mu.Unlock()
 	if tell != nil {
-		tell()
+		tell(why)
 	}
 	for _, k := range ks {
-		k.notice(Notice{Kind: NoticeRevoked, Err: errProofOver})
+		k.notice(Notice{Kind: NoticeRevoked, Err: why})
 		k.Close()
 	}
+	return true
 }

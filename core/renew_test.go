@@ -46,7 +46,7 @@ func TestProofEnds(t *testing.T) {
 		}
 		defer c.Close()
 		told := make(chan time.Time, 2)
-		c.WhenExpired(func() { told <- time.Now() })
+		c.WhenExpired(func(error) { told <- time.Now() })
 		var n noticed
 		if _, err := c.Subscribe(ctx, core.Subscription{Bindings: []core.Binding{{Filter: "a"}}}, &n); err != nil {
 			t.Fatal(err)
@@ -86,7 +86,7 @@ func TestProofEnds(t *testing.T) {
 			t.Errorf("renewed too late: %v", err)
 		}
 		late := false
-		c.WhenExpired(func() { late = true })
+		c.WhenExpired(func(error) { late = true })
 		if !late {
 			t.Error("who asks late is not told")
 		}
@@ -100,7 +100,7 @@ func TestProofOfAClosedClient(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.WhenExpired(func() { t.Error("told") })
+		c.WhenExpired(func(error) { t.Error("told") })
 		c.Close()
 		time.Sleep(2 * time.Second)
 		synctest.Wait()

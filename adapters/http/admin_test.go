@@ -1,6 +1,8 @@
 package http_test
 
 import (
+	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -98,4 +100,49 @@ func TestAdminViews(t *testing.T) {
 	d.refused(404, "not-found", "GET", "/v1/policies?topic=$own", "")
 	d.refused(400, "invalid-topic", "GET", "/v1/policies?topic=s/%23", "")
 	d.refused(400, "invalid-topic", "GET", "/v1/retained?filter=a%23", "")
+}
+
+// Clients of every kind are listed and can be ended; a stream is told why.
+func TestClients(t *testing.T) {
+	d := open(t)
+	s := d.stream("/sse/x")
+	w := d.dial()
+	w.say(plain("a", "x"))
+	w.hear(201)
+	other, err := d.broker.Connect(t.Context(), core.Credentials{Protocol: "mqtt", Client: "sensor/1", User: "ann", Remote: w.LocalAddr()}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	told := make(chan error, 1)
+	other.WhenExpired(func(why error) { told <- why })
+	a := d.want(200, "GET", "/v1/clients?sort=-since&user=ann", "")
+	if !strings.HasPrefix(a.body, `{"items":[{"protocol":"mqtt","client":"sensor/1","user":"ann","remote":"`+w.LocalAddr().String()+`","since":`) || !strings.Contains(a.body, `"consumers":0}],"total":1}`) {
+		t.Errorf("%s", a.body)
+	}
+	d.want(204, "DELETE", "/v1/clients/mqtt/sensor%2F1", "")
+	if why := <-told; !errors.Is(why, core.ErrDisconnected) {
+		t.Errorf("%v", why)
+	}
+	d.refused(404, "not-found", "DELETE", "/v1/clients/mqtt/sensor%2F1", "")
+	var list struct {
+		Items []struct {
+			Client    string
+			Consumers int
+		}
+	}
+	if err := json.Unmarshal([]byte(d.want(200, "GET", "/v1/clients?protocol=http&sort=consumers", "").body), &list); err != nil || len(list.Items) != 3 {
+		t.Fatalf("%v %+v", err, list) // the stream, the lane, and who asks
+	}
+	for _, c := range list.Items {
+		if a := d.do("DELETE", "/v1/clients/http/"+c.Client, ""); a.StatusCode != 204 && a.StatusCode != 404 {
+			t.Errorf("%s: %s", c.Client, a.Status)
+		}
+	}
+	if got := s.event(); !strings.HasPrefix(got, "event: error|data: ") || !strings.Contains(got, "an operator ended the connection") {
+		t.Errorf("the stream was told %s", got)
+	}
+	if _, err := w.r.ReadByte(); err == nil {
+		t.Error("the connection goes on")
+	}
 }

@@ -2,6 +2,7 @@ package http
 
 import (
 	"context"
+	"errors"
 	"net"
 	nethttp "net/http"
 	"strconv"
@@ -247,6 +248,12 @@ func (s *Server) login(ctx context.Context, p *peer, c core.Credentials, confirm
 		}
 		return nil, err
 	}
+	client.WhenExpired(func(why error) {
+		// Streams are told, and end by themselves.
+		if errors.Is(why, core.ErrDisconnected) && !p.streams.Load() {
+			s.cut(func(q *peer) bool { return q == p })
+		}
+	})
 	s.metrics.Connects.Inc()
 	return client, nil
 }

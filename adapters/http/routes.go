@@ -63,6 +63,8 @@ func (s *Server) routes() *chi.Mux {
 	get("/v1/queues/{queue}/webhook", s.showWebhook)
 	m.Put("/v1/queues/{queue}/webhook", s.setWebhook)
 	m.Delete("/v1/queues/{queue}/webhook", s.deleteWebhook)
+	get("/v1/clients", s.listClients)
+	m.Delete("/v1/clients/{protocol}/{client}", s.handle(s.disconnect))
 	get("/v1/groups", s.listGroups)
 	get("/v1/policies", s.listPolicies)
 	get("/v1/retained", s.listRetained)

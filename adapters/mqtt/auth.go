@@ -163,5 +163,11 @@ func (c *conn) goOn(data []byte) error {
 // enteredBy takes the client that a login gave.
 func (c *conn) enteredBy(client *core.Client) {
 	c.client = client
-	client.WhenExpired(func() { c.stop(errExpired) })
+	client.WhenExpired(func(why error) {
+		if errors.Is(why, core.ErrDisconnected) {
+			c.stop(errDisconnected)
+			return
+		}
+		c.stop(errExpired)
+	})
 }

@@ -88,16 +88,17 @@ var (
 	errReceiveMax    = &fault{codeReceiveMax, "publish_in_flight", "more publishes are unconfirmed than the receive maximum"}
 	errSessionExpiry = &fault{codeProtocol, "protocol", "DISCONNECT sets a session expiry where CONNECT set none"}
 
-	errHandshake = &fault{codeKeepAlive, "handshake_timeout", "no CONNECT within the time allowed"}
-	errKeepAlive = &fault{codeKeepAlive, "keep_alive", "nothing came within one and a half keep-alive times"}
-	errTakenOver = &fault{codeTakenOver, "taken_over", "another connection uses the client id"}
-	errForeign   = &fault{codeNotAuthorized, "not_authorized", "the client id is another user's"}
-	errExpired   = &fault{codeNotAuthorized, "expired", "the credentials have expired"}
-	errShutdown  = &fault{codeShutdown, "shutdown", "the server shuts down"}
-	errRevoked   = &fault{codeTakenOver, "taken_over", "the session was taken over or withdrawn"}
-	errDeleted   = &fault{codeAdministrative, "deleted", "the session was deleted"}
-	errFailed    = &fault{codeUnspecified, "storage", "the log could not be read"}
-	errPanic     = &fault{codeUnspecified, "panic", "a packet could not be handled"}
+	errHandshake    = &fault{codeKeepAlive, "handshake_timeout", "no CONNECT within the time allowed"}
+	errKeepAlive    = &fault{codeKeepAlive, "keep_alive", "nothing came within one and a half keep-alive times"}
+	errTakenOver    = &fault{codeTakenOver, "taken_over", "another connection uses the client id"}
+	errForeign      = &fault{codeNotAuthorized, "not_authorized", "the client id is another user's"}
+	errExpired      = &fault{codeNotAuthorized, "expired", "the credentials have expired"}
+	errDisconnected = &fault{codeAdministrative, "disconnected", "an operator ended the connection"}
+	errShutdown     = &fault{codeShutdown, "shutdown", "the server shuts down"}
+	errRevoked      = &fault{codeTakenOver, "taken_over", "the session was taken over or withdrawn"}
+	errDeleted      = &fault{codeAdministrative, "deleted", "the session was deleted"}
+	errFailed       = &fault{codeUnspecified, "storage", "the log could not be read"}
+	errPanic        = &fault{codeUnspecified, "panic", "a packet could not be handled"}
 )
 
 // reasonOf maps an error of the core's to a reason code of MQTT 5 that a packet

@@ -87,9 +87,16 @@ func (c *conn) connect(f *clientFrame) error {
 	return nil
 }
 
+// errOperator ends one that an operator ended.
+var errOperator = &refusal{reason: "disconnected", message: "disconnected", detail: "An operator ended the connection."}
+
 // expire ends the connection of a client whose token's time is over.
-func (c *conn) expire() {
-	c.refuse(errExpired, nil, false)
+func (c *conn) expire(why error) {
+	refusal := errExpired
+	if errors.Is(why, core.ErrDisconnected) {
+		refusal = errOperator
+	}
+	c.refuse(refusal, nil, false)
 	c.receipts.end()
 	c.interrupt()
 }

@@ -110,8 +110,11 @@ func (c *conn) enter(cr core.Credentials, shown bool) (status int, code, text st
 }
 
 // expire turns a client away whose token's time is over.
-func (c *conn) expire() {
-	const text = "the credentials have expired: connect with new ones"
+func (c *conn) expire(why error) {
+	text := "the credentials have expired: connect with new ones"
+	if errors.Is(why, core.ErrDisconnected) {
+		text = "an operator ended the connection"
+	}
 	c.srv.count.Refused("expired")
 	c.sendFrame(func(buf []byte) []byte { return c.coding.appendErr(buf, nil, codeUnauthenticated, text, false, nil) })
 	c.part(closeUnauthenticated, text)
