@@ -2,6 +2,7 @@ package clienttest
 
 import (
 	"fmt"
+	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,6 +28,29 @@ func TestNothingConfirmedIsLost(t *testing.T) {
 		b.kill()
 		return cycle+1 < *kills
 	})
+}
+
+// TestStopLosesNothing: likewise a broker that is asked to end, which it has to
+// in time.
+func TestStopLosesNothing(t *testing.T) {
+	b := startBroker(t)
+	loseNothing(t, b, func(cycle int) bool {
+		b.stop()
+		return cycle < 1
+	})
+}
+
+// TestSecondInstance: a data directory has one broker at a time.
+func TestSecondInstance(t *testing.T) {
+	b := startBroker(t)
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(path, "serve", "--data", b.dir, "--mqtt", freeAddress(t), "--stomp", freeAddress(t), "--http", freeAddress(t)).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), b.dir) {
+		t.Errorf("a second broker on the same directory ended with %v and said %s", err, out)
+	}
 }
 
 // loseNothing has the broker end again and again under load from all protocols,
