@@ -1,0 +1,52 @@
+package core_test
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"testing"
+
+	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/core/coretest"
+)
+
+// A queue with a consumer costs little memory, its bindings and what the
+// consumer needs included, connections not.
+func TestWhatAQueueCosts(t *testing.T) {
+	const queues, most = 10_000, 4 << 10
+	ctx := context.Background()
+	b, err := core.Open(ctx, core.Options{Engine: coretest.NewEngine()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close(ctx)
+	c, err := b.Connect(ctx, core.Credentials{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	var r silent
+	for i := range queues {
+		k, err := c.Consume(ctx, core.Consumption{Queue: fmt.Sprint("q", i), Create: true, Settlement: core.SettleAlways}, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.Grant(core.Credit{Messages: 32, Bytes: 1 << 20})
+	}
+	each := (heap() - before) / queues
+	t.Logf("%d bytes each", each)
+	if each > most {
+		t.Errorf("a queue with a consumer takes %d bytes, at most %d are wanted", each, most)
+	}
+}
+
+type silent struct{}
+
+func (silent) Deliver([]core.Delivery) {}
+func (silent) Notice(core.Notice)      {}
