@@ -6,6 +6,7 @@
 #              by SIGKILL under load, then with random workloads until told to stop, or for CRASHTIME
 # make powercut  cuts the power of a real file system under load, POWERCUTS times (20); needs root
 # make soak    load over all protocols with kills at random, for SOAKTIME (1h)
+# make corrupt damages every byte of a small data directory; takes a quarter of an hour
 # make bench   measures the broker, beside mosquitto
 
 GO      ?= go
@@ -15,7 +16,7 @@ PACKAGES := ./...
 # The linter is pinned here; the module proxy has it.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: run build test check unit clients race fuzz fuzz-short crash seeded powercut soak bench clean
+.PHONY: run build test check unit clients race fuzz fuzz-short corrupt crash seeded powercut soak bench clean
 
 run: build
 	bin/sluice serve
@@ -66,6 +67,10 @@ powercut: clients
 SOAKTIME ?= 1h
 soak: clients
 	$(GO) test -count=1 -timeout 0 -v -run TestSoak ./cmd/sluice/clienttest -soak $(SOAKTIME)
+
+corrupt:
+	$(GO) test ./storage/seglog -run 'TestCorrupt' -corrupt 1 -timeout 3h -v
+	$(GO) test ./cmd/sluice -run 'TestCorruptBroker' -corrupt 61 -timeout 1h -v
 
 bench: build
 	.ci/install-clients mosquitto

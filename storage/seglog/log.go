@@ -53,13 +53,15 @@ const (
 
 // A Log is an embedded offset log; it implements core.Engine.
 type Log struct {
-	o     Options
-	fs    vfs.FS
-	dir   string // of the segments
-	log   *slog.Logger
-	lock  io.Closer
-	state *state
-	tail  tail
+	o    Options
+	fs   vfs.FS
+	dir  string // of the segments
+	log  *slog.Logger
+	lock io.Closer
+	// progress is how far opening the log is.
+	progress progress
+	state    *state
+	tail     tail
 	// asides are the sequence numbers of segments that were put aside.
 	asides []uint64
 	// restored says that the directory comes from a backup and is opened for

@@ -52,6 +52,15 @@ func newRecovery(l *Log) *recovery {
 // others, normally just the last one, are scanned.
 func (r *recovery) run(ctx context.Context) error {
 	l := r.log
+	total := int64(0)
+	for _, s := range l.segments {
+		size, err := s.file.Size()
+		if err != nil {
+			return fmt.Errorf("%w: %w", core.ErrStorage, err)
+		}
+		total += size
+	}
+	l.progress.begin("reading the log", total)
 	var through uint64
 	for i, s := range l.segments {
 		if err := ctx.Err(); err != nil {
@@ -74,6 +83,7 @@ func (r *recovery) run(ctx context.Context) error {
 				return err
 			}
 			if ok {
+				l.progress.done.Add(s.span.size)
 				r.known(s)
 				r.scanned = nil
 				continue
@@ -134,10 +144,12 @@ func (r *recovery) scan(ctx context.Context, s *segment) error {
 	if err != nil {
 		return err
 	}
+	l.progress.done.Add(segmentHeaderSize)
 	if s.rewritten {
 		return r.scanRewritten(s, size)
 	}
 	sc := newScanner(s.file, s.generation, segmentHeaderSize, size)
+	sc.read = &l.progress.done
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -474,6 +486,13 @@ func (l *Log) replay(ctx context.Context) error {
 // and missing for each range of commits, both inclusive, that the segments
 // should have and do not.
 func (l *Log) eachChanged(ctx context.Context, applied uint64, do func(h *frameHeader, section []byte) error, missing func(from, to uint64)) error {
+	total := int64(0)
+	for _, s := range l.segments {
+		if v := s.view(); v.lastChange > applied {
+			total += v.size
+		}
+	}
+	l.progress.begin("bringing the state up to date", total)
 	for _, s := range l.segments {
 		v := s.view()
 		if v.lastChange <= applied {
@@ -486,6 +505,7 @@ func (l *Log) eachChanged(ctx context.Context, applied uint64, do func(h *frameH
 			}
 		}
 		sc := newScanner(s.file, s.generation, segmentHeaderSize, v.size)
+		sc.read = &l.progress.done
 		for {
 			if err := ctx.Err(); err != nil {
 				return err

@@ -3,6 +3,7 @@ package seglog
 import (
 	"bytes"
 	"encoding/binary"
+	"sync/atomic"
 
 	"github.com/sluicemq/sluice/core/seeded"
 	"github.com/sluicemq/sluice/storage/vfs"
@@ -22,6 +23,8 @@ type scanner struct {
 
 	buf    []byte
 	bufPos int64
+
+	read *atomic.Int64 // bytes read of the file, for all who scan; nil is nobody
 }
 
 func newScanner(f vfs.File, generation uint64, pos, size int64) *scanner {
@@ -40,6 +43,9 @@ func (s *scanner) window(pos int64, n int) ([]byte, error) {
 			s.buf = make([]byte, want)
 		}
 		got, err := readFull(s.file, s.buf[:want], pos)
+		if s.read != nil {
+			s.read.Add(int64(got))
+		}
 		if err != nil {
 			s.buf = s.buf[:0]
 			if seeded.On(seeded.EIOAsEnd) {
