@@ -131,6 +131,23 @@ func TestBadInput(t *testing.T) {
 		{400, "bad-request", "DELETE", "/v1/queues/a/bindings", "", nil},
 		{400, "bad-request", "GET", "/v1/queues?kind=odd", "", nil},
 		{400, "bad-request", "GET", "/v1/exchanges?limit=x", "", nil},
+		{400, "bad-request", "GET", "/v1/clients?sort=colour", "", nil},
+		{400, "bad-request", "GET", "/v1/clients?protocol=http&protocol=ws", "", nil},
+		{405, "method-not-allowed", "POST", "/v1/clients", "", nil},
+		{404, "not-found", "DELETE", "/v1/clients/mqtt/none", "", nil},
+		{400, "invalid-topic", "DELETE", "/v1/clients/mqtt/%00", "", nil},
+		{400, "bad-request", "GET", "/v1/groups?limit=99999999999999999999", "", nil},
+		{405, "method-not-allowed", "DELETE", "/v1/groups", "", nil},
+		{400, "invalid-topic", "GET", "/v1/policies?topic=%00", "", nil},
+		{400, "invalid-topic", "GET", "/v1/retained?filter=a%23", "", nil},
+		{400, "bad-request", "GET", "/v1/webhooks?after=x&after=y", "", nil},
+		{400, "invalid-topic", "PUT", "/v1/queues/%FF/webhook", `{"url":"https://example.com"}`, nil},
+		{400, "bad-request", "PUT", "/v1/queues/a/webhook", `{"url":"gopher://example.com"}`, nil},
+		{400, "bad-request", "PUT", "/v1/queues/a/webhook", `{"url":"https://example.com\r\nHost: x"}`, nil},
+		{404, "not-found", "DELETE", "/v1/queues/none/webhook", "", nil},
+		{405, "method-not-allowed", "PUT", "/asyncapi.json", "", nil},
+		{400, "bad-request", "POST", "/t/a?mandatory=maybe", "x", nil},
+		{400, "bad-request", "GET", "/t/a?where=%00", "", nil},
 	} {
 		before := d.refusals(strings.ReplaceAll(c.kind, "-", "_"))
 		d.refused(c.status, c.kind, c.method, c.target, c.body, c.headers...)
