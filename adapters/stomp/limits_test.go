@@ -14,27 +14,30 @@ import (
 
 func TestHandshakeTimeout(t *testing.T) {
 	t.Parallel()
-	g := start(t, func(l *adapters.Limits, _ *core.Options) { l.Handshake = 300 * time.Millisecond })
-	silent := g.dial()
-	slow := g.dial()
-	begin := time.Now()
-	go func() {
-		// A byte now and then does not buy time.
-		for _, c := range "CONNECT\naccept-version:1.2\n" {
-			if _, err := slow.conn.Write([]byte(string(c))); err != nil {
-				return
+	bubble(t, func(g *gateway) {
+		silent, slow := g.dial(), g.dial()
+		begin := time.Now()
+		written := make(chan struct{})
+		go func() {
+			defer close(written)
+			// A byte now and then does not buy time.
+			for _, c := range "CONNECT\naccept-version:1.2\n" {
+				if _, err := slow.conn.Write([]byte(string(c))); err != nil {
+					return
+				}
+				time.Sleep(500 * time.Millisecond)
 			}
-			time.Sleep(50 * time.Millisecond)
+		}()
+		silent.expectError("no CONNECT in time")
+		slow.expectError("no CONNECT in time")
+		<-written
+		if d := time.Since(begin); d < 5*time.Second || d > 6*time.Second {
+			t.Errorf("after %v", d)
 		}
-	}()
-	silent.expectError("no CONNECT in time")
-	slow.expectError("no CONNECT in time")
-	if d := time.Since(begin); d > 3*time.Second {
-		t.Errorf("after %v", d)
-	}
-	if n := g.refused("handshake_timeout"); n != 2 {
-		t.Errorf("counted %d", n)
-	}
+		if n := g.refused("handshake_timeout"); n != 2 {
+			t.Errorf("counted %d", n)
+		}
+	})
 }
 
 // TestLimits breaks each limit; the reader's own are in TestReaderLimits.
@@ -140,7 +143,7 @@ func waitFor(t *testing.T, what func() bool) {
 // it stalls; the others do not notice.
 func TestStalledReaders(t *testing.T) {
 	t.Parallel()
-	g := start(t, func(l *adapters.Limits, _ *core.Options) { l.Stall, l.OutputBytes = 500*time.Millisecond, 256<<10 })
+	g := start(t, func(l *adapters.Limits, _ *core.Options) { l.Stall, l.OutputBytes = 2*time.Second, 256<<10 })
 	stalled := g.connect("1.2")
 	stalled.conn.(*net.TCPConn).SetReadBuffer(4 << 10)
 	stalled.subscribe("0", "/topic/a")
