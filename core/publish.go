@@ -244,13 +244,7 @@ func (b *Broker) append(p *commit, e *Envelope) (record int) {
 	if e.Retain && e.Topic[0] != '$' {
 		change := Change{Key: keyRetained + e.Topic}
 		if seeded.On(seeded.RetainedLate) {
-			p.after = append(p.after, func(first Offset, err error) {
-				if late, lerr := b.journal.enterUnbounded(); err == nil && lerr == nil {
-					change.Value, change.OffsetOf = binary.BigEndian.AppendUint64(nil, uint64(first)+uint64(record)), 0
-					late.Changes = append(late.Changes, change)
-					b.journal.leave()
-				}
-			})
+			b.retainLate(p, change, record)
 			return record
 		}
 		if len(e.Payload) > 0 {
@@ -259,6 +253,18 @@ func (b *Broker) append(p *commit, e *Envelope) (record int) {
 		p.Changes = append(p.Changes, change)
 	}
 	return record
+}
+
+// retainLate is a seeded bug: the retained value is journaled once its record is
+// on disk. It stands by itself so that append has no variable on the heap.
+func (b *Broker) retainLate(p *commit, change Change, record int) {
+	p.after = append(p.after, func(first Offset, err error) {
+		if late, lerr := b.journal.enterUnbounded(); err == nil && lerr == nil {
+			change.Value = binary.BigEndian.AppendUint64(nil, uint64(first)+uint64(record))
+			late.Changes = append(late.Changes, change)
+			b.journal.leave()
+		}
+	})
 }
 
 // Commit publishes and settles, all or nothing, and confirms once. A refusal of

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sluicemq/sluice/adapters/stomp"
@@ -106,6 +107,7 @@ func (r *row) exchange(name string, kind core.ExchangeKind) {
 // has is what a queue has, for somebody who looks without taking.
 func (r *row) has(queue string) string {
 	r.Helper()
+	synctest.Wait()
 	p := r.g.connect("1.2")
 	p.subscribe("0", "/queue/"+queue, "browser:true")
 	var all []string
