@@ -37,7 +37,7 @@ func TestSeededBugs(t *testing.T) {
 			began := time.Now()
 			h := crashed()
 			h.Patience = time.Second
-			for seed := uint64(1); seed <= 120; seed++ {
+			for seed := uint64(1); seed <= 500; seed++ {
 				r := h.Random(t.Context(), seed, 8, 150)
 				if seed%30 == 0 && len(r.Faults) == 0 {
 					r = h.Everywhere(t.Context(), seed, 200, 1)
