@@ -110,8 +110,10 @@ func (r *recovery) run(ctx context.Context) error {
 // through: all between them, if there are any, were put aside, so what is
 // missing there is lost and was not removed.
 func (l *Log) follows(through uint64, s *segment) bool {
+	aside := false
 	for n := through + 1; n < s.sequence; n++ {
-		if !slices.Contains(l.asides, n) {
+		// One that was put aside may have stood for those behind it, too.
+		if aside = aside || slices.Contains(l.asides, n); !aside {
 			return false
 		}
 	}
