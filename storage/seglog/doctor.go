@@ -424,7 +424,11 @@ func (x *examiner) lost() {
 		x.add(f)
 	}
 	for i, lost := range r.losses {
-		if told[i] || slices.Contains(x.bad, segmentName(lost.at.sequence-1)) || slices.Contains(l.asides, lost.at.sequence-1) {
+		through := uint64(0)
+		if n := slices.Index(l.segments, lost.at); n > 0 {
+			through = l.segments[n-1].through
+		}
+		if told[i] || l.anyAside(through+1, lost.at.sequence) {
 			continue
 		}
 		// It is missing in front of a segment: the end of the one before.
