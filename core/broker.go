@@ -73,6 +73,10 @@ type Broker struct {
 	meters     meters
 	reclaimer  *reclaimer
 
+	// declaring is held while an exchange is made or deleted, until that is
+	// durable; the first mutex to be taken.
+	declaring sync.Mutex
+
 	// mu guards queues and exchanges. It may be held while the journal is
 	// entered and while a queue's mutex is taken, not while the dispatcher's
 	// is.
@@ -304,6 +308,9 @@ func (b *Broker) storageFailed(c *commit) {
 		if q := b.queue(definition); isDefinition && q != nil {
 			q.journalAgain(true)
 		}
+		if name, is := strings.CutPrefix(change.Key, keyExchange); is {
+			b.flusher.addExchange(name)
+		}
 	}
 }
 
@@ -346,8 +353,10 @@ func withDefaults(l Limits) Limits {
 // crash means a redelivery, never a loss.
 type flusher struct {
 	b    *Broker
-	mu   sync.Mutex // guards list; the last mutex to be taken
+	mu   sync.Mutex // guards what follows; the last mutex to be taken
 	list []*queue
+	// exchanges are those whose definition the log had no room for.
+	exchanges []string
 
 	wake    chan struct{}
 	stop    chan struct{}
@@ -365,9 +374,17 @@ func newFlusher(b *Broker) *flusher {
 }
 
 func (f *flusher) add(q *queue) {
+	f.note(func() { f.list = append(f.list, q) })
+}
+
+func (f *flusher) addExchange(name string) {
+	f.note(func() { f.exchanges = append(f.exchanges, name) })
+}
+
+func (f *flusher) note(add func()) {
 	f.mu.Lock()
-	f.list = append(f.list, q)
-	first := len(f.list) == 1
+	first := len(f.list)+len(f.exchanges) == 0
+	add()
 	f.mu.Unlock()
 	if first {
 		select {
@@ -397,9 +414,12 @@ func (f *flusher) start() {
 
 func (f *flusher) flush() {
 	f.mu.Lock()
-	list := f.list
-	f.list = nil
+	list, exchanges := f.list, f.exchanges
+	f.list, f.exchanges = nil, nil
 	f.mu.Unlock()
+	for _, name := range exchanges {
+		f.b.putExchange(name)
+	}
 	for len(list) > 0 {
 		n := min(len(list), flushRound)
 		p, err := f.b.journal.enterUnbounded()

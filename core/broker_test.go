@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -862,6 +863,53 @@ func TestLogFullThenRoom(t *testing.T) {
 		b.want("2")
 		b.consume("new").Grant(plenty)
 		b.want("3")
+	})
+}
+
+// While the log is full no exchange is made or deleted, and a binding between
+// two that was refused is either there and durable, or not there.
+func TestExchangesWhileTheLogIsFull(t *testing.T) {
+	run(t, func(w *world) {
+		ctx := context.Background()
+		a := w.peer("a")
+		for _, name := range []string{"from", "to"} {
+			if err := a.DeclareExchange(ctx, core.ExchangeDefinition{Name: name, Kind: core.Fanout}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.engine.Fail(core.ErrStorageFull)
+		for what, err := range map[string]error{
+			"declare": a.DeclareExchange(ctx, core.ExchangeDefinition{Name: "new", Kind: core.Fanout}),
+			"delete":  a.DeleteExchange(ctx, "from"),
+			"bind":    a.BindExchange(ctx, core.ExchangeBinding{From: "from", To: "to"}),
+		} {
+			if !errors.Is(err, core.ErrStorageFull) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		bound := func() (names []string, bindings int) {
+			for x := range w.peer("b").Exchanges() {
+				if !strings.HasPrefix(x.Name, "amq.") {
+					names = append(names, x.Name)
+				}
+			}
+			return names, len(a.ExchangeBindings())
+		}
+		names, bindings := bound()
+		if !slices.Equal(names, []string{"from", "to"}) {
+			t.Fatalf("there are %q", names)
+		}
+		if err := a.DeclareQueue(ctx, core.QueueDefinition{Name: "q", Bindings: []core.Binding{{Exchange: "new"}}}); !errors.Is(err, core.ErrNotFound) {
+			t.Errorf("a queue is bound to an exchange that was refused: %v", err)
+		}
+		w.engine.Fail(nil)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		w.restart()
+		a = w.peer("c")
+		if again, n := bound(); !slices.Equal(again, names) || n != bindings {
+			t.Fatalf("after a restart there are %q with %d bindings, there were %q with %d", again, n, names, bindings)
+		}
 	})
 }
 

@@ -213,34 +213,46 @@ func (c *Client) DeclareExchange(ctx context.Context, d ExchangeDefinition) erro
 	}
 	d.Name, d.Alternate = strings.Clone(d.Name), strings.Clone(d.Alternate)
 	b := c.broker
-	b.mu.Lock()
-	if x := b.exchanges[d.Name]; x != nil {
-		b.mu.Unlock()
-		if x.ExchangeDefinition != d {
-			return fmt.Errorf("%w: the exchange %q is %s, not %s", ErrConflict, d.Name, x.ExchangeDefinition, d)
-		}
-		return nil
-	}
-	if d.Alternate != "" && b.exchanges[d.Alternate] == nil {
-		b.mu.Unlock()
-		return fmt.Errorf("%w: there is no exchange %q to be the alternate of %q", ErrNotFound, d.Alternate, d.Name)
-	}
-	if len(b.exchanges) >= b.limits.Exchanges {
-		b.mu.Unlock()
-		return fmt.Errorf("%w: there are %d exchanges", ErrLimit, b.limits.Exchanges)
+	b.declaring.Lock()
+	defer b.declaring.Unlock()
+	if has, err := b.mayDeclare(d); has || err != nil {
+		return err
 	}
 	x := newExchange(d)
-	b.exchanges[d.Name] = x
-	b.mu.Unlock()
 	change, err := x.definition()
 	if err != nil {
 		return err
 	}
 	if seeded.On(seeded.ExchangeEarly) {
 		go func() { _ = b.journal.change(ctx, change) }()
-		return nil
+	} else if err := b.journal.change(ctx, change); err != nil {
+		return err
 	}
-	return b.journal.change(ctx, change)
+	// Only now may bindings lead from it: they are never durable without it.
+	b.mu.Lock()
+	b.exchanges[d.Name] = x
+	b.mu.Unlock()
+	return nil
+}
+
+// mayDeclare reports whether there is such an exchange already, or why there
+// cannot be. Broker.declaring is held.
+func (b *Broker) mayDeclare(d ExchangeDefinition) (has bool, err error) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if x := b.exchanges[d.Name]; x != nil {
+		if x.ExchangeDefinition != d {
+			return true, fmt.Errorf("%w: the exchange %q is %s, not %s", ErrConflict, d.Name, x.ExchangeDefinition, d)
+		}
+		return true, nil
+	}
+	if d.Alternate != "" && b.exchanges[d.Alternate] == nil {
+		return false, fmt.Errorf("%w: there is no exchange %q to be the alternate of %q", ErrNotFound, d.Alternate, d.Name)
+	}
+	if len(b.exchanges) >= b.limits.Exchanges {
+		return false, fmt.Errorf("%w: there are %d exchanges", ErrLimit, b.limits.Exchanges)
+	}
+	return false, nil
 }
 
 func (d ExchangeDefinition) String() string {
@@ -258,6 +270,8 @@ func (c *Client) DeleteExchange(ctx context.Context, name string) error {
 		return err
 	}
 	b := c.broker
+	b.declaring.Lock()
+	defer b.declaring.Unlock()
 	b.mu.Lock()
 	x := b.exchanges[name]
 	if x == nil {
@@ -284,7 +298,13 @@ func (c *Client) DeleteExchange(ctx context.Context, name string) error {
 	}
 	delete(b.exchanges, name)
 	b.mu.Unlock()
-	return b.journal.change(ctx, Change{Key: keyExchange + name})
+	if err := b.journal.change(ctx, Change{Key: keyExchange + name}); err != nil {
+		b.mu.Lock()
+		b.exchanges[name] = x
+		b.mu.Unlock()
+		return err
+	}
+	return nil
 }
 
 // Exchanges yields the exchanges by name.

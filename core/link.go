@@ -38,6 +38,25 @@ func (x *exchange) definition() (Change, error) {
 	return Change{Key: keyExchange + x.Name, Value: value}, err
 }
 
+// putExchange journals an exchange's links as they are. One that is not there
+// was refused, or is being deleted.
+func (b *Broker) putExchange(name string) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	x := b.exchanges[name]
+	if x == nil {
+		return
+	}
+	change, err := x.definition()
+	if err != nil {
+		return // it could be written when it was bound
+	}
+	if p, err := b.journal.enterUnbounded(); err == nil {
+		p.Changes = append(p.Changes, change)
+		b.journal.leave()
+	}
+}
+
 // loadExchanges makes the exchanges that the state knows, and then their links.
 func (b *Broker) loadExchanges() error {
 	for _, d := range builtinExchanges {
