@@ -5,6 +5,7 @@ import (
 	"errors"
 	"iter"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,16 +17,25 @@ import (
 // A damaged engine cannot read the state under a prefix, behind its first key.
 type damaged struct {
 	*coretest.Engine
+
+	mu        sync.Mutex // guards what follows
 	prefix    string
 	err       error
 	reclaimed int
 }
 
+// damage makes what is under a prefix unreadable, with an error; nil mends it.
+func (d *damaged) damage(prefix string, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.prefix, d.err = prefix, err
+}
+
 func (d *damaged) State(prefix, from string) iter.Seq2[core.Entry, error] {
 	return func(yield func(core.Entry, error) bool) {
 		for s, err := range d.Engine.State(prefix, from) {
-			if d.hit(s.Key) {
-				s, err = core.Entry{}, d.err
+			if hit := d.hit(s.Key); hit != nil {
+				s, err = core.Entry{}, hit
 			}
 			if !yield(s, err) || err != nil {
 				return
@@ -35,16 +45,26 @@ func (d *damaged) State(prefix, from string) iter.Seq2[core.Entry, error] {
 }
 
 func (d *damaged) Get(key string) ([]byte, error) {
-	if d.hit(key) {
-		return nil, d.err
+	if err := d.hit(key); err != nil {
+		return nil, err
 	}
 	return d.Engine.Get(key)
 }
 
-func (d *damaged) hit(key string) bool { return d.err != nil && strings.HasPrefix(key, d.prefix) }
+// hit is why a key cannot be read.
+func (d *damaged) hit(key string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if strings.HasPrefix(key, d.prefix) {
+		return d.err
+	}
+	return nil
+}
 
 func (d *damaged) Reclaim(ctx context.Context, r core.Retention) (core.Reclaimed, error) {
+	d.mu.Lock()
 	d.reclaimed++
+	d.mu.Unlock()
 	return d.Engine.Reclaim(ctx, r)
 }
 
@@ -84,16 +104,16 @@ func TestOpenWithDamagedState(t *testing.T) {
 		if len(prefixes) < 3 {
 			t.Fatalf("the state is %v", prefixes)
 		}
-		for e.prefix = range prefixes {
-			e.err = errDamage
+		for prefix := range prefixes {
+			e.damage(prefix, errDamage)
 			b, err := core.Open(ctx, o)
 			if !errors.Is(err, errDamage) {
-				t.Errorf("opened without what is under %q: %v", e.prefix, err)
+				t.Errorf("opened without what is under %q: %v", prefix, err)
 			}
 			if err == nil {
 				b.Close(ctx)
 			}
-			e.err = nil
+			e.damage("", nil)
 		}
 	})
 }
@@ -121,12 +141,13 @@ func TestReclaimWithDamagedState(t *testing.T) {
 			t.Fatalf("the state is under %q", prefixes)
 		}
 		_, end := e.Bounds()
-		for _, e.prefix = range prefixes {
-			e.err = errDamage
+		for _, prefix := range prefixes {
+			e.damage(prefix, errDamage)
 			time.Sleep(3 * time.Hour)
-			e.err = nil
+			synctest.Wait()
+			e.damage("", nil)
 			if first, now := e.Bounds(); first != 1 || now != end {
-				t.Fatalf("without what is under %q the log is %d to %d, it was 1 to %d", e.prefix, first, now, end)
+				t.Fatalf("without what is under %q the log is %d to %d, it was 1 to %d", prefix, first, now, end)
 			}
 		}
 		if e.reclaimed == 0 {
