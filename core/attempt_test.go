@@ -74,6 +74,61 @@ func TestAttemptsAcrossKills(t *testing.T) {
 	})
 }
 
+// The same for what waits behind an earlier message of its key.
+func TestAttemptsOfKeysAcrossKills(t *testing.T) {
+	run(t, func(w *world) {
+		ctx := context.Background()
+		p := w.peer("p")
+		if err := p.DeclareQueue(ctx, core.QueueDefinition{Name: "q", Settings: core.QueueSettings{Ordered: true}}); err != nil {
+			t.Fatal(err)
+		}
+		one := core.Credit{Messages: 1, Bytes: 1 << 20}
+		k := p.consumeWhere("q", "", plenty)
+		for _, payload := range []string{"a", "b"} {
+			e := core.Envelope{Topic: core.QueueTopic("q"), Key: payload, Payload: []byte(payload)}
+			if err := p.Publish(ctx, &e, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := p.attempts(); got != "a:1 b:1" {
+			t.Fatal(got)
+		}
+		// Two more are delivered as those before them are done, just before the kill.
+		for i, d := range []string{"a", "b"} {
+			e := core.Envelope{Topic: core.QueueTopic("q"), Key: d, Payload: []byte(d + "2")}
+			if err := p.Publish(ctx, &e, 0); err != nil {
+				t.Fatal(err)
+			}
+			if err := k.Settle(core.Offset(i+1), core.Accepted, core.SettleOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		if got := p.attempts(); got != "a2:1 b2:1" {
+			t.Fatal(got)
+		}
+		w.kill()
+		p = w.peer("p")
+		k = p.consumeWhere("q", "", one)
+		seen := map[string]uint16{"a": 1, "b": 1, "a2": 1, "b2": 1}
+		for {
+			ds := p.deliveries()
+			if len(ds) == 0 {
+				break
+			}
+			for _, d := range ds {
+				if d.Attempt <= seen[string(d.Payload)] {
+					t.Errorf("%s came with attempt %d again", d.Payload, d.Attempt)
+				}
+				if err := k.Settle(d.Offset, core.Accepted, core.SettleOptions{Credit: one}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			synctest.Wait()
+		}
+	})
+}
+
 // The same for what a queue has passed over.
 func TestAttemptsOfWhatWasPassedOver(t *testing.T) {
 	run(t, func(w *world) {

@@ -167,6 +167,9 @@ func (q *queue) assign(d *Delivery, fresh bool, now time.Time) verdict {
 	if q.out.find(d.Offset) != nil {
 		return given // it went out as a retained value, or was put back
 	}
+	if len(q.maybe) > 0 && q.maybe.has(d.Offset) {
+		d.Attempt = 2 // it may have been given to somebody before a crash
+	}
 	if q.expired(d.Envelope, now) {
 		if !q.settings.DeadLetterExpired {
 			q.b.stats.Expired.Add(1)
@@ -176,7 +179,7 @@ func (q *queue) assign(d *Delivery, fresh bool, now time.Time) verdict {
 		if q.out.len() >= q.b.limits.Outstanding {
 			return noCredit
 		}
-		q.out.add(outEntry{offset: d.Offset, size: q.sizeOf(d)})
+		q.out.add(outEntry{offset: d.Offset, attempts: d.Attempt - 1, size: q.sizeOf(d)})
 		q.reject(q.out.find(d.Offset), "expired")
 		q.changed()
 		return given
@@ -188,12 +191,9 @@ func (q *queue) assign(d *Delivery, fresh bool, now time.Time) verdict {
 		if q.out.len() >= q.b.limits.Outstanding {
 			return noCredit
 		}
-		q.out.add(outEntry{offset: d.Offset, state: entryParked, size: q.sizeOf(d)})
+		q.out.add(outEntry{offset: d.Offset, attempts: d.Attempt - 1, state: entryParked, size: q.sizeOf(d)})
 		q.follow(d.Envelope, d.Offset)
 		return given
-	}
-	if len(q.maybe) > 0 && q.maybe.has(d.Offset) {
-		d.Attempt = 2
 	}
 	if fresh && q.exact() && d.Offset >= q.reach {
 		return noCredit

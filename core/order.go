@@ -21,7 +21,7 @@ func (q *queue) keep(d *Delivery, v verdict) bool {
 	if !q.settings.Ordered || d.Key == "" || q.out.len() >= q.b.limits.Outstanding {
 		return false
 	}
-	e := outEntry{offset: d.Offset, state: entryWaiting, size: q.sizeOf(d)}
+	e := outEntry{offset: d.Offset, attempts: d.Attempt - 1, state: entryWaiting, size: q.sizeOf(d)}
 	if v == unwanted {
 		e.seen = q.wave
 	}

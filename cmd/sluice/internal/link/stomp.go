@@ -283,11 +283,13 @@ func stompMessage(got *stomp.Message) *Message {
 // stompTopic is a destination in the core's words. What it does not know it
 // leaves as it is.
 func stompTopic(destination string) string {
-	unescape := strings.NewReplacer("%25", "%", "%2E", ".", "%2A", "*", "%3E", ">", "%2C", ",")
-	for prefix, address := range map[string]string{"/topic/": "", "/queue/": core.QueuePrefix, "/exchange/": core.ExchangePrefix} {
+	for prefix, address := range map[string]string{"/queue/": core.QueuePrefix, "/exchange/": core.ExchangePrefix} {
 		if rest, ok := strings.CutPrefix(destination, prefix); ok {
-			return address + unescape.Replace(rest)
+			return address + rest // names and keys are not quoted
 		}
+	}
+	if rest, ok := strings.CutPrefix(destination, "/topic/"); ok {
+		return strings.NewReplacer("%25", "%", "%2E", ".", "%2A", "*", "%3E", ">", "%2C", ",").Replace(rest)
 	}
 	return destination
 }
