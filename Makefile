@@ -50,7 +50,7 @@ fuzz:
 
 # The harness that looks for lost messages has to find bugs that are put in.
 seeded:
-	$(GO) test -timeout 5m -tags seededbugs -run TestSeededBugs ./storage/seglog
+	$(GO) test -timeout 5m -tags seededbugs -run TestSeededBugs ./core ./storage/seglog
 
 KILLS     ?= 200
 CRASHTIME ?= 0

@@ -195,3 +195,46 @@ func TestRetentionKeepsWhatIsNeeded(t *testing.T) {
 		}
 	})
 }
+
+// freedEarly reports whether a record is freed that a queue has settled, but
+// not durably: after a crash the queue would want it again.
+func freedEarly(t *testing.T) (early bool) {
+	o := core.Options{Policies: []core.Policy{{Filters: []core.Filter{"#"}, Age: time.Hour}}}
+	runWith(t, o, func(w *world) {
+		a := w.peer("a")
+		s := core.QueueSettings{Lease: core.Unlimited}
+		if err := a.DeclareQueue(context.Background(), core.QueueDefinition{Name: "q", Bindings: []core.Binding{{Filter: "x"}}, Settings: s}); err != nil {
+			t.Fatal(err)
+		}
+		k := a.consume("q")
+		k.Grant(plenty)
+		a.publish("x", "m")
+		at := a.deliveries()[0].Offset
+		a.publish("$queue/other", "behind it")
+		time.Sleep(2 * time.Hour)
+		if first, _ := w.engine.Bounds(); first > at {
+			t.Fatal("freed while it was held")
+		}
+		slow := make(chan struct{})
+		w.engine.Hold = func() { <-slow }
+		if err := k.Settle(at, core.Accepted, core.SettleOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Minute)
+		first, _ := w.engine.Bounds()
+		early = first > at
+		close(slow)
+		time.Sleep(5 * time.Minute)
+		if first, _ := w.engine.Bounds(); first <= at {
+			t.Error("not freed when that was durable")
+		}
+	})
+	return early
+}
+
+// What was settled is freed only once that is durable.
+func TestFreedOnceSettledDurably(t *testing.T) {
+	if freedEarly(t) {
+		t.Error("freed before it was durable that it is settled")
+	}
+}

@@ -52,7 +52,7 @@ const (
 
 // Bugs are those that the harness has to find: all but SpareUnsynced and
 // ReclaimedEarly, for which a crash must fall between two calls of goroutines
-// that seldom meet. They are there to be tried by hand.
+// that seldom meet. For these there are tests that have them meet.
 func Bugs() []Bug {
 	return []Bug{
 		EarlyConfirm, ConfirmAfterFailedSync, RetriedSync, ShortWriteAccepted, RollWithoutSync, NoDirSync, RewriteNoDirSync,

@@ -20,13 +20,21 @@ var quick = []seeded.Bug{
 }
 
 // TestSeededBugs switches on one bug after the other: the harness must find each
-// of them, and nothing without any.
+// of them, and nothing without any. The bug that two goroutines have to meet for
+// has a test of its own to find it, as has ReclaimedEarly in core.
 func TestSeededBugs(t *testing.T) {
 	for seed := range uint64(3) {
 		for _, f := range crashed().Random(t.Context(), seed+1, 8, 150).Faults {
 			t.Errorf("without a bug: %s", f)
 		}
 	}
+	t.Run(string(seeded.SpareUnsynced), func(t *testing.T) {
+		seeded.Switch(seeded.SpareUnsynced)
+		defer seeded.Switch("")
+		if !spareWrittenEarly(t) {
+			t.Error("not found")
+		}
+	})
 	for _, bug := range seeded.Bugs() {
 		if !*allBugs && !slices.Contains(quick, bug) {
 			continue
