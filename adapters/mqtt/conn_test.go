@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -60,16 +62,26 @@ func newSite(t testing.TB, options ...siteOption) *site {
 	return s
 }
 
-// reopened is an engine that survives its Close, as a log on disk does.
-type reopened struct{ *coretest.Engine }
+// reopened is an engine that survives its Close, as a log on disk does, and
+// that one broker at a time may have, likewise.
+type reopened struct {
+	*coretest.Engine
+	inUse atomic.Bool
+}
 
-func (reopened) Close(context.Context) error { return nil }
+func (r *reopened) Close(context.Context) error {
+	r.inUse.Store(false)
+	return nil
+}
 
 func (s *site) start() {
 	s.t.Helper()
 	o, log := s.options, s.options.log
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
+	}
+	if r, ok := o.engine.(*reopened); ok && !r.inUse.CompareAndSwap(false, true) {
+		s.t.Fatal("a second broker on one log")
 	}
 	broker, err := core.Open(context.Background(), core.Options{Engine: o.engine, Authorizer: o.authorizer, Limits: o.limits.Limits, Logger: log})
 	if err != nil {
@@ -85,9 +97,8 @@ func (s *site) start() {
 	s.addr = listener.Addrs()[0].String()
 	served := make(chan error, 1)
 	go func() { served <- listener.Serve() }()
-	s.close = func() {
+	s.close = sync.OnceFunc(func() {
 		s.t.Helper()
-		s.close = func() {}
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		if err := listener.Close(ctx); err != nil {
@@ -99,7 +110,7 @@ func (s *site) start() {
 		if err := broker.Close(ctx); err != nil {
 			s.t.Error("broker:", err)
 		}
-	}
+	})
 }
 
 // kill ends the broker as kill -9 does, but for its goroutines, and starts
@@ -107,7 +118,7 @@ func (s *site) start() {
 func (s *site) kill() {
 	s.t.Helper()
 	end := s.close
-	s.options.engine = &reopened{s.options.engine.(*reopened).Kill()}
+	s.options.engine = &reopened{Engine: s.options.engine.(*reopened).Kill()}
 	s.start()
 	end()
 }
