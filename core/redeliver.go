@@ -97,14 +97,7 @@ func (p *pump) redeliverRun(q *queue, due []Offset) bool {
 				continue
 			}
 			d := Delivery{Envelope: &e, Offset: rec.Offset}
-			settlement := SettleNever
-			for _, b := range q.bound() {
-				if b.matches(rec.Topic, rec.Offset) && b.holds(&e, rec.Offset) {
-					d.Tags = append(d.Tags, b.Tag)
-					settlement = max(settlement, b.Settlement)
-				}
-			}
-			d.Settled = settled(settlement, &e)
+			d.Settled = settled(q.tagAgain(&d, rec.Topic), &e)
 			if !q.again(d) {
 				p.hand(q)
 				return false
@@ -120,6 +113,29 @@ func (p *pump) redeliverRun(q *queue, due []Offset) bool {
 		q.lost(due[i])
 	}
 	return true
+}
+
+// tagAgain sets the tags of a message that waits, and returns how it is to be
+// settled. Where the bindings that brought it have been replaced since, it comes
+// under those that would bring it now.
+func (q *queue) tagAgain(d *Delivery, topic string) Settlement {
+	settlement := SettleNever
+	for _, b := range q.bound() {
+		if b.matches(topic, d.Offset) && b.holds(d.Envelope, d.Offset) {
+			d.Tags = append(d.Tags, b.Tag)
+			settlement = max(settlement, b.Settlement)
+		}
+	}
+	if len(d.Tags) > 0 {
+		return settlement
+	}
+	for _, b := range q.bound() {
+		if b.until == 0 && b.matches(topic, max(d.Offset, b.from)) && b.holds(d.Envelope, d.Offset) {
+			d.Tags = append(d.Tags, b.Tag)
+			settlement = max(settlement, b.Settlement)
+		}
+	}
+	return settlement
 }
 
 // again gives a waiting message to a consumer and reports whether one had

@@ -116,3 +116,34 @@ func TestPublishedOnceOverBreaks(t *testing.T) {
 		ends(s, 2)
 	})
 }
+
+// A client that resumes its session and subscribes anew, as most do on every
+// connection, loses nothing of what waits to be sent again ([MQTT-3.8.4-4]).
+func TestSubscribedAgainBeforeRedelivery(t *testing.T) {
+	t.Parallel()
+	for name, again := range map[string]string{
+		"same options": `82 L(0002 00 s"t" 01)`,
+		"QoS 2":        `82 L(0002 00 s"t" 02)`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			c := s.dial()
+			s.say(c, `10 L(s"MQTT" 05 00 003C L(11 0000003C) s"a") 82 L(0001 00 s"t" 01)`)
+			s.hear(c, `20 L(00 00 L(21 0400 22 0040 27 00110000)) 90 L(0001 00 01)`)
+			p := s.dial()
+			s.say(p, `10 L(s"MQTT" 04 02 003C s"p") 32 L(s"t" 0001 "x") 32 L(s"t" 0002 "y")`)
+			s.hear(p, `20 02 00 00 40 02 0001 40 02 0002`)
+			s.hear(c, `32 L(s"t" 0002 00 "x") 32 L(s"t" 0003 00 "y")`)
+			c.Close()
+			// One at a time now: the second one waits while it subscribes.
+			c = s.dial()
+			s.say(c, `10 L(s"MQTT" 05 00 003C L(11 0000003C 21 0001) s"a")`)
+			s.hear(c, `20 L(01 00 L(21 0400 22 0040 27 00110000)) 3A L(s"t" 0002 00 "x")`)
+			s.say(c, again+` 40 02 0002`)
+			qos := again[len(again)-2 : len(again)-1]
+			s.hear(c, `90 L(0002 00 0`+qos+`) 3A L(s"t" 0003 00 "y")`)
+			s.say(c, `40 02 0003`)
+		})
+	}
+}
