@@ -11,6 +11,8 @@ type Metrics struct {
 	sent        *prometheus.CounterVec
 	refused     *prometheus.CounterVec
 	fallbacks   *prometheus.CounterVec
+
+	sums *prometheus.Registry // of what Totals sums up
 }
 
 // NewMetrics makes the counters and registers them.
@@ -29,7 +31,40 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		fallbacks:   counter("translation_fallbacks_total", "What a protocol could not express and how it was sent instead.", "field"),
 	}
 	r.MustRegister(m.connections)
+	m.sums = prometheus.NewRegistry()
+	m.sums.MustRegister(m.connects, m.received, m.sent)
 	return m
+}
+
+// Totals are counters over all protocols.
+type Totals struct {
+	// Connects are connections that were authenticated, Received and Sent
+	// messages.
+	Connects, Received, Sent uint64
+}
+
+// Totals sums the counters up.
+func (m *Metrics) Totals() Totals {
+	families, err := m.sums.Gather()
+	if err != nil {
+		panic(err) // plain counters of our own
+	}
+	var t Totals
+	for _, f := range families {
+		sum := 0.0
+		for _, one := range f.GetMetric() {
+			sum += one.GetCounter().GetValue()
+		}
+		switch f.GetName() {
+		case "sluice_connects_total":
+			t.Connects = uint64(sum)
+		case "sluice_messages_received_total":
+			t.Received = uint64(sum)
+		case "sluice_messages_sent_total":
+			t.Sent = uint64(sum)
+		}
+	}
+	return t
 }
 
 // Protocol resolves one protocol's counters; an adapter does so once.

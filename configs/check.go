@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sluicemq/sluice/core"
 )
@@ -37,6 +38,9 @@ func (c *Config) Check() error {
 		fail("limits."+name, "%s", rest)
 	}
 	c.checkDeclared(fail)
+	if s := time.Duration(c.Sys); s > 0 && s < time.Second {
+		fail("sys_interval", "%v is too short: want 1s or more, or 0 for never", s)
+	}
 	if d := c.Debug.Pprof; d != "" && !Loopback(d) {
 		fail("debug.pprof", "%q is not a loopback address; profiles show what is in memory", d)
 	}

@@ -29,6 +29,7 @@ type Config struct {
 	Memory    Memory          `yaml:"memory" doc:"memory"`
 	Shutdown  Shutdown        `yaml:"shutdown" doc:"how the broker stops"`
 	Metrics   Metrics         `yaml:"metrics" doc:"figures for Prometheus"`
+	Sys       Duration        `yaml:"sys_interval" doc:"how often the broker tells of itself in the topics under $SYS/broker/; 0 is never"`
 	Debug     Debug           `yaml:"debug" doc:"for those who look into the process"`
 
 	origin map[string]origin // where each key was set
@@ -218,5 +219,6 @@ func Default() *Config {
 		Log:      Log{Level: "info", Format: "auto"},
 		Shutdown: Shutdown{Timeout: Duration(20 * time.Second)},
 		Metrics:  Metrics{Enabled: true},
+		Sys:      Duration(10 * time.Second),
 	}
 }

@@ -131,6 +131,7 @@ func TestErrorsNameLineAndKey(t *testing.T) {
 		{"log: {level: loud}", `c.yaml:1: log.level: "loud" is none of debug, info, warn, error`},
 		{"metrics: {enabled: yes}", `c.yaml:1: metrics.enabled: "yes" is not true or false`},
 		{"policies:\n  - {name: a, filters: ['a/#/b']}", `c.yaml:2: policies[0].filters[0]: invalid topic: the filter "a/#/b" goes on behind its "#"`},
+		{"sys_interval: 10ms", `c.yaml:1: sys_interval: 10ms is too short: want 1s or more, or 0 for never`},
 		{"policies: [{age: 1d}]", `c.yaml:1: policies[0]: name is missing`},
 		{"queues:\n- name: a\n- name: $b", `c.yaml:3: queues[1].name: invalid topic: the queue name "$b" begins with a dollar sign`},
 		{"queues: [{name: a, bindings: [{key: k}]}]", `c.yaml:1: queues[0].bindings[0]: want either a filter or an exchange`},

@@ -14,8 +14,12 @@ import (
 // everything is what a policy without filters holds for: a wildcard in the
 // first level matches no topic that begins with a dollar sign.
 var everything = []core.Filter{
-	"#", core.QueuePrefix + "#", core.ExchangePrefix + "#", core.InboxPrefix + "#", core.DelayedPrefix + "#", "$SYS/#",
+	"#", core.QueuePrefix + "#", core.ExchangePrefix + "#", core.InboxPrefix + "#", core.DelayedPrefix + "#", core.SysPrefix + "#",
 }
+
+// sysAge is how long what the broker told of itself is kept where no policy
+// says it.
+const sysAge = 24 * time.Hour
 
 // Access is Auth with its files' names as Path gives them, and with the claims
 // that are looked at where none is named.
@@ -43,6 +47,12 @@ func (c *Config) CorePolicies() []core.Policy {
 			filters = everything
 		}
 		list = append(list, core.Policy{Name: p.Name, Filters: filters, Age: time.Duration(p.Age), Bytes: int64(p.Bytes)})
+	}
+	// What the broker tells of itself must not fill the log where every policy
+	// names the topics that it is for.
+	all := slices.ContainsFunc(c.Policies, func(p Policy) bool { return len(p.Filters) == 0 })
+	if len(list) > 0 && !all && c.Sys > 0 {
+		list = append(list, core.Policy{Name: "sys", Filters: []core.Filter{core.SysPrefix + "#"}, Age: sysAge})
 	}
 	return list
 }

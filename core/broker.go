@@ -55,6 +55,7 @@ const (
 type Broker struct {
 	engine     Engine
 	connected  connected
+	reporter   atomic.Pointer[reporter]
 	authorizer Authorizer
 	open       bool // nobody has to be asked
 	limits     Limits

@@ -256,6 +256,7 @@ type Client struct {
 	confirmer Confirmer
 
 	publishing bool // it has published; the publisher's own
+	reports    bool // it is the broker's own, which tells of it; see [Broker.Report]
 
 	confirmations []Confirmation // the dispatcher's scratch
 	confirming    sync.Mutex     // held while the confirmer is called
@@ -354,7 +355,7 @@ func (c *Client) forgetConsumer(k *Consumer) {
 // authorize asks the authorizer and keeps its answer.
 func (c *Client) authorize(a Action, resource string) error {
 	b := c.broker
-	if b.open {
+	if b.open || c.reports {
 		return nil
 	}
 	c.mu.Lock()
@@ -399,9 +400,13 @@ func (c *Client) mayBind(bd Binding) error {
 	return c.authorize(Subscribe, string(bd.Filter))
 }
 
-// mayReadDollar: of the topics that begin with a dollar sign, only an inbox can
-// be subscribed to, and only by its whole name, which is its secret.
+// mayReadDollar: of the topics that begin with a dollar sign, those can be
+// subscribed to in which the broker tells of itself, where it does, and an
+// inbox, only by its whole name, which is its secret.
 func (c *Client) mayReadDollar(filter string) bool {
+	if strings.HasPrefix(filter, SysPrefix) {
+		return c.broker.reporter.Load() != nil
+	}
 	return strings.HasPrefix(filter, InboxPrefix) && len(filter) > len(InboxPrefix) && Filter(filter).Exact()
 }
 

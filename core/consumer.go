@@ -70,7 +70,7 @@ func (k *Consumer) end() {
 // inboxes are asked for when a consumer begins. cursor.mu is held.
 func (k *Consumer) mayReceive(topic string) bool {
 	b := k.client.broker
-	if b.open || topic[0] == '$' {
+	if b.open || topic[0] == '$' && !strings.HasPrefix(topic, SysPrefix) {
 		return true
 	}
 	p := k.client.Principal()
@@ -162,6 +162,9 @@ func (k *Consumer) Extend(at Offset, by time.Duration) error {
 func (k *Consumer) Bind(ctx context.Context, b Binding, opts BindOptions) error {
 	if err := k.client.mayBind(b); err != nil {
 		return err
+	}
+	if opts.Retained {
+		k.client.broker.ask(ctx, b.Filter)
 	}
 	if err := k.cursor.bind(b, k.cursor.b.dispatcher.end(), opts.Retained); err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"runtime"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -78,7 +79,7 @@ func (c *Client) check(e *Envelope) (to string, err error) {
 	if err := c.authorize(Publish, e.Topic); err != nil {
 		return "", err
 	}
-	if e.Topic[0] == '$' {
+	if e.Topic[0] == '$' && !(c.reports && strings.HasPrefix(e.Topic, SysPrefix)) {
 		if err := b.checkAddress(e.Topic); err != nil {
 			return "", err
 		}
@@ -241,7 +242,7 @@ func (b *Broker) put(p *commit, e *Envelope, to string) (record int, repeats *re
 // The journal is entered.
 func (b *Broker) append(p *commit, e *Envelope) (record int) {
 	record = p.add(e)
-	if e.Retain && e.Topic[0] != '$' {
+	if e.Retain && (e.Topic[0] != '$' || strings.HasPrefix(e.Topic, SysPrefix)) {
 		change := Change{Key: keyRetained + e.Topic}
 		if seeded.On(seeded.RetainedLate) {
 			b.retainLate(p, change, record)

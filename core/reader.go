@@ -18,6 +18,9 @@ func (c *Client) Subscribe(ctx context.Context, s Subscription, recv Receiver) (
 		if err := c.mayBind(bd); err != nil {
 			return nil, err
 		}
+		if s.Retained {
+			b.ask(ctx, bd.Filter)
+		}
 	}
 	begin, err := b.resolve(ctx, s.From, s.Bindings)
 	if err != nil {

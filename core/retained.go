@@ -116,6 +116,9 @@ func (c *Client) Retained(ctx context.Context, f Filter, after string) iter.Seq2
 			yield(nil, err)
 			return
 		}
+		if c.broker.ask(ctx, f); strings.HasPrefix(string(f), SysPrefix) && c.broker.reporter.Load() == nil {
+			return // what an earlier run told is not true any more
+		}
 		p := &pump{b: c.broker, ctx: ctx}
 		from := ""
 		if after != "" {

@@ -1,6 +1,10 @@
 package core
 
-import "sync/atomic"
+import (
+	"maps"
+	"slices"
+	"sync/atomic"
+)
 
 // Stats are the broker's counters since it was opened.
 type Stats struct {
@@ -42,4 +46,58 @@ func (b *Broker) Sizes() Sizes {
 	s.First, _ = b.engine.Bounds()
 	s.End = b.dispatcher.end()
 	return s
+}
+
+// Attendance tells who is there.
+type Attendance struct {
+	// Clients are connected, over all protocols; Away are the sessions whose
+	// clients are not.
+	Clients, Away int
+	// Subscriptions are the filters of readers, sessions and groups.
+	Subscriptions int
+}
+
+// Attendance counts, one by one: it is not for every message.
+func (b *Broker) Attendance() Attendance {
+	s := &b.connected
+	s.mu.Lock()
+	clients := slices.Collect(maps.Keys(s.clients))
+	s.mu.Unlock()
+	a := Attendance{Clients: len(clients)}
+	for _, c := range clients {
+		c.mu.Lock()
+		for _, k := range c.consumers {
+			if k.queue == nil {
+				a.Subscriptions += len(k.cursor.list())
+			}
+		}
+		c.mu.Unlock()
+	}
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for _, q := range b.queues {
+		kind := kindOf(q.name)
+		if kind == KindQueue {
+			continue
+		}
+		a.Subscriptions += len(q.list())
+		q.mu.Lock()
+		if kind == KindSession && len(q.consumers) == 0 {
+			a.Away++
+		}
+		q.mu.Unlock()
+	}
+	return a
+}
+
+// CountRetained counts the topics that have a retained value. It blocks for the
+// disk, the longer the more there are.
+func (b *Broker) CountRetained() (n int, err error) {
+	for _, err := range b.engine.State(keyRetained, "") {
+		if err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
 }

@@ -16,6 +16,9 @@ const (
 	ExchangePrefix = "$exchange/"
 	InboxPrefix    = "$inbox/"
 	DelayedPrefix  = "$delayed/"
+	// SysPrefix begins the topics in which the broker tells of itself; see
+	// [Broker.Report].
+	SysPrefix = "$SYS/"
 )
 
 // QueueTopic is the topic that addresses the queue of that name.

@@ -37,6 +37,7 @@ type gateway struct {
 
 	backups *backupServer
 	watch   *watch
+	sys     *sysReporter // nil where the broker does not tell of itself
 }
 
 // A door is an adapter that listens.
@@ -138,6 +139,9 @@ func (g *gateway) makeDoors() error {
 	registry := prometheus.NewRegistry()
 	metrics := adapters.NewMetrics(registry)
 	collectProcess(registry, g.broker)
+	if cfg.Sys > 0 {
+		g.sys = startSysReporter(g.broker, metrics, time.Duration(cfg.Sys), g.log)
+	}
 
 	m := mqtt.New(g.broker, mqtt.Options{Limits: limits, Gate: gate, Metrics: metrics, Logger: g.log})
 	s := stomp.New(g.broker, stomp.Options{Limits: limits, Gate: gate, Metrics: metrics, Logger: g.log, Strict: cfg.STOMP.Strict})
@@ -288,6 +292,9 @@ func (g *gateway) Close(ctx context.Context) error {
 	}
 	if g.watch != nil {
 		g.watch.close()
+	}
+	if g.sys != nil {
+		g.sys.close()
 	}
 	if g.broker == nil {
 		return nil
