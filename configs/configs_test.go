@@ -285,3 +285,26 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestSysPolicy keeps what the broker tells of itself from filling the log.
+func TestSysPolicy(t *testing.T) {
+	for _, c := range []struct{ yaml, want string }{
+		{"", "default"},
+		{"policies: []", ""},
+		{"policies: [{name: a, filters: [a/#], age: 1h}]", "a sys"},
+		{"policies: [{name: a, filters: [a/#], age: 1h}, {name: rest}]", "a rest"},
+		{"policies: [{name: a, filters: [a/#], age: 1h}]\nsys_interval: 0", "a"},
+	} {
+		cfg, err := Parse("c.yaml", []byte(c.yaml))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, p := range cfg.CorePolicies() {
+			names = append(names, p.Name)
+		}
+		if got := strings.Join(names, " "); got != c.want {
+			t.Errorf("%s: the policies are %q, want %q", c.yaml, got, c.want)
+		}
+	}
+}

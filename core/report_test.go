@@ -23,7 +23,6 @@ func TestReport(t *testing.T) {
 
 		var asked []core.Filter
 		sys := w.broker.Report(func(_ context.Context, f core.Filter) { asked = append(asked, f) }, nil)
-		defer sys.Close()
 		tell := func(topic, value string) {
 			t.Helper()
 			if err := sys.Publish(ctx, &core.Envelope{Topic: topic, Payload: []byte(value), Retain: true}, 0); err != nil {
@@ -86,8 +85,16 @@ func TestReport(t *testing.T) {
 			t.Fatal(err)
 		}
 		ann.Close()
+		sys.Close()
 		if there := w.broker.Attendance(); there != (core.Attendance{Away: 1, Subscriptions: 1}) {
 			t.Errorf("there is %+v once she has gone", there)
+		}
+
+		// What an earlier run told is not shown by one that tells nothing.
+		w.restart()
+		ann = w.login("ann")
+		for d, err := range ann.Retained(ctx, "$SYS/#", "") {
+			t.Errorf("retained %v, %v", d, err)
 		}
 	})
 }
