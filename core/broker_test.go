@@ -759,6 +759,43 @@ func TestOnceUntilForgotten(t *testing.T) {
 	})
 }
 
+// A publish that a full log kept from being forgotten is still known, so that it
+// can be forgotten for good later: what its name is used for next is not lost
+// after a restart.
+func TestForgetWhileTheLogIsFull(t *testing.T) {
+	run(t, func(w *world) {
+		ctx := context.Background()
+		a := w.peer("a")
+		send := func(p *peer, r core.Receipt) {
+			if err := p.Publish(ctx, &core.Envelope{Topic: "x", Once: "s/1", Guarantee: core.ExactlyOnce}, r); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		forget := func(r core.Receipt) {
+			if err := a.Forget(ctx, "s/1", r); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		send(a, 1)
+		w.engine.Fail(core.ErrStorageFull)
+		forget(2)
+		w.engine.Fail(nil)
+		send(a, 3)
+		forget(4)
+		w.restart()
+		b := w.peer("b")
+		send(b, 1)
+		if c := a.confirms; len(c) != 4 || !errors.Is(c[1].Err, core.ErrStorageFull) || !c[2].Duplicate || c[3].Err != nil {
+			t.Fatalf("%+v", c)
+		}
+		if c := b.confirms; len(c) != 1 || c[0].Duplicate || c[0].Err != nil {
+			t.Fatalf("the new one: %+v", c)
+		}
+	})
+}
+
 func TestDelayed(t *testing.T) {
 	run(t, func(w *world) {
 		a := w.peer("a")

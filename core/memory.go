@@ -111,8 +111,9 @@ func (m *memory) expire(p *commit, now time.Time) {
 
 func (m *memory) forget(p *commit, once string) {
 	key := onceKey(once)
-	if m.once[key] != nil {
+	if r := m.once[key]; r != nil {
 		delete(m.once, key)
+		p.forgotten = append(p.forgotten, r)
 		p.Changes = append(p.Changes, Change{Key: key})
 	}
 }
@@ -128,7 +129,8 @@ func (m *memory) forgetAll(p *commit, prefix string) {
 	}
 }
 
-// failed takes back what a commit that failed had remembered.
+// failed takes back what a commit that failed had remembered, and forgotten: the
+// state still has that, and would know it again after a restart.
 func (m *memory) failed(c *commit) {
 	for _, r := range c.remembered {
 		r.err = c.err
@@ -137,6 +139,11 @@ func (m *memory) failed(c *commit) {
 		}
 		if m.once[r.key] == r {
 			delete(m.once, r.key)
+		}
+	}
+	for _, r := range c.forgotten {
+		if m.once[r.key] == nil && r.err == nil {
+			m.once[r.key] = r
 		}
 	}
 }
