@@ -43,7 +43,7 @@ race:
 	$(GO) test -race -timeout 20m $$($(GO) list $(PACKAGES) | grep -v /clienttest)
 
 fuzz-short:
-	FUZZTIME=2s .ci/fuzz
+	FUZZTIME=1s GUIDED=no .ci/fuzz
 
 fuzz:
 	FUZZTIME=$${FUZZTIME:-1m} .ci/fuzz
