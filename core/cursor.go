@@ -359,10 +359,11 @@ func (p *pump) step(c *cursor) bool {
 		p.snapshot(c, s)
 		return true
 	}
+	// The end before the filters: what is bound from here on begins behind it.
+	end := p.b.dispatcher.end()
 	next, filters, tail := c.next, c.filters, c.tail
 	c.mu.Unlock()
 
-	end := p.b.dispatcher.end()
 	if next >= end {
 		if tail != 0 {
 			c.caughtUp()

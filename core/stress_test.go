@@ -222,3 +222,74 @@ func (s *stressConsumer) work(k *core.Consumer, rounds int) {
 		time.Sleep(time.Duration(rand.N(300)) * time.Microsecond)
 	}
 }
+
+// TestStressBind binds while a pump reads for the same queue: what is published
+// after a binding was made gets there.
+func TestStressBind(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	b, err := core.Open(ctx, core.Options{Engine: coretest.NewEngine()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close(ctx)
+	c, err := b.Connect(ctx, core.Credentials{Client: "c"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := &arrivals{topics: make(chan string, 1000)}
+	k, err := c.Consume(ctx, core.Consumption{Queue: core.SessionQueue("c"), Settings: &core.QueueSettings{Kind: core.KindSession}, Create: true}, got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	var busy sync.WaitGroup
+	defer busy.Wait()
+	defer close(stop)
+	k.Grant(core.Credit{Messages: 1 << 30, Bytes: 1 << 40})
+	busy.Go(func() { // others' messages, and what has a pump look
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			_ = c.Publish(ctx, &core.Envelope{Topic: "other"}, 0)
+			if i%8 == 0 {
+				_ = k.Bind(ctx, core.Binding{Filter: core.Filter("none/" + strconv.Itoa(i%64))}, core.BindOptions{Unsaved: true, Retained: true})
+			}
+		}
+	})
+	for i := range 300 {
+		topic := "t" + strconv.Itoa(i)
+		bd := core.Binding{Filter: core.Filter(topic)}
+		if err := k.Bind(ctx, bd, core.BindOptions{Unsaved: true, Retained: true}); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Publish(ctx, &core.Envelope{Topic: topic}, 0); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case at := <-got.topics:
+			if at != topic {
+				t.Fatalf("%s came instead of %s", at, topic)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%s does not come", topic)
+		}
+		if err := k.Unbind(ctx, bd); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// arrivals are the topics of what comes.
+type arrivals struct{ topics chan string }
+
+func (a *arrivals) Deliver(ds []core.Delivery) {
+	for i := range ds {
+		a.topics <- strings.Clone(ds[i].Topic)
+	}
+}
+
+func (a *arrivals) Notice(core.Notice) {}
