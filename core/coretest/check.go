@@ -250,6 +250,14 @@ func (l *Ledger) compareQueues(s *sight, bad, wait func(string, ...any)) {
 	fates := make(map[place]*fate)
 	flushed := make(map[string]Moment) // up to when the attempts of a queue are durable
 	parts := make(map[int]fate)        // of the settlements of a transaction, whether some are and some are not
+	// What did not get through in a transaction may have been settled later,
+	// alone or in another one: that says nothing of the transaction.
+	once := make(map[place]int)
+	for _, t := range l.settlings {
+		if t.outcome != core.Released {
+			once[place{t.queue, t.number}]++
+		}
+	}
 	for _, t := range l.settlings {
 		p := place{t.queue, t.number}
 		f := fates[p]
@@ -266,7 +274,7 @@ func (l *Ledger) compareQueues(s *sight, bad, wait func(string, ...any)) {
 		case core.Rejected:
 			f.rejected, f.rejectTold = true, f.rejectTold || t.told != 0
 		}
-		if t.transaction != 0 && len(s.records[t.number]) > 0 {
+		if t.transaction != 0 && once[p] == 1 && len(s.records[t.number]) > 0 {
 			tx := parts[t.transaction]
 			if len(s.pending[p]) > 0 {
 				tx.rejected = true
