@@ -72,7 +72,7 @@ func (s *Server) serveAsset(a asset) nethttp.HandlerFunc {
 		plain, zipped := forms()
 		form := plain
 		h := w.Header()
-		if acceptsGzip(r.Header["Accept-Encoding"]) {
+		if weightOfCoding(r.Header["Accept-Encoding"], "gzip") > 0 {
 			form = zipped
 			h["Content-Encoding"] = []string{"gzip"}
 		}
@@ -116,26 +116,4 @@ func (s *Server) tellPorts(w nethttp.ResponseWriter, _ *nethttp.Request) {
 	h["Content-Type"] = jsonTypes
 	h["Cache-Control"] = noStore
 	s.writeAll(w, append(text, '\n'))
-}
-
-// acceptsGzip reports whether the values of Accept-Encoding allow gzip (RFC
-// 9110, 12.5.3).
-func acceptsGzip(values []string) bool {
-	accepts, named := false, false
-	for c := range strings.SplitSeq(strings.Join(values, ","), ",") {
-		coding, parameters, _ := strings.Cut(c, ";")
-		coding = strings.ToLower(strings.TrimSpace(coding))
-		own := coding == "gzip" || coding == "x-gzip"
-		if !own && (coding != "*" || named) {
-			continue
-		}
-		named = named || own
-		accepts = true
-		name, weight, _ := strings.Cut(strings.TrimSpace(parameters), "=")
-		if strings.EqualFold(strings.TrimSpace(name), "q") {
-			q, err := strconv.ParseFloat(strings.TrimSpace(weight), 64)
-			accepts = err == nil && q > 0
-		}
-	}
-	return accepts
 }

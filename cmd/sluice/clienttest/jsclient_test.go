@@ -1,10 +1,7 @@
 package clienttest
 
 import (
-	"bufio"
-	"bytes"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -12,9 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
-	"time"
 )
 
 // This file runs sluice.js, the project's own client, in Node and in Chromium.
@@ -192,25 +187,8 @@ func runScenario(t *testing.T, b *broker, w *wire, program, name string) {
 	t.Helper()
 	cmd := exec.Command(tool(t, "node", "nodejs"), program, name, "ws://"+w.Addr().String(), "ws://"+b.HTTP)
 	cmd.Env = append(os.Environ(), "TOKEN_SECRET="+tokenSecret)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	late := time.AfterFunc(2*time.Minute, func() { cmd.Process.Kill() })
-	defer late.Stop()
-	done := false
-	for lines := bufio.NewScanner(stdout); lines.Scan(); {
-		ask, about, _ := strings.Cut(lines.Text(), " ")
+	converse(t, cmd, func(asked string) {
+		ask, about, _ := strings.Cut(asked, " ")
 		switch ask {
 		case "stop":
 			b.stop()
@@ -230,25 +208,10 @@ func runScenario(t *testing.T, b *broker, w *wire, program, name string) {
 			deleteQueue(t, b, about)
 		case "publish":
 			publishNumbers(t, b, about)
-		case "done":
-			done = true
-			continue
 		default:
-			t.Errorf("it says %q", lines.Text())
+			t.Errorf("it says %q", asked)
 		}
-		if _, err := io.WriteString(stdin, "so\n"); err != nil {
-			t.Error(err)
-		}
-	}
-	if err := cmd.Wait(); err != nil || !done {
-		t.Errorf("the scenario failed: %v\n%s", err, stderr.String())
-	}
-	if t.Failed() {
-		return
-	}
-	if s := stderr.String(); s != "" {
-		t.Errorf("it wrote: %s", s)
-	}
+	})
 }
 
 // publishNumbers publishes as many messages as about says, from a number on.
