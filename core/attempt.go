@@ -13,8 +13,8 @@ import (
 // would cost every delivery a sync, so there a bound is durable instead: reach,
 // the offset before which messages may have been given to somebody. At the
 // log's end it is everything, so that live delivery waits for nothing; a queue
-// that is behind when its position is journaled, or has no consumer, takes it
-// back, and then it goes as far as there is credit. After a crash, what stands
+// that is behind when its position is journaled, or has no consumer with credit,
+// takes it back, and then it goes as far as there is credit. After a crash, what stands
 // between the queue's next offset and its reach counts as delivered once, and
 // is delivered again like what was passed over. So a
 // message never comes with an attempt that it has had, and one that was never
@@ -87,7 +87,7 @@ func (q *queue) atEnd() bool { return !q.exact() || q.reach == everywhere }
 // cursor.mu is held, and the position is journaled next.
 func (q *queue) withdraw() {
 	if q.reach != 0 && !q.reaching && q.state == cursorIdle && !q.feeding.Load() &&
-		(len(q.consumers) == 0 || q.next < q.b.dispatcher.end()) {
+		(!q.ready() || q.next < q.b.dispatcher.end()) {
 		q.reach, q.wanted = 0, 0
 	}
 }

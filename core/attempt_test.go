@@ -193,3 +193,24 @@ func TestRejectedAcrossKills(t *testing.T) {
 		}
 	})
 }
+
+// What is published after a kill was not delivered before it, though there was a
+// consumer then, and there is a second kill.
+func TestAttemptsOfWhatIsNewAfterAKill(t *testing.T) {
+	run(t, func(w *world) {
+		p := w.peer("p")
+		p.publish(core.QueueTopic("q"), "old")
+		p.consumeWhere("q", "", plenty)
+		if got := p.attempts(); got != "old:1" {
+			t.Fatalf("got %s", got)
+		}
+		w.kill()
+		w.peer("p").publish(core.QueueTopic("q"), "new")
+		w.kill()
+		p = w.peer("p")
+		p.consumeWhere("q", "", plenty)
+		if got := p.attempts(); got != "old:2 new:1" {
+			t.Errorf("got %s, want old:2 new:1", got)
+		}
+	})
+}

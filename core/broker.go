@@ -86,6 +86,7 @@ type Broker struct {
 	exchanges map[string]*exchange
 
 	orphans []string // exclusive queues, which ended with their connections; Open's own
+	bounded []*queue // which had a reach beyond their next offset; Open's own
 }
 
 // Open recovers the broker from its engine's log and state and starts it. It
@@ -122,6 +123,10 @@ func Open(ctx context.Context, o Options) (*Broker, error) {
 	if p, err := b.journal.enterUnbounded(); err == nil {
 		for _, name := range b.orphans {
 			p.Changes = append(p.Changes, Change{Key: keyQueue + name}, Change{Key: keyPosition + name})
+		}
+		// Before anything is published that the last run cannot have delivered.
+		for _, q := range b.bounded {
+			q.putPosition(p)
 		}
 		b.journal.leave()
 	}
@@ -183,7 +188,9 @@ func (b *Broker) load() error {
 		if err != nil {
 			return fmt.Errorf("state %q: %w", s.Key, err)
 		}
-		q.restore(&pos)
+		if q.restore(&pos) {
+			b.bounded = append(b.bounded, q)
+		}
 	}
 	closed, err := b.engine.Get(keyClosed)
 	if err != nil {

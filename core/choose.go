@@ -262,7 +262,7 @@ loop:
 	if q.next = end; !all {
 		q.next = ds[n].Offset
 	}
-	if n > 0 {
+	if n > 0 || q.reach != 0 { // which is taken back of a queue that is behind
 		q.changed()
 	}
 	all = all && q.toBury(now.UnixNano()) == nil && !q.picking()

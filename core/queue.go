@@ -303,8 +303,9 @@ func (q *queue) positionChange() Change {
 	return Change{Key: keyPosition + q.name, Value: appendPosition(nil, q.next, idle, max(q.reach, q.wanted), q.maybe, q.left, &q.out)}
 }
 
-// restore takes over what a position says. The broker is being opened.
-func (q *queue) restore(p *position) {
+// restore takes over what a position says, and reports whether that bounded what
+// had been delivered, rather than knowing it. The broker is being opened.
+func (q *queue) restore(p *position) (bounded bool) {
 	q.next, q.out, q.rejected = p.next, p.out, p.rejected
 	q.waiting = q.out.len() - q.rejected
 	for i, l := range p.left {
@@ -328,6 +329,7 @@ func (q *queue) restore(p *position) {
 		// By the clock that cannot be set.
 		q.idle = time.Now().Add(-q.b.aging.since(p.idle))
 	}
+	return p.reach != 0
 }
 
 // arm sets the timer to fire at a time, if that is earlier than it would.
@@ -552,6 +554,9 @@ func (q *queue) leave(k *Consumer) {
 			}
 		} else {
 			q.unlive()
+			if q.reach != 0 {
+				q.changed() // what the others have no credit for is not about to be delivered
+			}
 		}
 		q.wake()
 	}
