@@ -1,7 +1,7 @@
 # make run     builds the broker and runs it: MQTT 1883, STOMP 61613, HTTP and WebSocket 8080
-# make test    everything that must hold: checks, unit tests, fuzzing for a moment, clients of others
+# make test    everything that must hold: checks, unit tests, clients of others, bugs put in and found
 # make race    the same tests under the race detector, but for the clients
-# make fuzz    every fuzz target for FUZZTIME (1m each)
+# make fuzz    every fuzz target for FUZZTIME (1m each), and the property tests with random values
 # make crash   crashes the broker: at every write and sync, with seeded bugs, KILLS times (200)
 #              by SIGKILL under load, then with random workloads until told to stop, or for CRASHTIME
 # make powercut  cuts the power of a real file system under load, POWERCUTS times (20); needs root
@@ -16,7 +16,7 @@ PACKAGES := ./...
 # The linter is pinned here; the module proxy has it.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: run build test check unit clients race fuzz fuzz-short corrupt crash seeded powercut soak bench clean
+.PHONY: run build test check unit clients race fuzz corrupt crash seeded powercut soak bench clean
 
 run: build
 	bin/sluice serve
@@ -24,7 +24,7 @@ run: build
 build:
 	$(GO) build -ldflags '-X main.version=$(VERSION)' -o bin/sluice ./cmd/sluice
 
-test: clients check build unit seeded fuzz-short
+test: clients check build unit seeded
 
 # What the tests with clients of others need; quick when it is all there.
 clients:
@@ -41,9 +41,6 @@ unit:
 
 race:
 	$(GO) test -race -timeout 20m $$($(GO) list $(PACKAGES) | grep -v /clienttest)
-
-fuzz-short:
-	FUZZTIME=1s GUIDED=no .ci/fuzz
 
 fuzz:
 	FUZZTIME=$${FUZZTIME:-1m} .ci/fuzz

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluicemq/sluice/core"
 	"github.com/sluicemq/sluice/core/coretest"
+	_ "github.com/sluicemq/sluice/core/coretest/sameseed" // this package's property tests
 )
 
 // The checker finds each fault that is put into a good history.

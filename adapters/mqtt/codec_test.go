@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/sluicemq/sluice/core"
+	_ "github.com/sluicemq/sluice/core/coretest/sameseed" // this package's property tests
 )
 
 func TestVarint(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/sluicemq/sluice/core"
+	_ "github.com/sluicemq/sluice/core/coretest/sameseed" // this package's property tests
 )
 
 // TestSentMessages compares with a list of all that was ever sent.

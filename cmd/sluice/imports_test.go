@@ -19,6 +19,8 @@ var mayImport = map[string][]string{
 	// The broker knows no protocol and no disk.
 	"core":          {"core/seeded"},
 	"core/coretest": {"core"},
+	// What the property tests of any package import.
+	"core/coretest/sameseed": {},
 	// Bugs for the tests of the tests, nothing without their tag.
 	"core/seeded": {},
 	// What adapters share knows none of them.
@@ -46,7 +48,7 @@ var mayImport = map[string][]string{
 
 // thirdParty bounds what a package may import of others' modules, where it is
 // bounded: the core is the standard library alone.
-var thirdParty = map[string][]string{"core": {}, "core/coretest": {}}
+var thirdParty = map[string][]string{"core": {}, "core/coretest": {}, "core/coretest/sameseed": {"pgregory.net/rapid"}}
 
 // TestImports holds the house rules over every package.
 func TestImports(t *testing.T) {

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	_ "github.com/sluicemq/sluice/core/coretest/sameseed" // this package's property tests
 )
 
 // A node is the naive evaluator's: how it is written, how tightly it holds, and

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/sluicemq/sluice/core"
+	_ "github.com/sluicemq/sluice/core/coretest/sameseed" // this package's property tests
 	"github.com/sluicemq/sluice/storage/vfs"
 	"pgregory.net/rapid"
 )

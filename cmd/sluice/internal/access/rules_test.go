@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluicemq/sluice/configs"
 	"github.com/sluicemq/sluice/core"
+	_ "github.com/sluicemq/sluice/core/coretest/sameseed" // this package's property tests
 )
 
 // rulesOf reads the rules of a YAML text.

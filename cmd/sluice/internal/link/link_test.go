@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/sluicemq/sluice/core"
+	_ "github.com/sluicemq/sluice/core/coretest/sameseed" // this package's property tests
 )
 
 // TestStompDestinations: a topic, queue or exchange, said in STOMP's words and
