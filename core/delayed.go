@@ -28,13 +28,16 @@ type delayed struct {
 	leftMu sync.Mutex      // guards left
 	left   map[string]bool // whose wills wait for their time
 
-	wake    chan time.Time // a message that is due then was added
+	soonestMu sync.Mutex // guards soonest
+	soonest   time.Time  // when the first of what was added is due, or zero
+
+	wake    chan struct{} // soonest is set
 	stop    chan struct{}
 	stopped sync.WaitGroup
 }
 
 func newDelayed(b *Broker) *delayed {
-	return &delayed{b: b, clock: newClock(), boot: time.Now().UnixNano(), wake: make(chan time.Time, 64), stop: make(chan struct{})}
+	return &delayed{b: b, clock: newClock(), boot: time.Now().UnixNano(), wake: make(chan struct{}, 1), stop: make(chan struct{})}
 }
 
 // delayedKey is how many bytes name a delayed message: its time, the run and the
@@ -82,10 +85,24 @@ func (d *delayed) add(p *commit, e *Envelope, due time.Time, key string) int {
 
 // look says that a message is due then, which the state shows already.
 func (d *delayed) look(due time.Time) {
-	select {
-	case d.wake <- time.Now().Add(d.clock.left(due)):
-	default: // it looks at the state anyway
+	at := time.Now().Add(d.clock.left(due))
+	d.soonestMu.Lock()
+	if d.soonest.IsZero() || at.Before(d.soonest) {
+		d.soonest = at
 	}
+	d.soonestMu.Unlock()
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+// added takes what look was told.
+func (d *delayed) added() (soonest time.Time) {
+	d.soonestMu.Lock()
+	defer d.soonestMu.Unlock()
+	soonest, d.soonest = d.soonest, time.Time{}
+	return soonest
 }
 
 // delayedPoll bounds how long the clock is trusted: a wall clock that jumps
@@ -102,8 +119,8 @@ func (d *delayed) start() {
 			select {
 			case <-d.stop:
 				return
-			case due := <-d.wake:
-				if !due.Before(next) {
+			case <-d.wake:
+				if due := d.added(); due.IsZero() || !due.Before(next) {
 					continue
 				}
 			case <-t.C:
@@ -118,6 +135,9 @@ func (d *delayed) close() {
 	close(d.stop)
 	d.stopped.Wait()
 }
+
+// delayedRetry is how long to wait after what is due could not be published.
+const delayedRetry = time.Second
 
 // delayedRound is how many messages one commit makes due.
 const delayedRound = 1024
@@ -142,6 +162,7 @@ func (d *delayed) fireRound(p *pump) (next time.Time, more bool) {
 	for s, err := range d.b.engine.State(keyDelayed, "") {
 		if err != nil {
 			d.b.log.Error("delayed messages not readable", "err", err)
+			next = time.Now().Add(delayedRetry)
 			break
 		}
 		key := s.Key
@@ -167,13 +188,13 @@ func (d *delayed) fireRound(p *pump) (next time.Time, more bool) {
 		if err != nil {
 			d.b.log.Error("delayed message not readable", "err", err)
 			if !errors.Is(err, ErrCorrupt) {
-				return time.Now().Add(delayedPoll), false
+				return time.Now().Add(delayedRetry), false
 			}
 			d.b.stats.Unreadable.Add(1)
 		}
 		c, err := d.b.journal.enterUnbounded()
 		if err != nil {
-			return next, false
+			return time.Now().Add(delayedRetry), false
 		}
 		if ok {
 			s := e.Schedule
@@ -200,7 +221,7 @@ func (d *delayed) fireRound(p *pump) (next time.Time, more bool) {
 	}
 	// The state must show that they are gone before it is asked again.
 	if err := d.b.journal.change(p.ctx); err != nil {
-		return time.Now().Add(delayedPoll), false
+		return time.Now().Add(delayedRetry), false
 	}
 	return next, true
 }

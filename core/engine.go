@@ -20,8 +20,8 @@ type Engine interface {
 	// reads at the log's tail.
 	//
 	// done gets the offset of the first record (or where the next record will
-	// stand, if the batch has none). A record can be read, and a state change
-	// is visible to State, before done is called. A batch with Sync unset may
+	// stand, if the batch has none). A record can be read before a state change
+	// of its batch is visible to State, and that before done is called. A batch with Sync unset may
 	// be called done once it is written; its records must not be renumbered
 	// after a crash that loses them: an offset that done has named is never
 	// given to another record.

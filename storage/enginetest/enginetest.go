@@ -5,10 +5,13 @@ package enginetest
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,6 +36,7 @@ func Run(t *testing.T, open func(t *testing.T) core.Engine) {
 		{"state", testState},
 		{"state sees one moment", testStateMoment},
 		{"visible before done", testVisible},
+		{"state names what can be read", testNamed},
 		{"readers beside a writer", testReaders},
 		{"reclaim by age", testReclaimAge},
 		{"reclaim keeps needs", testReclaimNeeds},
@@ -309,6 +313,45 @@ func testVisible(t *testing.T, e core.Engine) {
 			t.Fatalf("append %d: %v", i, err)
 		}
 	}
+}
+
+// testNamed: a record that a state change names can be read as soon as the
+// change is seen.
+func testNamed(t *testing.T, e core.Engine) {
+	const batches = 1000
+	var done atomic.Bool
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		buf := core.ReadBuffer{MaxRecords: 1, MaxBytes: 1 << 10}
+		for last := core.Offset(0); !done.Load(); {
+			v, err := e.Get("k")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if len(v) == 0 {
+				continue
+			}
+			at := core.Offset(binary.BigEndian.Uint64(v))
+			if at == last {
+				runtime.Gosched()
+				continue
+			}
+			last = at
+			buf.Reset()
+			if _, err := e.Read(context.Background(), at, at+1, nil, &buf); err != nil || len(buf.Records) != 1 {
+				t.Errorf("the state names record %d: %d records, %v", at, len(buf.Records), err)
+				return
+			}
+		}
+	})
+	for range batches {
+		b := newBatch("t")
+		b.Changes = []core.Change{{Key: "k", Value: []byte{}, OffsetOf: 1}}
+		put(t, e, b)
+	}
+	done.Store(true)
+	reader.Wait()
 }
 
 // testReaders: readers that follow the log see every record once, in order.

@@ -83,8 +83,8 @@ func (l *Log) commitLoop() {
 	}
 }
 
-// commit takes one batch through the log: written, durable, applied to the
-// state, readable.
+// commit takes one batch through the log: written, durable, readable, applied
+// to the state.
 func (l *Log) commit(p *pending) (core.Offset, error) {
 	c := &l.committer
 	if c.failed != nil {
@@ -131,14 +131,14 @@ func (l *Log) commit(p *pending) (core.Offset, error) {
 	} else if c.unsyncedBytes == len(p.buf) {
 		c.timer.Reset(l.o.SyncDelay)
 	}
-	next := base + core.Offset(len(b.Ends))
+	c.next = base + core.Offset(len(b.Ends))
+	// What the state names can be read.
+	l.publish(s, p, pos, base)
 	if len(b.Changes) > 0 {
-		if err := l.state.apply(p.section, c.commit, base, next); err != nil {
+		if err := l.state.apply(p.section, c.commit, base, c.next); err != nil {
 			return 0, l.fail(err)
 		}
 	}
-	c.next = next
-	l.publish(s, p, pos, base)
 	return base, nil
 }
 
