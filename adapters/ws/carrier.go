@@ -118,6 +118,9 @@ func (c *carrier) explain(err error) error {
 			return net.ErrClosed
 		}
 		return &net.OpError{Op: "read", Net: "websocket", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: os.ErrDeadlineExceeded}
+	case c.broken != nil:
+		c.srv.count.Refused("frame_malformed")
+		c.end(websocket.CloseProtocolError, c.broken.Error())
 	case isProtocolError(err):
 		c.srv.count.Refused("frame_malformed")
 	}

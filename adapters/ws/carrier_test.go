@@ -284,6 +284,22 @@ func TestCarrierVanished(t *testing.T) {
 	}
 }
 
+// TestCarrierFrames: what the library lets pass does not pass here either.
+func TestCarrierFrames(t *testing.T) {
+	r := newRig(t, carrying(echo, nil))
+	for _, frame := range [][]byte{masked(frameClose, "\x03"), {frameBinary, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 1}} {
+		conn := r.raw("/mqtt", "mqtt")
+		conn.Write(cat(masked(frameBinary, "before"), frame))
+		if first, payload := readFrame(t, conn); first != frameBinary || payload != "before" {
+			t.Fatalf("frame %#x %q", first, payload)
+		}
+		if err := wantEnd(conn, 1002); err != nil {
+			t.Fatal(err)
+		}
+		r.wantRefused("frame_malformed")
+	}
+}
+
 func FuzzRuneChecker(f *testing.F) {
 	f.Add([]byte("a\u00e4\u20ac\U0001f600"), uint64(0x1234))
 	f.Add([]byte("\xe2\x82"), uint64(1))

@@ -23,6 +23,7 @@ const (
 	codeMalformed       = "malformed"
 	codeInvalid         = "invalid"
 	codeInvalidTopic    = "invalid_topic"
+	codeNoCredit        = "no_credit"
 	codeInvalidFrom     = "invalid_from"
 	codeRemoved         = "removed"
 	codeTooLarge        = "too_large"
@@ -48,6 +49,9 @@ const (
 // errTimeout is a request's that nobody answered in time.
 var errTimeout = errors.New("no reply came in time")
 
+// errNoCredit is a subscription's that does not say how much may come.
+var errNoCredit = errors.New("no credit")
+
 // errLoginRate is a login's from an address that failed too often.
 var errLoginRate = errors.New("too many failed logins from this address: wait a minute")
 
@@ -60,6 +64,7 @@ var codes = [...]struct {
 }{
 	{core.ErrInvalidTopic, codeInvalidTopic, false},
 	{core.ErrInvalidFrom, codeInvalidFrom, false},
+	{errNoCredit, codeNoCredit, false},
 	{core.ErrInvalid, codeInvalid, false},
 	{core.ErrTooLarge, codeTooLarge, false},
 	{core.ErrNotAuthorized, codeNotAuthorized, false},

@@ -276,6 +276,9 @@ func (c *conn) ended(err error) {
 	case isTimeout(err) && c.client == nil && !c.leaving.Load():
 		c.srv.count.Refused("handshake_timeout")
 		c.sendClose(closeNoHello, "no hello in time")
+	case c.broken != nil:
+		c.srv.count.Refused("frame_malformed")
+		c.sendClose(websocket.CloseProtocolError, c.broken.Error())
 	case isProtocolError(err) && err != errInternal:
 		c.srv.count.Refused("frame_malformed")
 	}

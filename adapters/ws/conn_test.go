@@ -22,7 +22,7 @@ import (
 func TestMessageSize(t *testing.T) {
 	r := newRig(t, func(o *rigOptions) { o.Limits.MessageBytes = 100_000; o.Limits.HeaderBytes = 1000 })
 	c := r.native()
-	c.send(`{"op":"sub","topic":"big","sub":"s"}`)
+	c.send(`{"op":"sub","topic":"big","sub":"s","credit":1000}`)
 	n := 100_000
 	for _, payload := range []string{strings.Repeat("a", n), strings.Repeat("\n", n), strings.Repeat("\u20ac", n/3), strings.Repeat("\xff", n)} {
 		member := `"d":` + string(adapters.AppendJSONString(nil, payload))
@@ -57,14 +57,14 @@ func TestSubscriptionLimit(t *testing.T) {
 	r := newRig(t, func(o *rigOptions) { o.Limits.Subscriptions = 2 })
 	c := r.native()
 	for i := 1; i <= 2; i++ {
-		c.send(fmt.Sprintf(`{"op":"sub","req":%d,"topic":"a"}`, i))
+		c.send(fmt.Sprintf(`{"op":"sub","req":%d,"topic":"a","credit":1000}`, i))
 		c.want(fmt.Sprintf(`{"op":"ok","req":%d,"sub":"%d","o":1}`, i, i))
 	}
-	c.send(`{"op":"sub","req":3,"topic":"a"}`)
+	c.send(`{"op":"sub","req":3,"topic":"a","credit":1000}`)
 	c.want(`{"op":"err","req":3,"code":"limit","text":"limit reached: at most 2 subscriptions","retry":true}`)
 	c.send(`{"op":"unsub","req":4,"sub":"1"}`)
 	c.want(`{"op":"ok","req":4}`)
-	c.send(`{"op":"sub","req":5,"topic":"a"}`)
+	c.send(`{"op":"sub","req":5,"topic":"a","credit":1000}`)
 	c.want(`{"op":"ok","req":5,"sub":"3","o":1}`)
 	r.wantRefused("limit")
 }
@@ -115,9 +115,9 @@ func TestStorageFailure(t *testing.T) {
 func TestSlowReader(t *testing.T) {
 	r := newRig(t, func(o *rigOptions) { o.Limits.Stall = 300 * time.Millisecond })
 	slow, fast, pub := r.native(), r.native(), r.native()
-	slow.send(`{"op":"sub","req":1,"topic":"flood"}`)
+	slow.send(`{"op":"sub","req":1,"topic":"flood","credit":1000}`)
 	slow.want(`{"op":"ok","req":1,"sub":"1","o":1}`)
-	fast.send(`{"op":"sub","req":1,"topic":"flood"}`)
+	fast.send(`{"op":"sub","req":1,"topic":"flood","credit":1000}`)
 	fast.want(`{"op":"ok","req":1,"sub":"1","o":1}`)
 	payload := strings.Repeat("x", 100_000)
 	const n = 200 // 20 MB, more than the sockets' buffers hold
@@ -224,14 +224,14 @@ func TestShutdownCut(t *testing.T) {
 func TestRedelivery(t *testing.T) {
 	r := newRig(t)
 	a, b := r.native(), r.native()
-	a.send(`{"op":"sub","req":1,"sub":"q","queue":"jobs"}`)
+	a.send(`{"op":"sub","req":1,"sub":"q","queue":"jobs","credit":1000}`)
 	a.want(`{"op":"ok","req":1,"sub":"q"}`)
 	b.send(`{"op":"pub","queue":"jobs","d":"x"}`)
 	if got := a.next(); !strings.Contains(got, `"o":1,`) {
 		t.Fatal(got)
 	}
 	a.ws.NetConn().Close()
-	b.send(`{"op":"sub","req":1,"sub":"q","queue":"jobs"}`)
+	b.send(`{"op":"sub","req":1,"sub":"q","queue":"jobs","credit":1000}`)
 	b.want(`{"op":"ok","req":1,"sub":"q"}`)
 	if got := b.next(); !strings.Contains(got, `"o":1,`) || !strings.Contains(got, `"n":2,`) {
 		t.Fatal(got)
@@ -252,9 +252,9 @@ func TestGap(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	c.send(`{"op":"sub","req":6,"topic":"a","from":2}`)
+	c.send(`{"op":"sub","req":6,"topic":"a","from":2,"credit":1000}`)
 	c.want(`{"op":"err","req":6,"code":"removed","text":"offset 2 has been removed, the earliest left is 5","earliest":5,"end":6}`)
-	c.send(`{"op":"sub","req":7,"sub":"s","topic":"a","from":2,"gap":true}`)
+	c.send(`{"op":"sub","req":7,"sub":"s","topic":"a","from":2,"gap":true,"credit":1000}`)
 	c.want(`{"op":"ok","req":7,"sub":"s","o":5}`)
 	c.want(`{"op":"gap","sub":"s","from":2,"to":5}`)
 	if got := c.next(); !strings.HasSuffix(got, `"d":"5"}`) {

@@ -15,7 +15,7 @@ func TestIdleMemory(t *testing.T) {
 	raw := func() net.Conn {
 		conn := r.raw("/ws", "")
 		readFrame(t, conn) // the welcome
-		conn.Write(masked(frameText, `{"op":"sub","req":1,"topic":"idle"}`))
+		conn.Write(masked(frameText, `{"op":"sub","req":1,"topic":"idle","credit":32}`))
 		readFrame(t, conn)
 		return conn
 	}

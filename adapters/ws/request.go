@@ -81,7 +81,8 @@ func (c *conn) openInbox() (err error) {
 	if i.consumer, err = c.client.Subscribe(c.srv.hard, core.Subscription{}, i); err != nil {
 		return err
 	}
-	i.consumer.Grant(core.Credit{Messages: unbounded, Bytes: c.window()})
+	// Replies come settled, and take of the bytes only.
+	i.consumer.Grant(core.Credit{Messages: 1, Bytes: c.window()})
 	c.inbox = i
 	return nil
 }

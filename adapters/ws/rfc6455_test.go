@@ -34,7 +34,7 @@ func TestRFC6455(t *testing.T) {
 		{"5.2 opcode 15", masked(0x8f, ""), 1002},
 		{"5.2 a length of 16 bits", masked(frameText, long(200)), 0},
 		{"5.2 a length of 64 bits", masked(frameText, long(70_000)), 0},
-		{"5.2 a length with its highest bit set", []byte{0x81, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 1, 1, 2, 3, 4}, -1},
+		{"5.2 a length with its highest bit set", []byte{0x81, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 1, 1, 2, 3, 4}, 1002},
 		{"5.2 a length of petabytes", []byte{0x81, 0xff, 0, 0x7f, 0, 0, 0, 0, 0, 1, 1, 2, 3, 4}, 1009},
 		{"5.4 a text in fragments", append(masked(0x01, `{"op":`), masked(0x80, `"ping"}`)...), 0},
 		{"5.4 in many, some empty", cat(masked(0x01, ""), masked(0x00, `{"op"`), masked(0x00, ""), masked(0x00, `:"ping"}`), masked(0x80, "")), 0},
@@ -86,7 +86,7 @@ func cat(frames ...[]byte) (all []byte) {
 }
 
 // wantEnd reads frames up to a close frame with the code and the end of the
-// connection; up to a pong where code is 0; -1 is any end.
+// connection; up to a pong where code is 0.
 func wantEnd(conn net.Conn, code int) error {
 	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
 	all, closed := []byte(nil), 0
@@ -121,8 +121,8 @@ func wantEnd(conn net.Conn, code int) error {
 			// nobody any more.
 			err = io.EOF
 		}
-		if err == io.EOF || err != nil && code == -1 {
-			if code != -1 && closed != code {
+		if err == io.EOF {
+			if closed != code {
 				return fmt.Errorf("closed with %d, want %d", closed, code)
 			}
 			return nil

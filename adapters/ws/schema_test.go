@@ -161,7 +161,7 @@ func TestSchemaRefuses(t *testing.T) {
 	for _, text := range []string{
 		`{"op":"pub"}`, `{"op":"pub","topic":"a","queue":"b"}`, `{"op":"pub","topic":"a","d":"x","b":""}`, `{"op":"what"}`,
 		`{"op":"pub","topic":"a","more":1}`, `{"op":"pub","topic":"a","prio":10}`, `{"op":"request","topic":"a"}`,
-		`{"op":"ack","sub":"s","o":"1"}`, `{"op":"pub","topic":"a","h":[["x"]]}`, `{"op":"pub","topic":"a","b":"*"}`,
+		`{"op":"ack","sub":"s","o":"1"}`, `{"op":"pub","topic":"a","h":[["x"]]}`, `{"op":"pub","topic":"a","b":"*"}`, `{"op":"sub","topic":"a"}`,
 	} {
 		if err := s.check("command", text); err == nil {
 			t.Errorf("%s is accepted", text)

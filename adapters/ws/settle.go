@@ -84,9 +84,6 @@ func (c *conn) credit(cmd *command) error {
 	if err != nil {
 		return err
 	}
-	if !s.counted {
-		return fmt.Errorf("%w: the subscription %q was begun without credit", core.ErrInvalid, cmd.sub)
-	}
 	if err := s.mayGrant(cmd.count); err != nil {
 		return err
 	}

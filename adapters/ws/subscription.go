@@ -25,9 +25,8 @@ type subscription struct {
 	queued bool
 	// replays says that the client is told when the past has been sent.
 	replays bool
-	// held says that the client acknowledges; counted that deliveries take of
-	// its credit, which the client gives back.
-	held, counted bool
+	// held says that the client acknowledges.
+	held bool
 	// credit is how many messages the client may still be sent.
 	credit atomic.Int64
 	ended  atomic.Bool
@@ -39,6 +38,13 @@ type subscription struct {
 
 // subscribe begins a subscription.
 func (c *conn) subscribe(cmd *command) error {
+	most := c.srv.Limits.MaxInFlight
+	switch {
+	case !cmd.hasAny(fieldCredit):
+		return fmt.Errorf(`%w: "credit" says how many messages may come, at most %d; {"op":"credit","sub":…,"n":…} adds to it`, errNoCredit, most)
+	case cmd.credit > uint64(most):
+		return fmt.Errorf("%w: at most %d messages of credit", core.ErrInvalid, most)
+	}
 	name, err := c.nameFor(cmd)
 	if err != nil {
 		return err
@@ -53,14 +59,6 @@ func (c *conn) subscribe(cmd *command) error {
 	s := &subscription{conn: c, queued: queued, held: queued, replays: cmd.hasAny(fieldFrom) || cmd.retained}
 	if cmd.hasAny(fieldAck) {
 		s.held = cmd.ack
-	}
-	s.counted = s.held || cmd.hasAny(fieldCredit)
-	credit := uint64(c.srv.Limits.InFlight)
-	if cmd.hasAny(fieldCredit) {
-		credit = cmd.credit
-	}
-	if credit > uint64(c.srv.Limits.MaxInFlight) {
-		return fmt.Errorf("%w: at most %d messages of credit", core.ErrInvalid, c.srv.Limits.MaxInFlight)
 	}
 	s.name = name
 	o := c.coding.begin(nil, "msg")
@@ -93,16 +91,10 @@ func (c *conn) subscribe(cmd *command) error {
 		s.tell(gap)
 	}
 	s.begin()
-	if !s.counted {
-		credit = unbounded
-	}
-	s.credit.Store(int64(credit))
-	s.consumer.Grant(core.Credit{Messages: int(credit), Bytes: c.window()})
+	s.credit.Store(int64(cmd.credit))
+	s.consumer.Grant(core.Credit{Messages: int(cmd.credit), Bytes: c.window()})
 	return nil
 }
-
-// unbounded is the credit in messages of a subscription that bytes alone bound.
-const unbounded = 1 << 40
 
 // window is how many bytes of a subscription may be on their way to the socket.
 // It becomes smaller with the number of subscriptions, so that what a
@@ -155,7 +147,7 @@ func (c *conn) follow(cmd *command, from core.From, s *subscription) (k *core.Co
 	if cmd.hasAny(fieldCreate | fieldExclusive) {
 		return nil, gap, fmt.Errorf(`%w: "create" and "exclusive" are for queues`, core.ErrInvalid)
 	}
-	b := core.Binding{Where: strings.Clone(cmd.where)}
+	b := core.Binding{Where: strings.Clone(cmd.where), Settlement: core.SettleAlways}
 	switch cmd.has & (fieldTopic | fieldExchange | fieldKey) {
 	case fieldTopic:
 		if b.Filter, err = core.ParseFilter(strings.Clone(cmd.topic)); err != nil {
@@ -165,9 +157,6 @@ func (c *conn) follow(cmd *command, from core.From, s *subscription) (k *core.Co
 		b.Exchange, b.Key = strings.Clone(cmd.exchange), strings.Clone(cmd.key)
 	default:
 		return nil, gap, fmt.Errorf(`%w: want "topic", "exchange" (and "key"), "queue", or "topic" and "group"`, core.ErrInvalid)
-	}
-	if s.counted {
-		b.Settlement = core.SettleAlways
 	}
 	sub := core.Subscription{Bindings: []core.Binding{b}, From: from, Retained: cmd.retained}
 	k, err = c.client.Subscribe(c.srv.hard, sub, s)
@@ -185,7 +174,7 @@ func (c *conn) consume(cmd *command, from core.From, s *subscription) (*core.Con
 	if cmd.hasAny(fieldRetained | fieldGap) {
 		return nil, fmt.Errorf(`%w: "retained" and "gap" are for topics alone`, core.ErrInvalid)
 	}
-	q := core.Consumption{Where: strings.Clone(cmd.where), Create: cmd.create, Exclusive: cmd.exclusive, From: from}
+	q := core.Consumption{Where: strings.Clone(cmd.where), Create: cmd.create, Exclusive: cmd.exclusive, From: from, Settlement: core.SettleAlways}
 	switch cmd.has & (fieldTopic | fieldQueue | fieldGroup | fieldExchange | fieldKey) {
 	case fieldQueue:
 		q.Queue = strings.Clone(cmd.queue)
@@ -205,9 +194,6 @@ func (c *conn) consume(cmd *command, from core.From, s *subscription) (*core.Con
 		q.Bindings = []core.Binding{{Filter: filter}}
 	default:
 		return nil, fmt.Errorf(`%w: "queue" stands alone, "group" with "topic"`, core.ErrInvalid)
-	}
-	if s.counted {
-		q.Settlement = core.SettleAlways
 	}
 	return c.client.Consume(c.srv.hard, q, s)
 }
@@ -233,11 +219,7 @@ func (s *subscription) Deliver(batch []core.Delivery) {
 			unsettled++
 		}
 	}
-	if s.counted {
-		s.credit.Add(int64(-unsettled))
-	} else {
-		size.Messages = unsettled
-	}
+	s.credit.Add(int64(-unsettled))
 	now := time.Now()
 	k := s.conn.coding
 	bodies := &s.conn.srv.bodies[k]

@@ -34,6 +34,9 @@ type wire struct {
 	chunk *[]byte       // borrowed while it has something
 	have  []byte        // of chunk, what was not taken yet
 	err   error         // why step read nothing
+
+	frames framing
+	broken error // what frames has found
 }
 
 // chunks are the buffers that wires borrow.
@@ -42,7 +45,25 @@ var chunks = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
 // smallBuffer is how large the library's own buffer is: it takes no smaller one.
 const smallBuffer = 272
 
+// Read reads for the library, up to a frame that must not pass.
 func (w *wire) Read(p []byte) (int, error) {
+	if w.broken != nil {
+		return 0, w.broken
+	}
+	n, err := w.receive(p)
+	sound, broken := w.frames.check(p[:n])
+	if broken == nil {
+		return n, err
+	}
+	w.broken = broken
+	if sound == 0 {
+		return 0, broken
+	}
+	return sound, nil
+}
+
+// receive reads what comes, whatever it is.
+func (w *wire) receive(p []byte) (int, error) {
 	if w.raw != nil {
 		if len(w.have) == 0 && w.err == nil {
 			w.wait()
@@ -121,7 +142,7 @@ func (w *wire) linger() {
 	w.Conn.SetReadDeadline(time.Now().Add(closeWait))
 	var buf [512]byte
 	for {
-		n, err := w.Read(buf[:])
+		n, err := w.receive(buf[:])
 		if err != nil || buf[0] == frameClose && n > 0 {
 			return
 		}

@@ -197,7 +197,7 @@ func (d wsDialer) receive(t testing.TB, b *broker, s selection) (*inbox, error) 
 			in.fail(err)
 			return
 		}
-		if settles(o) && !s.hold {
+		if !settles(o) || !s.hold {
 			acks <- o
 		}
 		in.add(m)
@@ -209,7 +209,11 @@ func (d wsDialer) receive(t testing.TB, b *broker, s selection) (*inbox, error) 
 	go func() {
 		var failed error
 		for o := <-acks; o != nil; o = <-acks {
-			_, err := w.request(map[string]any{"op": "ack", "sub": o.Sub, "o": o.O})
+			c := map[string]any{"op": "credit", "sub": o.Sub, "n": 1}
+			if settles(o) {
+				c = map[string]any{"op": "ack", "sub": o.Sub, "o": o.O}
+			}
+			_, err := w.request(c)
 			failed = firstOf(failed, err)
 		}
 		acked <- failed
@@ -221,7 +225,7 @@ func (d wsDialer) receive(t testing.TB, b *broker, s selection) (*inbox, error) 
 	})
 	in.drop = w.drop
 	for i, a := range s.from {
-		c := map[string]any{"op": "sub", "sub": strconv.Itoa(i)}
+		c := map[string]any{"op": "sub", "sub": strconv.Itoa(i), "credit": 100}
 		if a.queue != "" {
 			c["queue"] = a.queue
 		} else {

@@ -182,7 +182,17 @@ func askHTTP(fd int, request string, status int) (head string, err error) {
 }
 
 // A wsReceiver is subscribed over Sluice's own WebSocket protocol.
-type wsReceiver struct{ textReceiver }
+type wsReceiver struct {
+	textReceiver
+	owed int // messages whose credit was not given back
+}
+
+// wsCredit is how many messages may be on their way to a receiver: the most
+// that the broker allows.
+const wsCredit = 1024
+
+// wsMore gives half of it back.
+var wsMore = appendWS(nil, wsText, fmt.Appendf(nil, `{"op":"credit","sub":"s","n":%d}`, wsCredit/2))
 
 func (s *wsReceiver) received(p *peer, b []byte) (taken int, err error) {
 	first := true
@@ -200,6 +210,9 @@ func (s *wsReceiver) received(p *peer, b []byte) (taken int, err error) {
 			if err := s.message(payload, &first); err != nil {
 				return taken, err
 			}
+			if s.owed++; s.owed == wsCredit/2 {
+				p.out, s.owed = append(p.out, wsMore...), 0
+			}
 		case wsPing:
 			p.out = appendWS(p.out, wsPong, payload)
 		default:
@@ -215,7 +228,7 @@ func (s *wsReceiver) open(fd int, host, topic string) error {
 	if err != nil {
 		return err
 	}
-	if err := say(fd, appendWS(nil, wsText, []byte(`{"op":"sub","req":"r","sub":"s","topic":"`+topic+`"}`))); err != nil {
+	if err := say(fd, appendWS(nil, wsText, []byte(fmt.Sprintf(`{"op":"sub","req":"r","sub":"s","topic":%q,"credit":%d}`, topic, wsCredit)))); err != nil {
 		return err
 	}
 	for { // the welcome and a ping may come first

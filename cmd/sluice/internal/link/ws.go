@@ -186,25 +186,24 @@ func (l *wsLink) Subscribe(ctx context.Context, s Subscription, handle func(*Mes
 	held := s.Queue != "" || s.Group != ""
 	// At most as many wait here as the credit lets the broker send; the reader
 	// never blocks for long on a topic's, since handle takes them on.
-	come := make(chan wsFrame, max(s.Credit, 1))
 	filters := s.Filters
 	if s.Queue != "" {
 		filters = []string{""}
 	}
+	credit := max(s.Credit, 1)
+	come := make(chan wsFrame, credit*len(filters))
 	for i, filter := range filters {
 		name := strconv.Itoa(i)
 		l.mu.Lock()
 		l.subs[name] = come
 		l.mu.Unlock()
-		o := map[string]any{"op": "sub", "sub": name}
+		o := map[string]any{"op": "sub", "sub": name, "credit": credit}
 		for member, value := range map[string]string{"topic": filter, "queue": s.Queue, "group": s.Group, "from": s.From} {
 			if value != "" {
 				o[member] = value
 			}
 		}
-		if held {
-			o["credit"] = s.Credit
-		} else if !s.SkipRetained && s.From == "" {
+		if !held && !s.SkipRetained && s.From == "" {
 			o["retained"] = true
 		}
 		if _, err := l.ask(ctx, o); err != nil {
@@ -232,7 +231,13 @@ func (l *wsLink) Subscribe(ctx context.Context, s Subscription, handle func(*Mes
 				err = handle(m)
 			}
 			done := errors.Is(err, ErrStop)
-			if held && (err == nil || done) {
+			switch {
+			case err != nil && !done:
+			case !held:
+				if failed := l.send(map[string]any{"op": "credit", "sub": f.Sub, "n": 1}); failed != nil && err == nil {
+					err = failed
+				}
+			default:
 				if _, failed := l.ask(ctx, map[string]any{"op": "ack", "sub": f.Sub, "o": f.Offset}); failed != nil {
 					return failed
 				}
