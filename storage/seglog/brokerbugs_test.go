@@ -20,8 +20,8 @@ var quick = []seeded.Bug{
 }
 
 // TestSeededBugs switches on one bug after the other: the harness must find each
-// of them, and nothing without any. The bug that two goroutines have to meet for
-// has a test of its own to find it, as has ReclaimedEarly in core.
+// of them, and nothing without any. Two have tests of their own to find them, as
+// has ReclaimedEarly in core.
 func TestSeededBugs(t *testing.T) {
 	for seed := range uint64(3) {
 		for _, f := range crashed().Random(t.Context(), seed+1, 8, 150).Faults {
@@ -34,6 +34,15 @@ func TestSeededBugs(t *testing.T) {
 		if !spareWrittenEarly(t) {
 			t.Error("not found")
 		}
+	})
+	t.Run(string(seeded.RewriteNoDirSync), func(t *testing.T) {
+		seeded.Switch(seeded.RewriteNoDirSync)
+		defer seeded.Switch("")
+		lost := lostInMerge(t)
+		if lost == "" {
+			t.Error("not found")
+		}
+		t.Log(lost)
 	})
 	for _, bug := range seeded.Bugs() {
 		if !*allBugs && !slices.Contains(quick, bug) {
