@@ -57,6 +57,17 @@ func (c *clock) when(t time.Time) time.Time {
 	return time.UnixMilli(c.now()).Add(left)
 }
 
+// moment turns a moment of this clock into one of the machine's clock.
+func (c *clock) moment(ms int64) time.Time {
+	now, ahead := c.ahead()
+	if !ahead {
+		return time.UnixMilli(ms)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.wall().Add(time.Duration(ms-now) * time.Millisecond)
+}
+
 // until is how long it is until a moment of this clock.
 func (c *clock) until(ms int64) time.Duration {
 	return time.Duration(ms-c.now()) * time.Millisecond

@@ -62,6 +62,12 @@ func (d *delayed) key(due time.Time, life time.Duration, name string) string {
 	return string(key)
 }
 
+// dueOf is when the message of a key is due, in milliseconds since 1970 by the
+// delayed messages' own clock.
+func dueOf(key string) int64 {
+	return int64(binary.BigEndian.Uint64([]byte(key[len(keyDelayed):])))
+}
+
 // put adds a delayed message to a commit. The journal is entered.
 func (d *delayed) put(p *commit, e *Envelope) int {
 	return d.add(p, e, e.DeliverAt, d.key(e.DeliverAt, 0, ""))
@@ -169,7 +175,7 @@ func (d *delayed) fireRound(p *pump) (next time.Time, more bool) {
 		if _, ok := retainedOffset(s.Value); len(key) < len(keyDelayed)+delayedKey || !ok {
 			continue
 		}
-		ms := int64(binary.BigEndian.Uint64([]byte(key[len(keyDelayed):])))
+		ms := dueOf(key)
 		if ms > now {
 			if t := time.Now().Add(d.clock.until(ms)); t.Before(next) {
 				next = t
@@ -233,7 +239,7 @@ func (d *delayed) again(p *commit, e *Envelope, s *Schedule, key string) {
 		return
 	}
 	now := time.Now()
-	due := now.Add(d.clock.until(int64(binary.BigEndian.Uint64([]byte(key[len(keyDelayed):])))))
+	due := now.Add(d.clock.until(dueOf(key)))
 	at, rest, ok := s.next(due, now)
 	if !ok {
 		return
@@ -246,24 +252,33 @@ func (d *delayed) again(p *commit, e *Envelope, s *Schedule, key string) {
 // false where it is not there any more.
 func (d *delayed) due(p *pump, key string) (e Envelope, ok bool, err error) {
 	value, err := d.b.engine.Get(key)
-	at, there := retainedOffset(value)
-	if err != nil || !there {
+	if _, there := retainedOffset(value); err != nil || !there {
 		return e, false, err
 	}
-	r, err := p.readOne(at)
-	if err != nil || r == nil {
+	if ok, err = d.read(p, Entry{key, value}, &e); !ok || err != nil {
 		return e, false, err
 	}
-	if err := r.Envelope(&e); err != nil {
-		return e, false, err
-	}
-	if len(e.Topic) <= len(DelayedPrefix) {
-		return e, false, fmt.Errorf("%w: offset %d is not a delayed message", ErrCorrupt, at)
-	}
-	e.Topic = e.Topic[len(DelayedPrefix):]
 	e.DeliverAt = time.Time{}
 	if life, _, ok := lifeOf(key); ok && life > 0 {
 		e.Expires = time.Now().Add(life)
 	}
 	return e, true, nil
+}
+
+// read reads the message of an entry of the state as it will be published.
+func (d *delayed) read(p *pump, s Entry, e *Envelope) (there bool, err error) {
+	at, _ := retainedOffset(s.Value)
+	r, err := p.readOne(at)
+	if err != nil || r == nil {
+		return false, err
+	}
+	if err := r.Envelope(e); err != nil {
+		return false, err
+	}
+	topic, ok := strings.CutPrefix(e.Topic, DelayedPrefix)
+	if !ok {
+		return false, fmt.Errorf("%w: offset %d is not a delayed message", ErrCorrupt, at)
+	}
+	e.Topic, e.DeliverAt = topic, d.clock.moment(dueOf(s.Key))
+	return true, nil
 }

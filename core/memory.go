@@ -118,6 +118,16 @@ func (m *memory) forget(p *commit, once string) {
 	}
 }
 
+// forgetID ends the memory of a message ID's key, if it stands for what was
+// published at an offset or before it.
+func (m *memory) forgetID(p *commit, key string, at Offset) {
+	if r := m.ids[key]; r != nil && r.offset != 0 && r.offset <= at {
+		delete(m.ids, key)
+		p.forgotten = append(p.forgotten, r)
+		p.Changes = append(p.Changes, Change{Key: key})
+	}
+}
+
 // forgetAll ends the memory of what begins with a prefix.
 func (m *memory) forgetAll(p *commit, prefix string) {
 	prefix = onceKey(prefix)
@@ -142,8 +152,12 @@ func (m *memory) failed(c *commit) {
 		}
 	}
 	for _, r := range c.forgotten {
-		if m.once[r.key] == nil && r.err == nil {
-			m.once[r.key] = r
+		of := m.once
+		if strings.HasPrefix(r.key, keyID) {
+			of = m.ids
+		}
+		if of[r.key] == nil && r.err == nil {
+			of[r.key] = r
 		}
 	}
 }

@@ -27,6 +27,10 @@ type Schedule struct {
 	left int // of the round, -1 without end
 }
 
+// Left is how often the message comes in its round after the next time;
+// Unlimited is for ever.
+func (s *Schedule) Left() int { return s.left }
+
 // MinPeriod is the shortest Period.
 const MinPeriod = 100 * time.Millisecond
 

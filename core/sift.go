@@ -20,6 +20,19 @@ type Selection struct {
 	Limit int64
 }
 
+// picker returns what tells whether a selection has a message, its Limit aside.
+func (s *Selection) picker() (picks func(*Envelope, Offset) bool, err error) {
+	w, err := parseWhere(s.Where)
+	if err != nil {
+		return nil, err
+	}
+	return func(e *Envelope, at Offset) bool {
+		return (len(s.Offsets) == 0 || slices.Contains(s.Offsets, at)) &&
+			(len(s.Filters) == 0 || slices.ContainsFunc(s.Filters, func(f Filter) bool { return f.Match(e.Topic) })) &&
+			w.match(e, at)
+	}, nil
+}
+
 // A Transfer says what to do with a selection.
 type Transfer struct {
 	Selection
@@ -129,14 +142,9 @@ const siftRound = pumpRecords
 
 // sift goes once through what is pending.
 func (c *Client) sift(ctx context.Context, q *queue, t Transfer, s sifting) (Sifted, error) {
-	w, err := parseWhere(t.Where)
+	picks, err := t.picker()
 	if err != nil {
 		return Sifted{}, err
-	}
-	picks := func(e *Envelope, at Offset) bool {
-		return (len(t.Offsets) == 0 || slices.Contains(t.Offsets, at)) &&
-			(len(t.Filters) == 0 || slices.ContainsFunc(t.Filters, func(f Filter) bool { return f.Match(e.Topic) })) &&
-			w.match(e, at)
 	}
 	var total Sifted
 	b := c.broker

@@ -80,8 +80,12 @@ func TestDescriptionsExamples(t *testing.T) {
 		if strings.Contains(command, "$TOKEN") && s.path != leased {
 			leased, token = s.path, d.want(200, "POST", "/q/jobs/lease", "").messages(t)[0].Lease
 		}
+		offset := ""
+		if strings.Contains(command, "$OFFSET") {
+			offset = d.want(201, "POST", "/t/orders/eu", "later", "X-Delay: 1h").Header.Get("X-Offset")
+		}
 		cmd := exec.CommandContext(t.Context(), "sh", "-c", command)
-		cmd.Env = append(os.Environ(), "TOKEN="+token)
+		cmd.Env = append(os.Environ(), "TOKEN="+token, "OFFSET="+offset)
 		out, err := cmd.Output()
 		if err != nil && !strings.Contains(command, "--max-time") {
 			t.Errorf("%s: %v", s.source, err)
@@ -108,7 +112,7 @@ func TestDescriptionsExamples(t *testing.T) {
 
 // matchesPath reports whether an address is one of a path's.
 func matchesPath(path, address string) bool {
-	u, err := url.Parse(strings.ReplaceAll(address, "$TOKEN", "T"))
+	u, err := url.Parse(strings.NewReplacer("$TOKEN", "T", "$OFFSET", "1").Replace(address))
 	if err != nil {
 		return false
 	}

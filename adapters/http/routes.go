@@ -66,6 +66,10 @@ func (s *Server) routes() *chi.Mux {
 	get("/v1/clients", s.listClients)
 	m.Delete("/v1/clients/{protocol}/{client}", s.handle(s.disconnect))
 	get("/v1/groups", s.listGroups)
+	get("/v1/delayed", s.listDelayed)
+	m.Post("/v1/delayed/cancel", s.cancelDelayed)
+	get("/v1/delayed/{offset}", s.showDelayed)
+	m.Delete("/v1/delayed/{offset}", s.handle(s.cancelOne))
 	get("/v1/policies", s.listPolicies)
 	get("/v1/retained", s.listRetained)
 
