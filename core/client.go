@@ -394,16 +394,16 @@ func (c *Client) mayBind(bd Binding) error {
 	if queue, ok := QueueOf(string(bd.Filter)); ok {
 		return fmt.Errorf("%w: the queue %q is consumed, not subscribed to", ErrInvalid, queue)
 	}
-	if strings.HasPrefix(string(bd.Filter), "$") && !c.mayReadDollar(string(bd.Filter)) {
+	if own(string(bd.Filter)) && !c.mayReadOwn(string(bd.Filter)) {
 		return fmt.Errorf("%w: the filter %q leads to the broker's own topics", ErrNotAuthorized, bd.Filter)
 	}
 	return c.authorize(Subscribe, string(bd.Filter))
 }
 
-// mayReadDollar: of the topics that begin with a dollar sign, those can be
+// mayReadOwn: of the topics that are the broker's own, those can be
 // subscribed to in which the broker tells of itself, where it does, and an
 // inbox, only by its whole name, which is its secret.
-func (c *Client) mayReadDollar(filter string) bool {
+func (c *Client) mayReadOwn(filter string) bool {
 	if strings.HasPrefix(filter, SysPrefix) {
 		return c.broker.reporter.Load() != nil
 	}

@@ -70,7 +70,7 @@ func (k *Consumer) end() {
 // inboxes are asked for when a consumer begins. cursor.mu is held.
 func (k *Consumer) mayReceive(topic string) bool {
 	b := k.client.broker
-	if b.open || topic[0] == '$' && !strings.HasPrefix(topic, SysPrefix) {
+	if b.open || own(topic) && !strings.HasPrefix(topic, SysPrefix) {
 		return true
 	}
 	p := k.client.Principal()

@@ -79,7 +79,7 @@ func (c *Client) check(e *Envelope) (to string, err error) {
 	if err := c.authorize(Publish, e.Topic); err != nil {
 		return "", err
 	}
-	if e.Topic[0] == '$' && !(c.reports && strings.HasPrefix(e.Topic, SysPrefix)) {
+	if own(e.Topic) && !(c.reports && strings.HasPrefix(e.Topic, SysPrefix)) {
 		if err := b.checkAddress(e.Topic); err != nil {
 			return "", err
 		}
@@ -111,7 +111,7 @@ func (b *Broker) checkHeaders(headers []Header) error {
 	return nil
 }
 
-// checkAddress looks at a topic that begins with a dollar sign: the queue is
+// checkAddress looks at a topic that is the broker's own: the queue is
 // made at first use, an exchange must exist, an inbox is anybody's who knows
 // its name, and the rest is the broker's own.
 func (b *Broker) checkAddress(topic string) error {
@@ -136,7 +136,7 @@ func (b *Broker) checkAddress(topic string) error {
 	if len(topic) > len(InboxPrefix) && topic[:len(InboxPrefix)] == InboxPrefix {
 		return nil
 	}
-	return fmt.Errorf("%w: topics that begin with a dollar sign are the broker's own", ErrNotAuthorized)
+	return fmt.Errorf("%w: the topic %q is the broker's own", ErrNotAuthorized, topic)
 }
 
 // route finds the alternate of what no binding of an exchange matches, and
@@ -242,7 +242,7 @@ func (b *Broker) put(p *commit, e *Envelope, to string) (record int, repeats *re
 // The journal is entered.
 func (b *Broker) append(p *commit, e *Envelope) (record int) {
 	record = p.add(e)
-	if e.Retain && (e.Topic[0] != '$' || strings.HasPrefix(e.Topic, SysPrefix)) {
+	if e.Retain && (!own(e.Topic) || strings.HasPrefix(e.Topic, SysPrefix)) {
 		change := Change{Key: keyRetained + e.Topic}
 		if seeded.On(seeded.RetainedLate) {
 			b.retainLate(p, change, record)

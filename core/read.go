@@ -115,7 +115,7 @@ func (c *Client) readPage(ctx context.Context, q ReadRequest, from Offset, keep 
 			r := &buf.Records[i]
 			may, known := rights[r.Topic]
 			if !known {
-				may = r.Topic[0] == '$' || c.authorize(Deliver, r.Topic) == nil
+				may = own(r.Topic) || c.authorize(Deliver, r.Topic) == nil
 				rights[string([]byte(r.Topic))] = may
 			}
 			if !may {

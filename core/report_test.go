@@ -34,7 +34,7 @@ func TestReport(t *testing.T) {
 		if sys.Heard("$SYS/a") {
 			t.Error("somebody hears")
 		}
-		for _, e := range []core.Envelope{{Topic: "$SYS/a"}, {Topic: "$SYS/a", Retain: true}, {Topic: "$SYS/"}, {Topic: "$SYSTEM"}} {
+		for _, e := range []core.Envelope{{Topic: "$SYS/a"}, {Topic: "$SYS/a", Retain: true}, {Topic: "$SYS/"}, {Topic: "$SYS"}} {
 			if err := ann.Publish(ctx, &e, 0); !errors.Is(err, core.ErrNotAuthorized) {
 				t.Errorf("published to %s: %v", e.Topic, err)
 			}
@@ -42,7 +42,7 @@ func TestReport(t *testing.T) {
 				t.Errorf("committed to %s: %v", e.Topic, err)
 			}
 		}
-		if err := sys.Publish(ctx, &core.Envelope{Topic: "$other/a"}, 0); !errors.Is(err, core.ErrNotAuthorized) {
+		if err := sys.Publish(ctx, &core.Envelope{Topic: "$share/a"}, 0); !errors.Is(err, core.ErrNotAuthorized) {
 			t.Errorf("published elsewhere: %v", err)
 		}
 

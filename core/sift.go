@@ -209,7 +209,7 @@ func (p *pump) siftOnce(c *Client, q *queue, at, end Offset, round int64, picks 
 		if s.to == nil || q.expired(d.Envelope, now) || !picks(d.Envelope, d.Offset) {
 			continue
 		}
-		if tos[i] = s.to(d.Envelope); tos[i] != "" && tos[i][0] == '$' && !dry {
+		if tos[i] = s.to(d.Envelope); own(tos[i]) && !dry {
 			if err := p.b.checkAddress(tos[i]); err != nil {
 				return at, got, err
 			}

@@ -21,6 +21,22 @@ const (
 	SysPrefix = "$SYS/"
 )
 
+// own reports whether a topic or filter is no plain one: its first level is the
+// broker's, one of those above or one by which adapters tell what else a
+// subscription asks for. Any other topic that begins with a dollar sign is a
+// topic like all, but that a wildcard in a filter's first level does not match
+// it.
+func own(topic string) bool {
+	if topic == "" || topic[0] != '$' {
+		return false
+	}
+	switch level, _, _ := strings.Cut(topic, "/"); level {
+	case "$queue", "$exchange", "$inbox", "$delayed", "$SYS", "$share", "$session", "$replay", "$meta":
+		return true
+	}
+	return false
+}
+
 // QueueTopic is the topic that addresses the queue of that name.
 func QueueTopic(queue string) string { return QueuePrefix + queue }
 

@@ -173,3 +173,16 @@ func FuzzFilter(f *testing.F) {
 		}
 	})
 }
+
+// What begins with a dollar sign is the broker's own by its whole first level.
+func TestOwn(t *testing.T) {
+	for topic, want := range map[string]bool{
+		"": false, "a/$queue": false, "$": false, "$/queue": false, "$fleet/x": false, "$queues/q": false, "$sys/x": false, "$SYSTEM": false,
+		"$queue/q": true, "$exchange/e/k": true, "$inbox/x": true, "$delayed/1/t": true, "$SYS": true, "$SYS/broker": true, "$SYS/#": true,
+		"$share/g/f": true, "$session/x": true, "$replay/1/t": true, "$meta/#": true,
+	} {
+		if own(topic) != want {
+			t.Errorf("%q: %v", topic, !want)
+		}
+	}
+}

@@ -68,7 +68,7 @@ func plain(topic, body string) string {
 func TestPipelining(t *testing.T) {
 	d := open(t)
 	w := d.dial()
-	w.say(plain("a", "1") + plain("a/b", "2") + plain("$no", "x") + plain("a", "3") +
+	w.say(plain("a", "1") + plain("a/b", "2") + plain("$SYS/no", "x") + plain("a", "3") +
 		"GET /t/a?limit=1 HTTP/1.1\r\nHost: localhost\r\n\r\n" + plain("a", "4") + "GET /last/none HTTP/1.1\r\nHost: localhost\r\n\r\n")
 	for i, topic := range []string{"a", "a/b", "", "a"} {
 		if topic == "" {

@@ -111,8 +111,15 @@ func (c *conn) serve(ctx context.Context) error {
 	c.mu.Lock()
 	err = c.cause
 	c.mu.Unlock()
-	c.finish(err)
+	lingers := c.finish(err)
 	close(c.done)
+	if lingers {
+		// The client is to read why, whatever it was sending.
+		unhook := context.AfterFunc(ctx, func() { c.nc.Close() })
+		adapters.Discard(c.nc, lingerTime)
+		unhook()
+		c.nc.Close()
+	}
 	var f *fault
 	if errors.As(err, &f) {
 		if f != errTakenOver && f != errShutdown {

@@ -6,17 +6,21 @@ import (
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/sluicemq/sluice/adapters"
 )
 
 // The times that the end of a connection may take.
 const (
-	drainTime = 2 * time.Second
-	flushTime = 2 * time.Second
+	drainTime  = 2 * time.Second
+	flushTime  = 2 * time.Second
+	lingerTime = time.Second
 )
 
 // finish says goodbye where there is somebody to say it to, publishes the will,
-// and frees what the connection holds.
-func (c *conn) finish(cause error) {
+// and frees what the connection holds. lingers says that the connection is
+// closed but for what the peer still sends.
+func (c *conn) finish(cause error) (lingers bool) {
 	var f *fault
 	peer := errors.As(cause, &f) // the server ends it: the peer listens still
 	c.closeConsumers()
@@ -33,15 +37,18 @@ func (c *conn) finish(cause error) {
 	}
 	c.out.Close(ctx)
 	cancel()
-	c.nc.Close()
+	if lingers = peer && c.v != 0 && cause != errShutdown && adapters.CloseWrite(c.nc); !lingers {
+		c.nc.Close()
+	}
 	if c.connected {
 		c.endSession()
-		return
+		return lingers
 	}
 	if c.client != nil {
 		c.client.Close()
 	}
 	c.s.leave(c)
+	return lingers
 }
 
 // drain waits until the publishes that came are confirmed, so that the client

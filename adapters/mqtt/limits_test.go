@@ -82,6 +82,25 @@ func TestRefusalsAreCounted(t *testing.T) {
 	}
 }
 
+// A client reads why its connection ends although it goes on sending: a socket
+// that is closed with input unread would reset, and take the reason away.
+func TestReasonBehindWhatIsStillSent(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	for range 20 {
+		c := s.dial()
+		s.say(c, `10 L(s"MQTT" 05 02 003C 00 s"a")`)
+		s.hear(c, `20 L(00 00 L(21 0400 22 0040 27 00110000))`)
+		big := append([]byte{0x30, 0x80, 0x80, 0x80, 0x01}, make([]byte, 2<<20)...)
+		if _, err := c.Write(big); err != nil {
+			t.Fatal("the server does not read on:", err)
+		}
+		s.hear(c, `E0 L(95 L(1F s"the packet is larger than allowed"))`)
+		s.hear(c, "close")
+		c.Close()
+	}
+}
+
 func TestRefusalsBeforeConnectAreCounted(t *testing.T) {
 	for _, x := range []struct {
 		reason string

@@ -311,18 +311,10 @@ func (c *conn) late() error {
 // longer to close the other.
 func (c *conn) linger() {
 	patience := 100 * time.Millisecond
-	if half, ok := c.nc.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+	if adapters.CloseWrite(c.nc) {
 		patience = time.Second
 	}
-	c.nc.SetReadDeadline(time.Now().Add(patience))
-	var discard [1 << 10]byte
-	for read := 0; read < 1<<20; {
-		n, err := c.nc.Read(discard[:])
-		if err != nil {
-			return
-		}
-		read += n
-	}
+	adapters.Discard(c.nc, patience)
 }
 
 // disconnect says goodbye: nothing follows its receipt.

@@ -134,19 +134,12 @@ func (w *wire) keepAlive(interval time.Duration, ping func()) {
 	w.beats.Reset(interval)
 }
 
-// linger reads and throws away what the peer still sends, until its close
-// frame, its end, or closeWait: a socket closed with input unread resets, and
-// the peer might lose what was written last. A close frame that does not begin
-// where a read does is not seen; then the time ends it.
+// linger throws away what the peer still sends, until it closes the connection
+// too, or closeWait: a socket closed with input unread resets, and the peer might
+// lose what was written last.
 func (w *wire) linger() {
-	w.Conn.SetReadDeadline(time.Now().Add(closeWait))
-	var buf [512]byte
-	for {
-		n, err := w.receive(buf[:])
-		if err != nil || buf[0] == frameClose && n > 0 {
-			return
-		}
-	}
+	adapters.CloseWrite(w.Conn)
+	adapters.Discard(w.Conn, closeWait)
 }
 
 // close cuts the connection for good.
