@@ -12,6 +12,7 @@ import (
 // read of the next request.
 type carried struct {
 	net.Conn
+	peer *peer
 
 	mu    sync.Mutex // guards what follows
 	head  []byte     // to be read first

@@ -29,7 +29,7 @@ func readFields(r *nethttp.Request, e *core.Envelope) error {
 		var err error
 		switch name {
 		case "Content-Type":
-			e.ContentType, err = one(name, values)
+			err = readText(&e.ContentType, r, name, values)
 			if e.ContentType == formType {
 				e.ContentType = ""
 			}

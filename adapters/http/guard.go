@@ -54,7 +54,7 @@ func (g *guard) check(w nethttp.ResponseWriter, r *nethttp.Request) error {
 			return nil
 		}
 		// A link to the broker may be followed, but not to take messages.
-		if g.any || r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Method == "GET" && !strings.Contains(r.URL.RawQuery, "group") {
+		if g.any || r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Method == "GET" && !r.URL.Query().Has("group") {
 			return nil
 		}
 		return foreignOrigin.with("a page of another site asks for it")

@@ -51,6 +51,7 @@ func TestOrigin(t *testing.T) {
 	// A link from elsewhere may be followed, but takes no messages.
 	d.want(200, "GET", "/t/a?from=1", "", "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate")
 	d.refused(403, "foreign-origin", "GET", "/t/a?group=g", "", "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate")
+	d.refused(403, "foreign-origin", "GET", "/t/a?gr%6fup=g", "", "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate")
 	d.want(200, "GET", "/t/a?from=1", "", "Sec-Fetch-Site: same-origin")
 }
 

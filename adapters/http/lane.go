@@ -186,7 +186,7 @@ func (l *lane) Confirm(cs []core.Confirmation) {
 		for i := range cs {
 			topic := l.topics[(l.first+i)%len(l.topics)]
 			if cs[i].Err != nil {
-				b = l.s.appendFailure(b, problemOf(cs[i].Err))
+				b = l.s.appendFailure(b, problemOf(cs[i].Err), false)
 			} else {
 				b = l.s.appendCreated(b, topic, cs[i].Offset)
 			}
@@ -245,7 +245,7 @@ func (l *lane) read(length int) bool {
 	l.end += n
 	if n == 0 && length > 0 && errors.Is(err, os.ErrDeadlineExceeded) && l.s.stopping.Err() == nil {
 		l.drain(0)
-		l.out.Append(func(b []byte) []byte { return l.s.appendFailure(b, problemOf(bodyError(err))) })
+		l.out.Append(func(b []byte) []byte { return l.s.appendFailure(b, problemOf(bodyError(err)), false) })
 	}
 	return n > 0
 }
@@ -267,12 +267,16 @@ func (s *Server) appendCreated(b []byte, topic []byte, at core.Offset) []byte {
 	return append(b, "}\n"...)
 }
 
-// appendFailure appends the answer that fail gives, and counts it.
-func (s *Server) appendFailure(b []byte, p *problem) []byte {
+// appendFailure appends the answer that fail gives, and counts it; last says
+// that none follows.
+func (s *Server) appendFailure(b []byte, p *problem, last bool) []byte {
 	s.metrics.Refused(p.reason())
 	b = fmt.Appendf(b, "HTTP/1.1 %d %s\r\n", p.status, nethttp.StatusText(p.status))
 	h := make(nethttp.Header)
 	p.describe(h)
+	if last {
+		h.Set("Connection", "close")
+	}
 	for name, values := range h {
 		for _, v := range values {
 			b = fmt.Appendf(b, "%s: %s\r\n", name, v)

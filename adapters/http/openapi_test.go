@@ -73,9 +73,13 @@ func TestDescriptionAndRouterAgree(t *testing.T) {
 
 // Every kind of problem has the heading that its type leads to.
 func TestProblemsAreDocumented(t *testing.T) {
-	source, err := os.ReadFile("problem.go")
-	if err != nil {
-		t.Fatal(err)
+	var source []byte
+	for _, file := range []string{"problem.go", "unread.go"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		source = append(source, text...)
 	}
 	doc, err := os.ReadFile("../../docs/http.md")
 	if err != nil {

@@ -18,6 +18,9 @@ type peer struct {
 	remote net.Addr
 	name   uint64
 	active atomic.Bool // a byte of a request has come
+	// answering says that a handler has begun to answer a request: what goes to
+	// the peer is the handler's, not net/http's own.
+	answering atomic.Bool
 	// streams says that the connection is taken over by a stream.
 	streams atomic.Bool
 

@@ -40,8 +40,9 @@ func (p problem) with(detail string) *problem {
 }
 
 var (
-	badRequest = problem{status: 400, kind: "bad-request", title: "The request is malformed"}
-	badTopic   = problem{status: 400, kind: "invalid-topic", title: "The topic, filter or name is not valid",
+	badRequest = problem{status: 400, kind: "bad-request", title: "The request is malformed",
+		hint: "The detail says what is wrong; docs/http.md has every path, parameter and header."}
+	badTopic = problem{status: 400, kind: "invalid-topic", title: "The topic, filter or name is not valid",
 		hint: "Levels are separated by slashes and percent-encoded once; + and %23 (#) are wildcards for reading only."}
 	badFrom = problem{status: 400, kind: "invalid-from", title: "The start position is not valid",
 		hint: "from is earliest, latest, an offset (1042), the last n (-100), a time ago (@2h) or a moment (@2026-11-01T08:00:00Z)."}
@@ -53,32 +54,42 @@ var (
 		hint: "Add the origin to http.origins in the broker's configuration."}
 	notFound = problem{status: 404, kind: "not-found", title: "There is no such thing",
 		hint: "GET / tells which paths there are."}
-	wrongMethod   = problem{status: 405, kind: "method-not-allowed", title: "The method is not one of this path"}
+	wrongMethod = problem{status: 405, kind: "method-not-allowed", title: "The method is not one of this path",
+		hint: "The header Allow has those that are."}
 	notAcceptable = problem{status: 406, kind: "not-acceptable", title: "No form of the answer that the client accepts",
 		hint: "Accept application/x-ndjson, application/json, text/event-stream or application/octet-stream, or name one with ?format=."}
-	slowBody = problem{status: 408, kind: "slow-body", title: "The body came too slowly"}
-	conflict = problem{status: 409, kind: "conflict", title: "It exists otherwise, or is in use"}
-	notHeld  = problem{status: 409, kind: "lease-ended", title: "The lease has ended",
+	slowBody = problem{status: 408, kind: "slow-body", title: "The body came too slowly",
+		hint: "Send it again on a new connection; a body must come at 32 KiB a second, beside five seconds."}
+	conflict = problem{status: 409, kind: "conflict", title: "It exists otherwise, or is in use",
+		hint: "Read it and send what it is, take another name, or delete it first."}
+	notHeld = problem{status: 409, kind: "lease-ended", title: "The lease has ended",
 		hint: "The message was settled, or the time of the lease is over and the message is somebody else's."}
 	offsetRemoved = problem{status: 410, kind: "offset-removed", title: "The offset has been removed",
 		hint: "Read on with ?from=earliest, or from the offset that earliest names."}
 	preconditionFailed = problem{status: 412, kind: "precondition-failed", title: "The condition does not hold",
 		hint: "Read it again: the ETag of the answer is what If-Match wants."}
-	tooLarge      = problem{status: 413, kind: "too-large", title: "The message is too large"}
-	wrongType     = problem{status: 415, kind: "unsupported-type", title: "The body is in a form that is not taken here"}
-	offsetAhead   = problem{status: 416, kind: "offset-ahead", title: "The offset is ahead of the log", hint: "Read on from the offset that end names, or with ?from=latest."}
-	foreignHost   = problem{status: 421, kind: "foreign-host", title: "The request is for another host", hint: "Use an address of the broker, or add the name to http.hosts in its configuration."}
-	tooMany       = problem{status: 429, kind: "too-many-requests", title: "A limit is reached", retry: time.Second}
-	loginsFailed  = problem{status: 429, kind: "too-many-logins", title: "Too many logins have failed from this address", retry: 10 * time.Second}
-	queueFull     = problem{status: 429, kind: "queue-full", title: "The queue is full", retry: time.Second}
+	tooLarge = problem{status: 413, kind: "too-large", title: "The message is too large",
+		hint: "Send it in parts, or raise limits.message in the broker's configuration."}
+	wrongType = problem{status: 415, kind: "unsupported-type", title: "The body is in a form that is not taken here",
+		hint: "A batch is application/x-ndjson, what is administered application/json; nothing is taken compressed."}
+	offsetAhead = problem{status: 416, kind: "offset-ahead", title: "The offset is ahead of the log", hint: "Read on from the offset that end names, or with ?from=latest."}
+	foreignHost = problem{status: 421, kind: "foreign-host", title: "The request is for another host", hint: "Use an address of the broker, or add the name to http.hosts in its configuration."}
+	tooMany     = problem{status: 429, kind: "too-many-requests", title: "A limit is reached", retry: time.Second,
+		hint: "Wait as long as Retry-After says; the limits are in the broker's configuration."}
+	loginsFailed = problem{status: 429, kind: "too-many-logins", title: "Too many logins have failed from this address", retry: 10 * time.Second,
+		hint: "Wait a minute, and look at what the credentials are."}
+	queueFull = problem{status: 429, kind: "queue-full", title: "The queue is full", retry: time.Second,
+		hint: "It takes messages again once some were accepted; max_length and overflow are its settings."}
 	internalError = problem{status: 500, kind: "internal", title: "The broker has failed", hint: "This is a defect; the broker's log says more."}
 	noResponders  = problem{status: 503, kind: "no-responders", title: "Nobody would get the message", retry: time.Second,
 		hint: "No queue, session or subscriber is there for it. ?mandatory=false publishes it all the same."}
 	storageFailed = problem{status: 503, kind: "storage-failed", title: "The log cannot be written or read", retry: 5 * time.Second,
 		hint: "Nothing is confirmed until the log has been recovered; the broker's log says why."}
-	shuttingDown = problem{status: 503, kind: "shutting-down", title: "The broker is stopping", retry: time.Second}
-	noReply      = problem{status: 504, kind: "no-reply", title: "No reply came in time"}
-	storageFull  = problem{status: 507, kind: "storage-full", title: "The disk is full", retry: 30 * time.Second,
+	shuttingDown = problem{status: 503, kind: "shutting-down", title: "The broker is stopping", retry: time.Second,
+		hint: "Come again when it is back; what was confirmed is in the log."}
+	noReply = problem{status: 504, kind: "no-reply", title: "No reply came in time",
+		hint: "Wait longer with ?reply=30s, and see that who answers sends it to the message's X-Reply-To."}
+	storageFull = problem{status: 507, kind: "storage-full", title: "The disk is full", retry: 30 * time.Second,
 		hint: "Reads go on. Publishing goes on by itself once there is room."}
 )
 

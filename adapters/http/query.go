@@ -138,12 +138,12 @@ func (q *query) int(name string, absent, low, high int) int {
 	if !q.has(name) {
 		return absent
 	}
-	n, err := strconv.Atoi(q.string(name))
-	if err != nil || n < low || n > high {
+	n, err := strconv.ParseUint(q.string(name), 10, 31)
+	if err != nil || int(n) < low || int(n) > high {
 		q.bad(name, fmt.Sprintf("a number from %d to %d", low, high))
 		return absent
 	}
-	return n
+	return int(n)
 }
 
 func (q *query) offset(name string) core.Offset {

@@ -111,7 +111,13 @@ func (s *Server) serve(w nethttp.ResponseWriter, r *nethttp.Request) {
 			panic(v)
 		}
 	}()
+	peerOf(r).answering.Store(true)
 	if err := s.guard.check(w, r); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	if err := checkFraming(r); err != nil {
+		w.Header().Set("Connection", "close")
 		s.fail(w, r, err)
 		return
 	}
@@ -159,6 +165,9 @@ func (s *Server) noSuchMethod(w nethttp.ResponseWriter, r *nethttp.Request) erro
 // 9.3.7) and is what browsers ask before they call from another site.
 func (s *Server) tellOptions(w nethttp.ResponseWriter, r *nethttp.Request) {
 	allowed := s.allowed(r)
+	if r.URL.Path == "*" { // the server as a whole
+		allowed = "GET, HEAD, POST, PUT, DELETE, OPTIONS"
+	}
 	if allowed == "OPTIONS" {
 		s.fail(w, r, noSuchPath(r))
 		return

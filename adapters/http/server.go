@@ -99,7 +99,10 @@ func New(broker *core.Broker, o Options) *Server {
 		MaxHeaderBytes:    o.Limits.HTTPHeaderBytes,
 		ConnContext:       s.connected,
 		ConnState:         s.changed,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		// OPTIONS * is a request like others.
+		DisableGeneralOptionsHandler: true,
+
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	return s
 }
@@ -192,7 +195,7 @@ func (s *Server) carry(c net.Conn, p *peer, h *handover) {
 		s.leave(c)
 		return
 	}
-	next := &carried{Conn: c, head: rest, until: l.came.Add(s.limits.Handshake)}
+	next := &carried{Conn: c, peer: p, head: rest, until: l.came.Add(s.limits.Handshake)}
 	p.active.Store(false)
 	s.mu.Lock()
 	delete(s.peers, c)
@@ -288,6 +291,9 @@ func (s *Server) changed(c net.Conn, state nethttp.ConnState) {
 		s.mu.Unlock()
 		if p != nil {
 			p.active.Store(true)
+			if state == nethttp.StateIdle {
+				p.answering.Store(false)
+			}
 		}
 	case nethttp.StateHijacked:
 		s.mu.Lock()

@@ -150,8 +150,8 @@ func (d *door) isProblem(a answer, status int, kind string) {
 	if got := a.Header.Get("Content-Type"); got != "application/problem+json" {
 		d.Errorf("the problem's content type is %q", got)
 	}
-	if !strings.HasSuffix(p.Type, "#"+kind) || p.Status != status || p.Title == "" {
-		d.Errorf("problem %s, want kind %s and status %d", a.body, kind, status)
+	if !strings.HasSuffix(p.Type, "#"+kind) || p.Status != status || p.Title == "" || p.Hint == "" {
+		d.Errorf("problem %s, want kind %s, status %d and a hint", a.body, kind, status)
 	}
 }
 
