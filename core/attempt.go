@@ -73,12 +73,27 @@ func (q *queue) cover(ds []Delivery, after Offset) bool {
 			q.reach = max(q.reach, before)
 		}
 		q.mu.Unlock()
-		if err == nil {
-			q.kick()
+		if err != nil {
+			q.stall(err)
+			return
 		}
+		q.kick()
 	})
 	q.b.journal.leave()
 	return false
+}
+
+// stallRetry is how long to wait before what could not be made durable is tried
+// again.
+const stallRetry = time.Second
+
+// stall tells the consumers why they get nothing, and has the cursor looked at
+// again a little later, if that may help. No lock is held.
+func (q *queue) stall(err error) {
+	q.notice(Notice{Kind: NoticeStalled, Err: err})
+	if noRoom(err) {
+		time.AfterFunc(stallRetry, q.kick)
+	}
 }
 
 func (q *queue) atEnd() bool { return !q.exact() || q.reach == everywhere }
@@ -115,25 +130,26 @@ func (q *queue) rest() {
 // persist makes the queue's position durable before what was just assigned is
 // delivered. It blocks a pump for one commit. If that fails nothing may be
 // delivered.
-func (p *pump) persist(q *queue) bool {
+func (p *pump) persist(q *queue) error {
 	if !q.exact() || len(q.touched) == 0 {
-		return true
+		return nil
 	}
 	c, err := p.b.journal.enterUnbounded()
 	if err != nil {
-		return false
+		return err
 	}
 	done := make(chan error, 1)
 	q.putPosition(c)
 	c.Sync = true
 	c.after = append(c.after, func(_ Offset, err error) { done <- err })
 	p.b.journal.leave()
-	return <-done == nil
+	return <-done
 }
 
 // hand delivers what was assigned once its attempts are durable.
 func (p *pump) hand(q *queue) {
-	if p.persist(q) {
+	err := p.persist(q)
+	if err == nil {
 		q.deliver()
 		return
 	}
@@ -151,4 +167,5 @@ func (p *pump) hand(q *queue) {
 		q.touched[i] = nil
 	}
 	q.touched = q.touched[:0]
+	q.notice(Notice{Kind: NoticeStalled, Err: err})
 }

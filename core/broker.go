@@ -295,33 +295,6 @@ func (b *Broker) Err() error {
 	return b.journal.failed
 }
 
-// storageFailed is told of a commit that was not made durable. Publishers are
-// told by their confirmations; what the broker itself had in the commit is
-// journaled again, in case the log was only full.
-func (b *Broker) storageFailed(c *commit) {
-	n := b.stats.StorageFailures.Add(1)
-	if !errors.Is(c.err, ErrStorageFull) {
-		if n == 1 {
-			b.log.Error("log failed, nothing is confirmed until it is opened anew", "err", c.err)
-		}
-		return
-	}
-	b.log.Warn("log full, a commit was refused", "records", c.Len(), "err", c.err)
-	for _, change := range c.Changes {
-		position, isPosition := strings.CutPrefix(change.Key, keyPosition)
-		definition, isDefinition := strings.CutPrefix(change.Key, keyQueue)
-		if q := b.queue(position); isPosition && q != nil {
-			q.journalAgain(false)
-		}
-		if q := b.queue(definition); isDefinition && q != nil {
-			q.journalAgain(true)
-		}
-		if name, is := strings.CutPrefix(change.Key, keyExchange); is {
-			b.flusher.addExchange(name)
-		}
-	}
-}
-
 // withDefaults fills in what is zero.
 func withDefaults(l Limits) Limits {
 	d := DefaultLimits()
@@ -363,8 +336,9 @@ type flusher struct {
 	b    *Broker
 	mu   sync.Mutex // guards what follows; the last mutex to be taken
 	list []*queue
-	// exchanges are those whose definition the log had no room for.
-	exchanges []string
+	// exchanges are those whose definition the log had no room for, gone the
+	// keys whose end it had none for.
+	exchanges, gone []string
 
 	wake    chan struct{}
 	stop    chan struct{}
@@ -389,9 +363,13 @@ func (f *flusher) addExchange(name string) {
 	f.note(func() { f.exchanges = append(f.exchanges, name) })
 }
 
+func (f *flusher) addGone(key string) {
+	f.note(func() { f.gone = append(f.gone, key) })
+}
+
 func (f *flusher) note(add func()) {
 	f.mu.Lock()
-	first := len(f.list)+len(f.exchanges) == 0
+	first := len(f.list)+len(f.exchanges)+len(f.gone) == 0
 	add()
 	f.mu.Unlock()
 	if first {
@@ -422,9 +400,12 @@ func (f *flusher) start() {
 
 func (f *flusher) flush() {
 	f.mu.Lock()
-	list, exchanges := f.list, f.exchanges
-	f.list, f.exchanges = nil, nil
+	list, exchanges, gone := f.list, f.exchanges, f.gone
+	f.list, f.exchanges, f.gone = nil, nil, nil
 	f.mu.Unlock()
+	for _, key := range gone {
+		f.b.putGone(key)
+	}
 	for _, name := range exchanges {
 		f.b.putExchange(name)
 	}

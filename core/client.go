@@ -69,6 +69,10 @@ const (
 	NoticeDeleted
 	// NoticeFailed: the log could not be read. Nothing follows.
 	NoticeFailed
+	// NoticeStalled: nothing can be delivered for the moment, since the log has
+	// no room for the queue's position, or could not be read. It is tried again
+	// by itself, for as long as it takes.
+	NoticeStalled
 )
 
 // Credit is how much a consumer may still be sent. Each delivery takes its

@@ -187,6 +187,7 @@ func (p *pump) failed(c *cursor, at Offset, err error) {
 		return
 	}
 	p.b.log.Error("log not readable", "offset", at, "err", err)
+	c.owner.notice(Notice{Kind: NoticeStalled, Err: err})
 	time.AfterFunc(stuckFor, func() {
 		c.mu.Lock()
 		c.stuck = false

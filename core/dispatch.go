@@ -1,7 +1,6 @@
 package core
 
 import (
-	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -74,6 +73,10 @@ func (d *dispatcher) dispatch(c *commit) {
 	d.b.journal.finish(c)
 	for _, f := range c.after {
 		f(c.first, c.err)
+	}
+	if noRoom(c.err) {
+		d.b.owe(c)
+		d.b.journal.undone <- struct{}{}
 	}
 	d.confirm(c)
 	d.b.journal.recycle(c)
@@ -188,7 +191,7 @@ func (j *journal) finish(c *commit) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if c.err != nil {
-		if !errors.Is(c.err, ErrStorageFull) {
+		if !noRoom(c.err) {
 			j.failed = c.err
 		}
 		j.memory.failed(c)

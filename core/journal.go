@@ -25,12 +25,14 @@ type journal struct {
 	spare   []*commit
 	closed  bool
 	failed  error     // why nothing more is durable
+	owed    []*queue  // what was refused of them goes into the next commit
 	time    int64     // of the last batch
 	at      time.Time // when that was, by the clock that cannot be set
 	size    int       // what batches lately came to
 
 	wake    chan struct{} // there is something pending
 	written chan error    // the outstanding batch is done
+	undone  chan struct{} // a refused batch has been taken back
 	stopped sync.WaitGroup
 }
 
@@ -62,7 +64,7 @@ type entry struct {
 const maxRecords = 1 << 16
 
 func newJournal(e Engine, l Limits, wall func() time.Time, deliver chan<- *commit) *journal {
-	j := &journal{engine: e, wall: wall, at: time.Now(), memory: newMemory(l, wall), deliver: deliver, maxBytes: l.PendingBytes, pending: new(commit), wake: make(chan struct{}, 1), written: make(chan error, 1)}
+	j := &journal{engine: e, wall: wall, at: time.Now(), memory: newMemory(l, wall), deliver: deliver, maxBytes: l.PendingBytes, pending: new(commit), wake: make(chan struct{}, 1), written: make(chan error, 1), undone: make(chan struct{})}
 	j.room.L = &j.mu
 	return j
 }
@@ -188,6 +190,12 @@ func (j *journal) take() (c *commit, closed bool) {
 	if c.empty() && len(c.entries) == 0 && len(c.after) == 0 {
 		return nil, j.closed
 	}
+	if !c.empty() {
+		for _, q := range j.owed {
+			q.putPosition(c)
+		}
+		j.owed = nil
+	}
 	if n := len(j.spare); n > 0 {
 		j.pending, j.spare = j.spare[n-1], j.spare[:n-1]
 	} else {
@@ -233,7 +241,8 @@ func (j *journal) now() int64 {
 	return j.tick()
 }
 
-// commit appends one batch and hands it on to the dispatcher.
+// commit appends one batch and hands it on to the dispatcher. Where it was
+// refused, it returns once that was taken back.
 func (j *journal) commit(c *commit) {
 	if c.err == nil && (!c.empty() || c.Sync) {
 		j.engine.Append(&c.Batch, func(_ *Batch, first Offset, err error) {
@@ -244,7 +253,11 @@ func (j *journal) commit(c *commit) {
 			c.err = fmt.Errorf("%w: %w", ErrStorage, err)
 		}
 	}
+	wait := noRoom(c.err)
 	j.deliver <- c
+	if wait {
+		<-j.undone
+	}
 }
 
 // recycle takes back a commit that nobody needs any more.

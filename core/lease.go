@@ -208,6 +208,7 @@ type collector struct {
 	gaps    []Gap
 	bytes   int
 	idle    bool  // all that was there has come
+	stalled error // why nothing comes for the moment
 	err     error // why nothing follows
 }
 
@@ -218,7 +219,7 @@ func newCollector(c Credit) *collector {
 func (r *collector) Deliver(batch []Delivery) {
 	r.mu.Lock()
 	for _, d := range batch {
-		r.got = append(r.got, d.Clone())
+		r.got, r.stalled = append(r.got, d.Clone()), nil
 		r.bytes += d.Size()
 	}
 	r.mu.Unlock()
@@ -231,7 +232,9 @@ func (r *collector) Notice(n Notice) {
 	case NoticeGap:
 		r.gaps = append(r.gaps, Gap{From: n.From, To: n.To})
 	case NoticeCaughtUp:
-		r.idle = true
+		r.idle, r.stalled = true, nil
+	case NoticeStalled:
+		r.stalled = n.Err
 	case NoticeRevoked, NoticeDeleted, NoticeFailed:
 		if r.err = n.Err; r.err == nil {
 			r.err = ErrClosed
@@ -249,7 +252,8 @@ func (r *collector) tell() {
 }
 
 // wait returns when the credit is used up, when all that was there has come and
-// is something, or when the time is over.
+// is something, or when the time is over. While nothing can be delivered it waits
+// no longer than it was asked to, and returns why.
 func (r *collector) wait(ctx context.Context, d time.Duration) error {
 	found := time.NewTimer(collectTime)
 	defer found.Stop()
@@ -258,18 +262,21 @@ func (r *collector) wait(ctx context.Context, d time.Duration) error {
 	over := d <= 0
 	for {
 		r.mu.Lock()
-		err, some, idle := r.err, len(r.got) > 0, r.idle
+		err, some, idle, stalled := r.err, len(r.got) > 0, r.idle, r.stalled
 		full := len(r.got) >= r.credit.Messages || r.bytes >= r.credit.Bytes
 		r.mu.Unlock()
 		if err != nil || full || idle && (some || over) {
 			return err
+		}
+		if stalled != nil && (some || over) {
+			return stalled
 		}
 		select {
 		case <-r.changed:
 		case <-waited.C:
 			over = true
 		case <-found.C:
-			if idle {
+			if idle || stalled != nil {
 				found.Reset(d + collectTime)
 				continue
 			}

@@ -77,6 +77,24 @@ func (q *queue) unfollow(at Offset) {
 	}
 }
 
+// behindKey reports whether an earlier message of an outstanding one's key is
+// outstanding, too. cursor.mu is held.
+func (q *queue) behindKey(at Offset) bool {
+	key, ok := q.keyOf[at]
+	return ok && q.keys[key][0] != at
+}
+
+// park has the messages of a key wait behind its first one, which has come back.
+// cursor.mu is held.
+func (q *queue) park(key string) {
+	for _, at := range q.keys[key][1:] {
+		if e := q.out.find(at); e != nil && e.state == entryWaiting {
+			e.state = entryParked
+			q.waiting--
+		}
+	}
+}
+
 // readKeys notes the keys of what was outstanding when the broker was opened.
 // Whoever runs the cursor calls it before the first delivery.
 func (p *pump) readKeys(q *queue) bool {

@@ -231,6 +231,7 @@ func (p *pump) siftOnce(c *Client, q *queue, at, end Offset, round int64, picks 
 	defer leave()
 	q.mu.Lock()
 	changed := false
+	u := &undo{q: q}
 	for i := range ds {
 		d := &ds[i]
 		lane, fresh := q.lane(d.Envelope), d.Offset >= q.next
@@ -273,11 +274,13 @@ func (p *pump) siftOnce(c *Client, q *queue, at, end Offset, round int64, picks 
 				q.passOver(d.Offset, lane)
 			}
 		case picked && o != nil:
+			u.keep(o)
 			if o.state == entryWaiting {
 				q.waiting--
 			}
 			q.settled(o)
 		case picked:
+			u.keepNew(d)
 			q.taken(d.Offset, lane)
 			q.uncount(size)
 		}
@@ -299,7 +302,12 @@ func (p *pump) siftOnce(c *Client, q *queue, at, end Offset, round int64, picks 
 		q.putPosition(commit)
 	}
 	commit.Sync = true
-	commit.after = append(commit.after, func(_ Offset, err error) { done <- err })
+	commit.after = append(commit.after, func(_ Offset, err error) {
+		if err != nil {
+			u.done(err)
+		}
+		done <- err
+	})
 	leave()
 	if failed := <-done; failed != nil {
 		return after, Sifted{}, failed

@@ -1,8 +1,8 @@
 package core
 
 import (
-	"errors"
 	"math"
+	"strings"
 	"time"
 )
 
@@ -27,6 +27,21 @@ const never = math.MaxInt64
 func (u *undo) keep(e *outEntry) {
 	u.entries = append(u.entries, *e)
 	u.keys = append(u.keys, u.q.keyOf[e.offset])
+}
+
+// keepNew takes note of a message that nobody has been given yet. Taken back, it
+// waits among the outstanding ones. cursor.mu is held.
+func (u *undo) keepNew(d *Delivery) {
+	e := outEntry{offset: d.Offset, state: entryWaiting, size: u.q.sizeOf(d)}
+	if len(u.q.maybe) > 0 && u.q.maybe.has(d.Offset) {
+		e.attempts = 1 // it may have been given to somebody before a crash
+	}
+	u.entries = append(u.entries, e)
+	key := ""
+	if u.q.settings.Ordered {
+		key = strings.Clone(d.Envelope.Key)
+	}
+	u.keys = append(u.keys, key)
 }
 
 // settle settles what the consumer holds at an offset, or through it, as part of
@@ -56,7 +71,7 @@ func (u *undo) settle(at Offset, o Outcome, opts SettleOptions) error {
 
 // done is called with what became of the commit.
 func (u *undo) done(err error) {
-	if errors.Is(err, ErrStorageFull) {
+	if noRoom(err) {
 		u.q.b.undone.Add(1)
 		u.takeBack()
 	} else {
@@ -95,6 +110,7 @@ func (u *undo) takeBack() {
 		}
 		if u.keys[i] != "" {
 			q.follow(&Envelope{Key: u.keys[i]}, e.offset)
+			q.park(u.keys[i])
 		}
 		attached := false
 		for _, k := range q.consumers {
@@ -105,15 +121,25 @@ func (u *undo) takeBack() {
 			q.rejected++
 			e.due = time.Now().Add(undoRetry).UnixNano()
 			q.arm(e.due)
-		case attached:
+		case attached && e.state == entryHeld:
 			e.due = 0
 			if lease := q.settings.lease(); lease > 0 {
 				e.due = time.Now().Add(lease).UnixNano()
 				q.arm(e.due)
 			}
 		default:
-			q.waiting++
-			e.state, e.holder, e.due = entryWaiting, nil, 0
+			if e.state == entryHeld {
+				e.due = 0
+			}
+			if e.due != 0 {
+				q.arm(e.due)
+			}
+			e.state, e.holder = entryWaiting, nil
+			if q.behindKey(e.offset) {
+				e.state = entryParked
+			} else {
+				q.waiting++
+			}
 		}
 		q.out.add(e)
 		q.meter.length.Add(1)

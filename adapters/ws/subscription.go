@@ -272,7 +272,7 @@ func (s *subscription) begin() {
 }
 
 func (s *subscription) tell(n core.Notice) {
-	if n.Kind == core.NoticeCaughtUp && !s.replays {
+	if n.Kind == core.NoticeStalled || n.Kind == core.NoticeCaughtUp && !s.replays {
 		return
 	}
 	if n.Kind >= core.NoticeRevoked {

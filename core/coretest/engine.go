@@ -18,9 +18,11 @@ import (
 
 // An Engine is the model of a core.Engine: the simplest thing that keeps its
 // contract, for as long as the process lives. Fail makes every later Append
-// fail. Hold, where it is set, is called before each Append is done.
+// fail. Hold, where it is set, is called before each Append is done. Refuse, where
+// it is set, says why a batch fails, if it does; it is called behind Hold.
 type Engine struct {
-	Hold func()
+	Hold   func()
+	Refuse func(*core.Batch) error
 
 	mu      sync.Mutex // guards what follows
 	records []core.Record
@@ -61,6 +63,9 @@ func (g *Engine) Append(b *core.Batch, done func(*core.Batch, core.Offset, error
 	}
 	g.mu.Lock()
 	first, err := g.end, g.failed
+	if err == nil && g.Refuse != nil {
+		err = g.Refuse(b)
+	}
 	if err == nil {
 		for i := range b.Len() {
 			r, perr := b.Record(i)

@@ -1,0 +1,69 @@
+package core
+
+import (
+	"errors"
+	"strings"
+)
+
+// A commit that the log has no room for is refused, and the next one may
+// succeed. What it had of a queue is taken back then (undo), and that has to be
+// durable no later than anything that comes behind: the next commit may have a
+// position of the queue that was taken while the refused one was still on its
+// way. So the journal waits until the dispatcher has dealt with a refused
+// commit, and the positions and definitions that it had go into the next one
+// once more, as they are then (owe).
+
+// noRoom says that a commit did not happen because there was no room for it.
+func noRoom(err error) bool { return errors.Is(err, ErrStorageFull) }
+
+// storageFailed is told of a commit that was not made durable. Publishers are
+// told by their confirmations.
+func (b *Broker) storageFailed(c *commit) {
+	n := b.stats.StorageFailures.Add(1)
+	switch {
+	case noRoom(c.err):
+		b.log.Warn("log full, a commit was refused", "records", c.Len(), "err", c.err)
+	case n == 1:
+		b.log.Error("log failed, nothing is confirmed until it is opened anew", "err", c.err)
+	}
+}
+
+// owe has what the broker itself had in a refused commit journaled again: in
+// any case with the next commit, and soon even where nobody else makes one. What
+// the commit had settled has been taken back.
+func (b *Broker) owe(c *commit) {
+	var queues []*queue
+	for _, change := range c.Changes {
+		isPosition, isDefinition := strings.HasPrefix(change.Key, keyPosition), strings.HasPrefix(change.Key, keyQueue)
+		switch {
+		case change.Value == nil && (isPosition || isDefinition || change.Key == keyClosed):
+			b.flusher.addGone(change.Key)
+		case isPosition, isDefinition:
+			if q := b.queue(change.Key[len(keyQueue):]); q != nil {
+				q.journalAgain(isDefinition)
+				queues = append(queues, q)
+			}
+		case strings.HasPrefix(change.Key, keyExchange):
+			b.flusher.addExchange(change.Key[len(keyExchange):])
+		}
+	}
+	j := b.journal
+	j.mu.Lock()
+	j.owed = append(j.owed, queues...)
+	j.mu.Unlock()
+}
+
+// putGone journals once more that something has ended, unless it is there again.
+func (b *Broker) putGone(key string) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for _, prefix := range []string{keyQueue, keyPosition} {
+		if name, is := strings.CutPrefix(key, prefix); is && b.queues[name] != nil {
+			return
+		}
+	}
+	if p, err := b.journal.enterUnbounded(); err == nil {
+		p.Changes = append(p.Changes, Change{Key: key})
+		b.journal.leave()
+	}
+}

@@ -1,0 +1,272 @@
+package core_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/core/coretest"
+)
+
+// noRoomFor has an engine refuse the batches with a record that is longer.
+func (w *world) noRoomFor(bytes int) {
+	w.engine.Refuse = func(b *core.Batch) error {
+		from := uint32(0)
+		for _, end := range b.Ends {
+			if int(end-from) > bytes {
+				return core.ErrStorageFull
+			}
+			from = end
+		}
+		return nil
+	}
+}
+
+// inQueue is what a queue has for a consumer of a broker on what an engine left.
+func (w *world) inQueue(e *coretest.Engine, queue string) []string {
+	w.t.Helper()
+	b, err := core.Open(context.Background(), core.Options{Engine: e})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	other := &world{t: w.t, engine: e, broker: b}
+	defer other.close()
+	p := other.peer("left")
+	k, err := p.Consume(context.Background(), core.Consumption{Queue: queue, Settlement: core.SettleAlways}, p)
+	if errors.Is(err, core.ErrNotFound) {
+		return nil
+	} else if err != nil {
+		w.t.Fatal(err)
+	}
+	k.Grant(plenty)
+	time.Sleep(2 * time.Minute) // a backoff may have to pass
+	got := p.take()
+	slices.Sort(got)
+	return slices.Compact(got)
+}
+
+// A commit that was refused for lack of room has no part that becomes durable:
+// not its settlements of one queue with the next commit, which had been
+// gathered while it was on its way, and those of another one never.
+func TestNothingOfARefusedTransaction(t *testing.T) {
+	run(t, func(w *world) {
+		ctx := context.Background()
+		a := w.peer("a")
+		var ks []*core.Consumer
+		var held [][]core.Delivery
+		for _, q := range []string{"one", "two"} {
+			k := a.consume(q)
+			a.publish("$queue/"+q, "in", "beside")
+			k.Grant(plenty)
+			ks, held = append(ks, k), append(held, a.deliveries())
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+
+		// Each batch waits for its turn, so that what comes meanwhile is the
+		// next one. What is durable before each is kept.
+		turn := make(chan bool)
+		var images []*coretest.Engine
+		w.engine.Hold = func() {
+			images = append(images, w.engine.Clone())
+			<-turn
+		}
+		w.noRoomFor(1000)
+		err := a.Commit(ctx, core.Transaction{
+			Publish: []*core.Envelope{{Topic: "out", Payload: make([]byte, 2000)}},
+			Settle:  []core.Settling{{Consumer: ks[0], Offset: held[0][0].Offset}, {Consumer: ks[1], Offset: held[1][0].Offset, Outcome: core.Rejected}},
+		}, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		for i, k := range ks {
+			if err := k.Settle(held[i][1].Offset, core.Accepted, core.SettleOptions{Receipt: core.Receipt(2 + i)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 4 {
+			time.Sleep(time.Second)
+			synctest.Wait()
+			select {
+			case turn <- true:
+			default:
+			}
+		}
+		close(turn)
+		synctest.Wait()
+		images = append(images, w.engine.Clone())
+		if len(a.confirms) != 3 || !errors.Is(a.confirms[0].Err, core.ErrStorageFull) || a.confirms[1].Err != nil || a.confirms[2].Err != nil {
+			t.Fatalf("%+v", a.confirms)
+		}
+		if len(images) < 3 {
+			t.Fatalf("just %d batches", len(images))
+		}
+		for i, e := range images {
+			for _, q := range []string{"one", "two"} {
+				if got := w.inQueue(e, q); !slices.Contains(got, "in") {
+					t.Errorf("after batch %d the queue %s has just %q", i, q, got)
+				}
+			}
+		}
+	})
+}
+
+// What is published to a queue that was made in a refused commit is not without
+// the queue, when the process ends behind the next one.
+func TestQueueOfARefusedCommit(t *testing.T) {
+	run(t, func(w *world) {
+		ctx := context.Background()
+		a := w.peer("a")
+		var image *coretest.Engine
+		turn := make(chan bool)
+		w.engine.Hold = func() { <-turn }
+		w.noRoomFor(1000)
+		for i, size := range []int{2000, 10} {
+			if err := a.Publish(ctx, &core.Envelope{Topic: "$queue/new", Payload: make([]byte, size), Guarantee: core.AtLeastOnce}, core.Receipt(i+1)); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		turn <- true
+		synctest.Wait()
+		w.engine.Hold = func() {
+			if image == nil {
+				image = w.engine.Clone() // behind the second one
+			}
+		}
+		turn <- true
+		synctest.Wait()
+		if len(a.confirms) != 2 || !errors.Is(a.confirms[0].Err, core.ErrStorageFull) || a.confirms[1].Err != nil {
+			t.Fatalf("%+v", a.confirms)
+		}
+		if image == nil {
+			image = w.engine.Clone()
+		}
+		if got := w.inQueue(image, "new"); len(got) != 1 {
+			t.Fatalf("the queue has %d messages", len(got))
+		}
+	})
+}
+
+// A queue whose end was refused ends when there is room again.
+func TestEndOfAQueueIsRefused(t *testing.T) {
+	run(t, func(w *world) {
+		ctx := context.Background()
+		a := w.peer("a")
+		a.publish("$queue/q", "1")
+		w.engine.Fail(core.ErrStorageFull)
+		if err := a.DeleteQueue(ctx, "q"); !errors.Is(err, core.ErrStorageFull) {
+			t.Fatal(err)
+		}
+		w.engine.Fail(nil)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if got := w.inQueue(w.engine.Clone(), "q"); got != nil {
+			t.Fatalf("it is there, with %q", got)
+		}
+	})
+}
+
+// What was moved, or purged, in a refused commit is where it was: what nobody had
+// been given yet as well as what waits to be delivered again.
+func TestRefusedSift(t *testing.T) {
+	for _, s := range []core.QueueSettings{{}, {Ordered: true}, {Priority: true}, {MaxLength: 10}} {
+		runWith(t, core.Options{}, func(w *world) {
+			ctx := context.Background()
+			a := w.peer("a")
+			if err := a.DeclareQueue(ctx, core.QueueDefinition{Name: "q", Settings: s}); err != nil {
+				t.Fatal(err)
+			}
+			for i := range 6 {
+				e := &core.Envelope{Topic: "$queue/q", Key: "k", Payload: fmt.Append(nil, i)}
+				if err := a.Publish(ctx, e, 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+			k := a.consume("q")
+			k.Grant(core.Credit{Messages: 2, Bytes: 1 << 20})
+			a.take()
+			k.Close()
+			w.engine.Fail(core.ErrStorageFull)
+			if got, err := a.Move(ctx, "q", core.Transfer{To: "$queue/other"}); !errors.Is(err, core.ErrStorageFull) || got.Messages != 0 {
+				t.Fatalf("moved %+v, %v", got, err)
+			}
+			if got, err := a.Purge(ctx, "q", core.Selection{}, false); !errors.Is(err, core.ErrStorageFull) || got.Messages != 0 {
+				t.Fatalf("purged %+v, %v", got, err)
+			}
+			w.engine.Fail(nil)
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if got := w.inQueue(w.engine.Clone(), "q"); !s.Ordered && len(got) != 6 || len(got) == 0 {
+				t.Errorf("%+v: after a kill there are %q", s, got)
+			}
+			k = a.consume("q")
+			k.Grant(plenty)
+			var got []string
+			for range 6 {
+				for _, d := range a.deliveries() {
+					got = append(got, string(d.Payload))
+					if err := k.Settle(d.Offset, core.Accepted, core.SettleOptions{}); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if want := []string{"0", "1", "2", "3", "4", "5"}; !slices.Equal(got, want) {
+				t.Errorf("%+v: there are %q", s, got)
+			}
+			if s.MaxLength > 0 {
+				for i := range 11 {
+					a.confirms = nil
+					if err := a.Publish(ctx, &core.Envelope{Topic: "$queue/q"}, 1); err != nil {
+						t.Fatal(err)
+					}
+					synctest.Wait()
+					if full := errors.Is(a.confirms[0].Err, core.ErrQueueFull); full != (i == 10) {
+						t.Fatalf("publish %d: %v", i, a.confirms[0].Err)
+					}
+				}
+			}
+		})
+	}
+}
+
+// A queue whose position the log has no room for is told of to who leases from
+// it, at once, and delivers by itself when there is room again.
+func TestDeliveryWaitsForRoom(t *testing.T) {
+	run(t, func(w *world) {
+		ctx := context.Background()
+		a, b := w.peer("a"), w.peer("b")
+		a.publish("$queue/q", "1", "2")
+		a.publish("$queue/p", "3")
+		w.engine.Fail(core.ErrStorageFull)
+		began := time.Now()
+		got, err := a.Lease(ctx, core.LeaseRequest{Consumption: core.Consumption{Queue: "q"}, Max: 1})
+		if !errors.Is(err, core.ErrStorageFull) || len(got) > 0 || time.Since(began) > time.Second {
+			t.Fatalf("%d leases after %v: %v", len(got), time.Since(began), err)
+		}
+		b.consume("p").Grant(plenty)
+		b.want()
+		go func() {
+			time.Sleep(10 * time.Second)
+			w.engine.Fail(nil)
+		}()
+		got, err = a.Lease(ctx, core.LeaseRequest{Consumption: core.Consumption{Queue: "q"}, Max: 1, Wait: time.Minute})
+		if err != nil || len(got) != 1 || time.Since(began) > 15*time.Second {
+			t.Fatalf("%d leases after %v: %v", len(got), time.Since(began), err)
+		}
+		time.Sleep(time.Second)
+		b.want("3")
+		w.engine.Fail(core.ErrStorageFull)
+		began = time.Now()
+		if _, err := a.Lease(ctx, core.LeaseRequest{Consumption: core.Consumption{Queue: "q"}, Max: 1, Wait: 3 * time.Second}); !errors.Is(err, core.ErrStorageFull) || time.Since(began) != 3*time.Second {
+			t.Fatalf("after %v: %v", time.Since(began), err)
+		}
+		w.engine.Fail(nil)
+	})
+}
