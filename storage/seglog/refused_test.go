@@ -1,0 +1,191 @@
+package seglog
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/storage/vfs"
+)
+
+// A taker holds what it is given and keeps its confirmations.
+type taker struct {
+	mu    sync.Mutex
+	held  chan core.Delivery
+	wait  *sync.Cond
+	known map[core.Receipt]error
+}
+
+func newTaker() *taker {
+	k := &taker{held: make(chan core.Delivery, 1000), known: make(map[core.Receipt]error)}
+	k.wait = sync.NewCond(&k.mu)
+	return k
+}
+
+func (k *taker) Deliver(batch []core.Delivery) {
+	for _, d := range batch {
+		k.held <- d.Clone()
+	}
+}
+
+func (k *taker) Notice(core.Notice) {}
+
+func (k *taker) Confirm(cs []core.Confirmation) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, c := range cs {
+		k.known[c.Receipt] = c.Err
+	}
+	k.wait.Broadcast()
+}
+
+// confirmed waits for a confirmation.
+func (k *taker) confirmed(r core.Receipt) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for {
+		if err, ok := k.known[r]; ok {
+			return err
+		}
+		k.wait.Wait()
+	}
+}
+
+// TestCrashWhileATransactionIsRefused crashes the broker at each call while
+// transactions over two queues are refused for lack of room and other
+// settlements of the same queues are not: none of what the transactions were to
+// settle ever is.
+func TestCrashWhileATransactionIsRefused(t *testing.T) {
+	const rounds = 12
+	ctx := t.Context()
+	queues := []string{"one", "two"}
+	memory := vfs.NewMemory()
+	var kept atomic.Int64 // so many messages of each queue must be there
+	crashes := 0
+	check := func(op vfs.Op, seed uint64) error {
+		want := int(kept.Load())
+		e, err := Open(ctx, small(memory.Crash(seed)))
+		if err != nil {
+			return err
+		}
+		b, err := core.Open(ctx, core.Options{Engine: e})
+		if err != nil {
+			return err
+		}
+		defer b.Close(ctx)
+		c, err := b.Connect(ctx, core.Credentials{}, newTaker())
+		if err != nil {
+			return err
+		}
+		for _, q := range queues {
+			page, err := c.Browse(ctx, q, core.ReadRequest{Limit: 1000})
+			if err != nil && want > 0 {
+				return err
+			}
+			n := 0
+			for _, m := range page.Messages {
+				if strings.HasPrefix(string(m.Payload), "in ") {
+					n++
+				}
+			}
+			if n < want {
+				return fmt.Errorf("before call %d, %s %s, with what seed %d leaves, queue %s has %d of %d messages", op.Index, op.Kind, op.Name, seed, q, n, want)
+			}
+		}
+		return nil
+	}
+	fs := &vfs.Faulty{FS: memory, Inject: func(op vfs.Op) *vfs.Fault {
+		if kept.Load() > 0 {
+			crashes++
+			if err := check(op, []uint64{vfs.CrashStrict, vfs.CrashKind, uint64(op.Index)}[op.Index%3]); err != nil {
+				t.Error(err)
+			}
+		}
+		if op.Kind == vfs.KindWrite && strings.HasPrefix(op.Name, "/data/log/") && op.Bytes > 5000 {
+			return &vfs.Fault{Err: syscall.ENOSPC, Short: 700}
+		}
+		return nil
+	}}
+	e, err := Open(ctx, small(fs))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := core.Open(ctx, core.Options{Engine: e})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close(context.WithoutCancel(ctx))
+	me := newTaker()
+	c, err := b.Connect(ctx, core.Credentials{}, me)
+	if err != nil {
+		t.Fatal(err)
+	}
+	receipt := core.Receipt(0)
+	publish := func(q, payload string) {
+		receipt++
+		if err := c.Publish(ctx, &core.Envelope{Topic: core.QueueTopic(q), Payload: []byte(payload), Guarantee: core.AtLeastOnce}, receipt); err != nil {
+			t.Fatal(err)
+		}
+	}
+	consumers := make([]*core.Consumer, len(queues))
+	from := make([]*taker, len(queues))
+	for i, q := range queues {
+		from[i] = newTaker()
+		if consumers[i], err = c.Consume(ctx, core.Consumption{Queue: q, Create: true, Settlement: core.SettleAlways}, from[i]); err != nil {
+			t.Fatal(err)
+		}
+		consumers[i].Grant(core.Credit{Messages: 1000, Bytes: 1 << 20})
+	}
+	// Not of zeros: those are what stands in the file ahead of the log, and the
+	// part that is written would make the whole.
+	large := bytes.Repeat([]byte{1}, 8000)
+	for round := range rounds {
+		var tx core.Transaction
+		tx.Publish = []*core.Envelope{{Topic: "out", Payload: large}}
+		var beside []core.Delivery
+		for i, q := range queues {
+			publish(q, fmt.Sprint("in ", round))
+			publish(q, fmt.Sprint("beside ", round))
+			if err := me.confirmed(receipt); err != nil {
+				t.Fatal(err)
+			}
+			for n := 0; n < 2; {
+				d := <-from[i].held
+				if s := string(d.Payload); s == fmt.Sprint("in ", round) {
+					tx.Settle = append(tx.Settle, core.Settling{Consumer: consumers[i], Offset: d.Offset, Outcome: []core.Outcome{core.Accepted, core.Rejected}[round%2]})
+					n++
+				} else if strings.HasPrefix(s, "beside") {
+					beside = append(beside, d)
+					n++
+				}
+			}
+		}
+		kept.Store(int64(round + 1))
+		receipt++
+		refused := receipt
+		if err := c.Commit(ctx, tx, refused); err != nil {
+			t.Fatal(err)
+		}
+		for i, k := range consumers {
+			receipt++
+			if err := k.Settle(beside[i].Offset, core.Accepted, core.SettleOptions{Receipt: receipt}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := me.confirmed(refused); !errors.Is(err, core.ErrStorageFull) {
+			t.Fatalf("the transaction: %v", err)
+		}
+		// The settlements are refused where they went with it.
+		if err := me.confirmed(receipt); err != nil && !errors.Is(err, core.ErrStorageFull) {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("%d crashes", crashes)
+}
