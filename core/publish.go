@@ -372,6 +372,12 @@ func (c *Client) Commit(ctx context.Context, t Transaction, r Receipt) error {
 	return nil
 }
 
+// Flush blocks until all that the client has handed in is durable and can be
+// read.
+func (c *Client) Flush(ctx context.Context) error {
+	return c.broker.journal.commitWith(ctx, func(*commit) error { return nil })
+}
+
 // Forget ends the memory of Envelope.Once and confirms when that is durable. A
 // key that is not remembered is confirmed likewise.
 func (c *Client) Forget(ctx context.Context, once string, r Receipt) error {

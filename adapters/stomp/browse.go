@@ -20,6 +20,17 @@ const browsePage = 100
 // time, and then a MESSAGE with browser:end. Nothing is consumed: an ACK of what
 // is sent means nothing. No other frame is obeyed meanwhile.
 func (c *conn) browse(f *clientFrame, s *subscription, w *subscribing) error {
+	if err := c.queueAlone(w); err != nil {
+		return err
+	}
+	if err := c.only(w.arguments.first == "", w.arguments.first, "browser:true, which declares no queue"); err != nil {
+		return err
+	}
+	// What the client sent before is there, and its receipts are on their way.
+	if err := c.client.Flush(c.ctx); err != nil {
+		return err
+	}
+	c.receipts.wait()
 	queue, _ := core.QueueOf(w.sources[0].topic)
 	began := time.Now()
 	request := core.ReadRequest{From: core.Earliest, Where: w.where, Limit: browsePage}
@@ -40,6 +51,9 @@ func (c *conn) browse(f *clientFrame, s *subscription, w *subscribing) error {
 		more = page.More && n == len(page.Messages)
 		request.From = core.FromOffset(page.Next)
 		c.out.Append(func(buf []byte) []byte {
+			if c.ended {
+				return buf
+			}
 			for i := range page.Messages[:n] {
 				buf = s.encoder.append(buf, &page.Messages[i], core.Gap{})
 			}
@@ -51,6 +65,9 @@ func (c *conn) browse(f *clientFrame, s *subscription, w *subscribing) error {
 		}
 	}
 	c.out.Append(func(buf []byte) []byte {
+		if c.ended {
+			return buf
+		}
 		buf = append(buf, s.encoder.head...)
 		buf = append(buf, s.encoder.destination...)
 		buf = append(buf, frame.MessageId+":"...)

@@ -244,6 +244,7 @@ func (c *conn) finish(f *clientFrame, err error) error {
 		err = refuse("malformed", "unterminated frame", "The connection ended within a frame. A NUL byte ends a frame.")
 	}
 	var malformed *refusal
+	gone := err == io.EOF
 	switch {
 	case err == errDisconnected, err == io.EOF:
 		c.drain()
@@ -271,7 +272,7 @@ func (c *conn) finish(f *clientFrame, err error) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), c.server.limits.Stall)
 	defer cancel()
-	if c.out.Close(ctx) == nil && err != nil {
+	if c.out.Close(ctx) == nil && !gone {
 		c.linger()
 	}
 	return err
@@ -305,8 +306,8 @@ func (c *conn) late() error {
 		"Nothing came for twice the interval that the header heart-beat promised.")
 }
 
-// linger reads on for a moment after an ERROR, so that closing with unread
-// input does not tear the frame away from its reader (STOMP 1.2 "Connection
+// linger reads on for a moment behind the last frame, so that closing with
+// unread input does not tear it away from its reader (STOMP 1.2 "Connection
 // Lingering"). A connection that can be closed one way is, and the client gets
 // longer to close the other.
 func (c *conn) linger() {

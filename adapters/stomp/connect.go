@@ -57,12 +57,12 @@ func (c *conn) connect(f *clientFrame) error {
 		}
 		return strings.Clone(value)
 	}
-	beats, ok := parseBeats(header(frame.HeartBeat))
-	if !ok {
-		return invalid(frame.HeartBeat, header(frame.HeartBeat), "two numbers of milliseconds, such as 10000,10000")
-	}
-	if v == v10 {
-		beats = beatOffer{}
+	var beats beatOffer
+	if offer, given := f.header(frame.HeartBeat); given && v > v10 {
+		var ok bool
+		if beats, ok = parseBeats(offer); !ok {
+			return invalid(frame.HeartBeat, offer, "two numbers of milliseconds, such as 10000,10000")
+		}
 	}
 	if _, asked := f.header(frame.Receipt); asked {
 		return refuse("malformed", "unexpected receipt", "CONNECT is answered by CONNECTED; it has no receipt.")

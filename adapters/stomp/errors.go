@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/sluicemq/sluice/core"
 )
@@ -56,7 +57,7 @@ func refusalOf(err error) *refusal {
 	}
 	for _, k := range kinds {
 		if errors.Is(err, k.err) {
-			return &refusal{k.reason, k.message, fmt.Sprintf("%v. %s", err, k.advice), err}
+			return &refusal{k.reason, k.message, strings.TrimSuffix(fmt.Sprintf("%v. %s", err, k.advice), " "), err}
 		}
 	}
 	return &refusal{"internal", "internal error", "The broker could not do this. Its log says why.", err}
@@ -71,7 +72,7 @@ var kinds = []struct {
 	{core.ErrTooLarge, "message_too_large", "message too large", "Send it in parts."},
 	{core.ErrNotAuthorized, "not_authorized", "access refused", "Ask the broker's administrator for the right."},
 	{core.ErrUnauthenticated, "unauthenticated", "access refused", "Check the headers login and passcode."},
-	{core.ErrNotFound, "not_found", "not found", "Declare it first, or subscribe to /queue/… which makes the queue."},
+	{core.ErrNotFound, "not_found", "not found", "Declare it first; a queue is also made by a SUBSCRIBE to /queue/…."},
 	{core.ErrConflict, "conflict", "exists with other settings", "Use the same settings, or delete it first."},
 	{core.ErrInUse, "in_use", "in use", "Another connection has it."},
 	{core.ErrQueueFull, "queue_full", "queue full", "Send again later."},

@@ -1,6 +1,7 @@
 package stomp
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,18 +34,18 @@ const (
 // would like. 0 is none.
 type beatOffer struct{ can, wants time.Duration }
 
-// parseBeats parses the header of a CONNECT, empty where there is none.
+// parseBeats parses the header of a CONNECT.
 func parseBeats(s string) (o beatOffer, ok bool) {
-	if s == "" {
-		return beatOffer{}, true
-	}
 	a, b, found := strings.Cut(s, ",")
-	can, err1 := strconv.ParseUint(strings.TrimSpace(a), 10, 31)
-	wants, err2 := strconv.ParseUint(strings.TrimSpace(b), 10, 31)
-	if !found || err1 != nil || err2 != nil {
-		return beatOffer{}, false
-	}
-	return beatOffer{time.Duration(can) * time.Millisecond, time.Duration(wants) * time.Millisecond}, true
+	can, ok1 := parseBeat(a)
+	wants, ok2 := parseBeat(b)
+	return beatOffer{can, wants}, found && ok1 && ok2
+}
+
+// parseBeat parses one of its numbers; one beyond 24 days is that long.
+func parseBeat(s string) (time.Duration, bool) {
+	ms, err := strconv.ParseUint(strings.TrimSpace(s), 10, 31)
+	return time.Duration(ms) * time.Millisecond, err == nil || errors.Is(err, strconv.ErrRange)
 }
 
 // answer is the broker's offer to a client's: as often as the client likes, at

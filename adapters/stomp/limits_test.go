@@ -69,6 +69,9 @@ func TestLimits(t *testing.T) {
 			return p
 		}},
 		{"message_too_large", "10000 bytes", connected(func(p *peer) { p.write("SEND\ndestination:/topic/a\ncontent-length:10001\n\n") })},
+		{"message_too_large", "4 destinations", connected(func(p *peer) {
+			p.send("SEND", "destination:/queue/a,/queue/b,/topic/c,/topic/d", " "+x(9000))
+		})},
 		{"headers_too_many", "64 headers", connected(func(p *peer) { p.write("SEND\n" + strings.Repeat("a:b\n", 65) + "\n^@") })},
 		{"header_too_long", "8192 bytes", connected(func(p *peer) { p.write("SEND\na:" + x(9000)) })},
 		{"headers_too_long", "65536 bytes", connected(func(p *peer) { p.write("SEND\n" + strings.Repeat("a:"+x(8000)+"\n", 9)) })},

@@ -9,8 +9,8 @@ import (
 	"github.com/sluicemq/sluice/core"
 )
 
-// rabbitRows are the rows of docs/moving-from-rabbitmq.md.
-var rabbitRows = map[string]func(r *row){
+// sharedRows are rows that both pages have.
+var sharedRows = map[string]func(r *row){
 	"/queue/q":    sharedQueue,
 	"/topic/a.b":  sharedTopic,
 	"heart-beat":  sharedHeartBeat,
@@ -24,7 +24,10 @@ var rabbitRows = map[string]func(r *row){
 	"redelivered": sharedRedelivered,
 
 	"login and passcode": sharedLogin,
+}
 
+// rabbitRows are the other rows of docs/moving-from-rabbitmq.md.
+var rabbitRows = map[string]func(r *row){
 	"/amq/queue/q": func(r *row) {
 		for _, command := range []string{"SEND", "SUBSCRIBE"} {
 			p := r.g.connect("1.2")
@@ -306,22 +309,8 @@ var rabbitRows = map[string]func(r *row){
 	},
 }
 
-// activeRows are the rows of docs/moving-from-activemq.md.
+// activeRows are the other rows of docs/moving-from-activemq.md.
 var activeRows = map[string]func(r *row){
-	"/queue/q":    sharedQueue,
-	"/topic/a.b":  sharedTopic,
-	"heart-beat":  sharedHeartBeat,
-	"id":          sharedID,
-	"ack":         sharedAck,
-	"priority":    sharedPriority,
-	"reply-to":    sharedReplyTo,
-	"persistent":  sharedPersistent,
-	"receipt":     sharedReceipt,
-	"transaction": sharedTransaction,
-	"redelivered": sharedRedelivered,
-
-	"login and passcode": sharedLogin,
-
 	"/topic/a.*.>": func(r *row) {
 		p := r.g.connect("1.2")
 		p.subscribe("0", "/topic/a.*.>")

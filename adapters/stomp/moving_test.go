@@ -2,6 +2,7 @@ package stomp_test
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"regexp"
 	"strings"
@@ -26,6 +27,8 @@ func runRows(t *testing.T, page string, tests map[string]func(r *row)) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	tests = maps.Clone(tests)
+	maps.Copy(tests, sharedRows)
 	seen := make(map[string]bool)
 	for _, line := range strings.Split(string(text), "\n") {
 		m := tableRow.FindStringSubmatch(line)

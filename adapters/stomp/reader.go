@@ -54,25 +54,26 @@ func (r *reader) close() {
 }
 
 // next reads a frame, past any heart-beats. An error of the peer's making is a
-// *refusal; io.EOF is an end between two frames.
+// *refusal, with which the frame's receipt comes, as far as it has been read;
+// io.EOF is an end between two frames, io.ErrUnexpectedEOF one within.
 func (r *reader) next() (*clientFrame, error) {
 	if err := r.skipEOLs(); err != nil {
 		return nil, err
 	}
-	headers, crlf, err := r.readHeader()
+	bodyStart, err := r.readHeader()
 	if err != nil {
-		return nil, err
+		r.lookAhead(bodyStart)
+		return r.refused(), err
 	}
-	bodyStart := headers
 	bodyEnd, err := r.readBody(bodyStart)
+	if err == nil && r.preAuth && bodyEnd+1 > r.limits.PreAuthBytes {
+		err = r.frameTooLarge()
+	}
 	if err != nil {
-		return nil, err
+		return r.refused(), err
 	}
-	if r.preAuth && bodyEnd+1 > r.limits.PreAuthBytes {
-		return nil, r.frameTooLarge()
-	}
-	if err := r.decodeHeaders(crlf); err != nil {
-		return nil, err
+	if err := r.decodeHeaders(); err != nil {
+		return &r.frame, err
 	}
 	r.frame.Body = r.buf[r.start+bodyStart : r.start+bodyEnd : r.start+bodyEnd]
 	r.start += bodyEnd + 1
@@ -104,10 +105,11 @@ func (r *reader) skipEOLs() error {
 }
 
 // readHeader reads the command and the headers up to the empty line and
-// returns the length of all that. crlf says that the frame's lines end in CR
-// LF: 1.2 has it so, and in a frame of any version no command ends in CR.
-func (r *reader) readHeader() (length int, crlf bool, err error) {
-	r.spans = r.spans[:0]
+// returns the length of all that, or where the line is that is wrong. Lines may end in CR LF in 1.2, before the
+// version is known, and in a frame of any version whose command's line does.
+func (r *reader) readHeader() (length int, err error) {
+	r.spans, r.frame.Command = r.spans[:0], ""
+	crlf := r.version == v12 || r.preAuth
 	at := 0 // of the line, from r.start
 	for line := 0; ; line++ {
 		limit := r.limits.StompHeaderBytes
@@ -116,32 +118,30 @@ func (r *reader) readHeader() (length int, crlf bool, err error) {
 		}
 		stop, err := r.readLine(at, limit, line)
 		if err != nil {
-			return 0, false, err
+			return at, err
 		}
 		text := r.buf[r.start+at : r.start+stop]
-		cr := len(text) > 0 && text[len(text)-1] == '\r'
-		if cr && (line == 0 || crlf || r.version == v12) {
-			text = text[:len(text)-1]
-			crlf = crlf || line == 0
+		if cr := len(text) > 0 && text[len(text)-1] == '\r'; cr && (line == 0 || crlf) {
+			text, crlf = text[:len(text)-1], true
 		}
 		next := stop + 1
 		switch {
 		case line == 0:
 			command, ok := clientCommand(text)
 			if !ok {
-				return 0, false, unknownCommand(text)
+				return at, unknownCommand(text)
 			}
 			r.frame.Command = command
 		case len(text) == 0:
-			return next, crlf, nil
+			return next, nil
 		default:
 			if len(r.spans) == r.limits.StompHeaders {
-				return 0, false, refuse("headers_too_many", "too many headers",
+				return at, refuse("headers_too_many", "too many headers",
 					fmt.Sprintf("A frame may have %d headers. Send fewer, or put the data in the body.", r.limits.StompHeaders))
 			}
 			colon := bytes.IndexByte(text, ':')
 			if colon <= 0 {
-				return 0, false, refuse("malformed", "malformed header",
+				return at, refuse("malformed", "malformed header",
 					fmt.Sprintf("The line %q of %s is not a header: want name:value.", clip(text), r.frame.Command))
 			}
 			r.spans = append(r.spans, span{at, at + colon, at + len(text)})
@@ -281,33 +281,82 @@ func badContentLength(text []byte) error {
 	return refuse("malformed", "wrong content-length", fmt.Sprintf("The header content-length is %q: want the body's length in bytes.", clip(text)))
 }
 
-// decodeHeaders makes the headers of the spans, once nothing moves any more.
-func (r *reader) decodeHeaders(crlf bool) error {
+// decodeHeaders makes the headers of the spans, once nothing moves any more. If
+// one is wrong, only the frame's receipt is left of them.
+func (r *reader) decodeHeaders() error {
 	r.frame.Headers = r.frame.Headers[:0]
-	connecting := r.frame.Command == frame.CONNECT || r.frame.Command == frame.STOMP
-	for _, s := range r.spans {
-		name := r.buf[r.start+s.name : r.start+s.colon]
-		value := r.buf[r.start+s.colon+1 : r.start+s.end]
-		if r.version > v10 && !connecting {
-			var ok bool
-			if name, ok = unescape(name, r.version); ok {
-				value, ok = unescape(value, r.version)
+	for i, s := range r.spans {
+		h, err := r.decodeHeader(s)
+		if err != nil {
+			if _, ok := r.frame.header(frame.Receipt); !ok {
+				r.spans = r.spans[i+1:]
+				r.refused()
 			}
-			if !ok {
-				return refuse("malformed", "wrong escape",
-					fmt.Sprintf("The header %q of %s has a backslash that STOMP %s does not know: want %s.", clip(name), r.frame.Command, r.version, escapes[r.version]))
-			}
-		}
-		if !utf8.Valid(name) || !utf8.Valid(value) {
-			return refuse("malformed", "malformed header", fmt.Sprintf("The header %q of %s is not UTF-8.", clip(name), r.frame.Command))
-		}
-		h := core.Header{Name: alias(name), Value: alias(value)}
-		if r.version == v10 && !connecting {
-			h.Value = strings.TrimLeft(h.Value, " ")
+			return err
 		}
 		r.frame.Headers = append(r.frame.Headers, h)
 	}
 	return nil
+}
+
+// decodeHeader makes the header of a span, in its place.
+func (r *reader) decodeHeader(s span) (h core.Header, err error) {
+	connecting := r.frame.Command == frame.CONNECT || r.frame.Command == frame.STOMP
+	name := r.buf[r.start+s.name : r.start+s.colon]
+	value := r.buf[r.start+s.colon+1 : r.start+s.end]
+	if r.version > v10 && !connecting {
+		var ok bool
+		if name, ok = unescape(name, r.version); ok {
+			value, ok = unescape(value, r.version)
+		}
+		if !ok {
+			return h, refuse("malformed", "wrong escape",
+				fmt.Sprintf("The header %q of %s has a backslash that STOMP %s does not know: want %s.", clip(name), r.frame.Command, r.version, escapes[r.version]))
+		}
+	}
+	if !utf8.Valid(name) || !utf8.Valid(value) {
+		return h, refuse("malformed", "malformed header", fmt.Sprintf("The header %q of %s is not UTF-8.", clip(name), r.frame.Command))
+	}
+	h = core.Header{Name: alias(name), Value: alias(value)}
+	if r.version == v10 && !connecting {
+		h.Value = strings.TrimLeft(h.Value, " ")
+	}
+	return h, nil
+}
+
+// lookAhead looks for a receipt behind the line at at, which is wrong: in what
+// has come of the frame, without waiting for more.
+func (r *reader) lookAhead(at int) {
+	rest, _, _ := bytes.Cut(r.buf[r.start+at:r.end], []byte{0})
+	for {
+		_, next, more := bytes.Cut(rest, []byte("\n"))
+		at, rest = at+len(rest)-len(next), next
+		line, _, whole := bytes.Cut(rest, []byte("\n"))
+		if !more || !whole || len(bytes.TrimSuffix(line, []byte("\r"))) == 0 {
+			return
+		}
+		if name, value, ok := bytes.Cut(line, []byte(":")); ok && string(name) == frame.Receipt {
+			end := at + len(line) - len(value) + len(bytes.TrimSuffix(value, []byte("\r")))
+			r.spans = append(r.spans, span{at, at + len(name), end})
+			return
+		}
+	}
+}
+
+// refused is what is known of a frame that cannot be read: the receipt, by
+// which the client finds it.
+func (r *reader) refused() *clientFrame {
+	r.frame.Headers, r.frame.Body = r.frame.Headers[:0], nil
+	for _, s := range r.spans {
+		if string(r.buf[r.start+s.name:r.start+s.colon]) != frame.Receipt {
+			continue
+		}
+		if h, err := r.decodeHeader(s); err == nil {
+			r.frame.Headers = append(r.frame.Headers, h)
+		}
+		break
+	}
+	return &r.frame
 }
 
 // clip bounds what a peer's words take in an answer to it.

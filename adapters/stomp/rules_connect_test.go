@@ -125,11 +125,13 @@ var connectRules = []rule{
 	{section: "Heart-beating", name: "two numbers", said: []said{
 		{"1.2 1.1", "the `heart-beat` header MUST contain two positive integers separated by a comma"},
 	}, test: func(s *spec) {
-		for _, offer := range []string{"1", "a,b", "1,2,3", "-1,0", "1,", ",", "1.5,0", "99999999999,0"} {
+		for _, offer := range []string{"1", "a,b", "1,2,3", "-1,0", "1,", ",", "1.5,0", "+1,0", ""} {
 			p := s.g.dial()
 			p.send("CONNECT", "accept-version:"+s.v, "host:h", "heart-beat:"+offer)
 			p.expectError("invalid header", "heart-beat", "10000,10000")
 		}
+		// No bound is named.
+		s.connect("heart-beat:99999999999999999999,4294967295").quiet(time.Minute)
 	}},
 	{section: "Heart-beating", name: "a missing header is 0,0", said: []said{
 		{"1.2 1.1", "A missing `heart-beat` header MUST be treated the same way as a \"heart-beat:0,0\" header"},

@@ -19,6 +19,11 @@ var frameRules = []rule{
 		p.expect("RECEIPT\nreceipt-id:r\n")
 		p.write("SEND\r\ndestination:/topic/a\r\nx:y\r\n\r\nbody\r\n^@\r\n")
 		p.expect("MESSAGE\n", "\nx:y\n", "\n\nbody\r\n^@")
+		// Each line for itself.
+		p = s.g.dial()
+		p.write("\r\nCONNECT\naccept-version:1.2\r\nhost:h\n\r\n^@SUBSCRIBE\r\nid:0\ndestination:/topic/a\r\nreceipt:r\n\n^@\n\r\n")
+		p.expect("CONNECTED\n", "version:1.2\n")
+		p.expect("RECEIPT\nreceipt-id:r\n")
 	}},
 	{section: "Frames", name: "lines end in LF", said: []said{
 		{"1.1", "Each header entry is terminated by a newline."},

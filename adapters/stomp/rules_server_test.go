@@ -314,6 +314,27 @@ var serverRules = []rule{
 				s.Errorf("%s: %s", f[0], r)
 			}
 		}
+		// So does one that cannot be read, wherever its receipt stands.
+		for _, text := range []string{
+			"SEND\nNO\nRECEIPT\n\nx^@", "SEND\nRECEIPT\n:empty\n\nx^@", "SEND\nx:\xff\nRECEIPT\n\nx^@", "SEND\nRECEIPT\nx:\xff\n\nx^@",
+			"SEND\nRECEIPT\ncontent-length:1\n\nabc^@", "SEND\ncontent-length:-1\nRECEIPT\n\n^@", "SEND\nRECEIPT\ncontent-length:9999999\n\nx",
+			"BEGIN\ntransaction:t\nRECEIPT\n\nbody^@", "SEND\nx:" + strings.Repeat("x", 9000) + "\nRECEIPT\n\n^@",
+			"SEND\n" + strings.Repeat("a:b\n", 65) + "RECEIPT\n\n^@", "NONE\nx:y\nRECEIPT\nreceipt:other\n\n^@", "SEND\nNO\r\nRECEIPT\r\n\r\n^@",
+			`SEND` + "\nx:\\t\nRECEIPT\n\n^@",
+		} {
+			p := s.connect()
+			p.write(strings.ReplaceAll(text, "RECEIPT", `receipt:the\cone`))
+			if r := p.expectError(); r.header("receipt-id") != `the\cone` {
+				s.Errorf("%.40q: %s", text, r)
+			}
+		}
+		for _, text := range []string{"SEND\nNO\n\nreceipt:body^@", "SEND\nNO^@\nreceipt:next\n\n^@", "SEND\nNO\nreceipt:\\x\n\n^@"} {
+			p := s.connect()
+			p.write(text)
+			if r := p.expectError(); strings.Contains(r.String(), "receipt-id") {
+				s.Errorf("%q: %s", text, r)
+			}
+		}
 	}},
 	{section: "ERROR", name: "content-length and content-type", said: []said{
 		{"1.2 1.1", "`ERROR` frames SHOULD include a"},

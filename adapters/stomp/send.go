@@ -1,7 +1,7 @@
 package stomp
 
 import (
-	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/sluicemq/sluice/core"
@@ -13,6 +13,11 @@ func (c *conn) send(f *clientFrame) error {
 	s := &c.scratch
 	if err := s.read(f, c.replyTo); err != nil {
 		return err
+	}
+	if s.transaction != "" {
+		if _, err := c.transactionOf(s.transaction); err != nil {
+			return err
+		}
 	}
 	if list := parts(s.destination); list != nil {
 		return c.sendAll(s, list)
@@ -45,17 +50,24 @@ func (c *conn) send(f *clientFrame) error {
 
 // sendAll sends to each part of a composite destination, to all or to none.
 func (c *conn) sendAll(s *sending, list []string) error {
-	messages := make([]*core.Envelope, len(list))
+	// Each part is a message with all of the body.
+	if most := c.server.limits.PendingBytes; len(list)*len(s.envelope.Payload) > most {
+		return refuse("message_too_large", "message too large",
+			fmt.Sprintf("A message to %d destinations is that often in the log; together they may have %d bytes. Name fewer in one SEND.", len(list), most))
+	}
+	to := make([]addressed, len(list))
 	for i, written := range list {
-		var a addressed
-		if err := c.address(&a, written); err != nil {
+		if err := c.address(&to[i], written); err != nil {
 			return err
 		}
-		if err := c.declareFor(s, &a.destination); err != nil {
+	}
+	messages := make([]*core.Envelope, len(list))
+	for i := range to {
+		if err := c.declareFor(s, &to[i].destination); err != nil {
 			return err
 		}
 		e := s.envelope
-		e.Topic = a.topic
+		e.Topic = to[i].topic
 		messages[i] = &e
 	}
 	c.server.metrics.Received.Inc()
@@ -107,8 +119,8 @@ func (c *conn) address(a *addressed, written string) error {
 	if d.declared {
 		queue, _ := core.QueueOf(d.topic)
 		// Who may send to a queue need not be allowed to look at it.
-		if _, err := c.client.Queue(queue); errors.Is(err, core.ErrNotFound) {
-			return err
+		if !c.client.HasQueue(queue) {
+			return fmt.Errorf("%w: there is no queue %q", core.ErrNotFound, queue)
 		}
 	}
 	*a = addressed{own, d}

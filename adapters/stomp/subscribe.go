@@ -2,6 +2,7 @@ package stomp
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -111,21 +112,19 @@ func (c *conn) readSubscribe(f *clientFrame) (*subscribing, error) {
 func (w *subscribing) readOptions(f *clientFrame) error {
 	for i := range f.Headers {
 		h := &f.Headers[i]
+		if slices.ContainsFunc(f.Headers[:i], func(o core.Header) bool { return o.Name == h.Name }) {
+			continue // the first counts
+		}
 		var err error
 		switch h.Name {
 		case headerFrom:
-			if w.from == "" {
-				w.from = strings.Clone(h.Value)
-			}
+			w.from = strings.Clone(h.Value)
 		case "x-stream-offset":
 			if w.from == "" {
 				w.from, err = streamOffset(h.Value)
 			}
 		case headerGroup:
-			if w.group == "" {
-				w.group = strings.Clone(h.Value)
-			}
-			if h.Value == "" || strings.ContainsAny(h.Value, "/+#") {
+			if w.group = strings.Clone(h.Value); h.Value == "" || strings.ContainsAny(h.Value, "/+#") {
 				err = invalid(h.Name, h.Value, "a name without /, + and #")
 			}
 		case "prefetch-count", "activemq.prefetchSize":
@@ -143,9 +142,7 @@ func (w *subscribing) readOptions(f *clientFrame) error {
 				err = unsupported(h.Name, "It goes with a queue; topics are read again with from.")
 			}
 		case "selector":
-			if w.where == "" {
-				w.where, err = parseSelector(h.Value)
-			}
+			w.where, err = parseSelector(h.Value)
 		case "activemq.noLocal", "no-local", "noLocal":
 			w.noLocal, err = parseBool(h)
 		case "activemq.exclusive":
@@ -320,17 +317,8 @@ func (c *conn) attach(w *subscribing, s *subscription) (*core.Consumer, error) {
 
 // attachQueue consumes the queue that the destination names.
 func (c *conn) attachQueue(w *subscribing, s *subscription, settlement core.Settlement) (*core.Consumer, error) {
-	only := len(w.sources) == 1
-	for _, bad := range []struct {
-		name string
-		set  bool
-	}{{headerFrom, w.from != ""}, {headerGroup, w.group != ""}, {"x-queue-name", w.queue != ""}, {"durable-subscription-name", w.name != ""}, {"activemq.noLocal", w.noLocal}} {
-		if err := c.only(!bad.set, bad.name, "a queue, whose consumers share what it has"); err != nil {
-			return nil, err
-		}
-	}
-	if !only {
-		return nil, refuse("unsupported", "invalid destination", "A subscription has one queue, or topics. Use a subscription for each.")
+	if err := c.queueAlone(w); err != nil {
+		return nil, err
 	}
 	queue, _ := core.QueueOf(w.sources[0].topic)
 	if w.arguments.first != "" {
@@ -339,6 +327,22 @@ func (c *conn) attachQueue(w *subscribing, s *subscription, settlement core.Sett
 		}
 	}
 	return c.client.Consume(c.ctx, core.Consumption{Queue: queue, Create: !w.sources[0].declared, Where: w.where, Alone: w.alone, Settlement: settlement}, s)
+}
+
+// queueAlone refuses what does not go with a subscription to a queue.
+func (c *conn) queueAlone(w *subscribing) error {
+	for _, bad := range []struct {
+		name string
+		set  bool
+	}{{headerFrom, w.from != ""}, {headerGroup, w.group != ""}, {"x-queue-name", w.queue != ""}, {"durable-subscription-name", w.name != ""}, {"activemq.noLocal", w.noLocal}} {
+		if err := c.only(!bad.set, bad.name, "a queue, whose consumers share what it has"); err != nil {
+			return err
+		}
+	}
+	if len(w.sources) > 1 {
+		return refuse("unsupported", "invalid destination", "A subscription has one queue, or topics. Use a subscription for each.")
+	}
+	return nil
 }
 
 // only refuses a header that does not go with something.
@@ -374,6 +378,9 @@ func (c *conn) unsubscribe(f *clientFrame) error {
 	switch {
 	case s == nil && w.name != "":
 		// The client ends what an earlier connection of its had begun.
+		if _, is := c.client.Session(w.name); !is {
+			return refuse("unknown_subscription", "unknown subscription", "There is no such durable subscription of this user and client-id.")
+		}
 	case !ok:
 		return missing(f.Command, frame.Id)
 	case s == nil:
