@@ -73,16 +73,12 @@ type Log struct {
 	mu       sync.RWMutex // guards what follows
 	segments []*segment   // in order; the last is the active one
 
-	commits    chan *pending // to the committer
-	requests   chan request  // to the committer, too
-	free       chan *pending // pending commits that may be used again
-	packer     packer        // Append's own
-	committed  chan struct{} // closed when the committer has ended
+	turn       chan struct{} // holds a token while somebody has the committer
+	committer  committer
 	closing    chan struct{} // closed to end the background work
 	background sync.WaitGroup
 
-	zeros     zeros
-	committer committer
+	zeros zeros
 
 	indexWake  chan struct{}
 	indexing   sync.Mutex // guards what follows
@@ -150,7 +146,7 @@ func (l *Log) segmentsNow() []*segment {
 	return l.segments
 }
 
-// active is the segment that commits go to; only the committer changes it.
+// active is the segment that commits go to; only who has the turn changes it.
 func (l *Log) active() *segment {
 	l.mu.RLock()
 	defer l.mu.RUnlock()

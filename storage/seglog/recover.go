@@ -310,9 +310,8 @@ func (r *recovery) begin() error {
 		if err != nil {
 			return err
 		}
-		c.segment = s
 		l.zeros.begin(s.file, size)
-		return nil
+		return c.follow(s)
 	}
 	h := segmentHeader{generation: newGeneration(), sequence: 1}
 	if n := len(l.segments); n > 0 {
@@ -334,20 +333,21 @@ func (l *Log) writeMark(h *frameHeader, prefix []byte) error {
 	}
 	s := c.segment
 	h.generation, h.commit, h.time = s.generation, c.commit+1, c.time
-	var p packer
-	buf := p.appendFrame(nil, h.withBody(prefix), prefix, false)
+	c.buf = c.packer.appendFrame(c.buf[:c.lead], h.withBody(prefix), prefix, false)
 	pos := s.span.size
-	if err := l.write(s, buf, pos); err != nil {
+	n, err := l.write(true)
+	if err != nil {
 		return err
 	}
 	c.commit++
-	c.unsyncedBytes += len(buf)
+	c.unsyncedBytes += n
 	if err := l.sync(); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	s.span.add(h, pos)
 	s.mu.Unlock()
+	c.advance()
 	return nil
 }
 
