@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/eclipse/paho.golang/packets"
 	gostomp "github.com/go-stomp/stomp/v3"
 	"github.com/gorilla/websocket"
 
@@ -20,8 +22,8 @@ import (
 )
 
 // TestQueueHistory has one queue, ordered by key, worked on by consumers over
-// STOMP, HTTP and WebSocket, which accept, release and reject, while the broker
-// is killed twice. The history must show one holder at a time, exact attempts,
+// MQTT, STOMP, HTTP and WebSocket, which accept, release and reject, while the
+// broker is killed twice. The history must show one holder at a time, exact attempts,
 // the order of keys, every message settled, and each dead letter once.
 func TestQueueHistory(t *testing.T) {
 	const messages, keys = 120, 8
@@ -33,6 +35,7 @@ func TestQueueHistory(t *testing.T) {
 		t.Fatal(err)
 	}
 	close(w.up)
+	w.start("mqtt", w.mqtt)
 	w.start("stomp", w.stomp)
 	w.start("http", w.lease)
 	w.start("http too", w.lease)
@@ -228,6 +231,87 @@ func (w *workers) lease(name string) error {
 	}
 }
 
+// untilDone closes a connection when the work is done, until stop is called.
+func (w *workers) untilDone(c io.Closer) (stop func()) {
+	stopped := make(chan struct{})
+	go func() {
+		select {
+		case <-w.done:
+			c.Close()
+		case <-stopped:
+		}
+	}()
+	return func() { close(stopped) }
+}
+
+// mqtt acknowledges with PUBACK, rejects by a reason code, and releases, which
+// MQTT has no word for, by going away with what it holds.
+func (w *workers) mqtt(name string) error {
+	c, err := net.Dial("tcp", w.b.MQTT)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	defer w.untilDone(c)()
+	send := func(kind byte, fill func(any)) error {
+		p := packets.NewControlPacket(kind)
+		fill(p.Content)
+		_, err := p.WriteTo(c)
+		return err
+	}
+	most, id := uint16(3), connections.Add(1)
+	err = send(packets.CONNECT, func(p any) {
+		connect := p.(*packets.Connect)
+		connect.ClientID, connect.CleanStart = fmt.Sprint("history-", id), true
+		connect.Properties.ReceiveMaximum = &most
+	})
+	if err != nil {
+		return err
+	}
+	err = send(packets.SUBSCRIBE, func(p any) {
+		p.(*packets.Subscribe).PacketID = 1
+		p.(*packets.Subscribe).Subscriptions = []packets.SubOptions{{Topic: "$queue/jobs", QoS: 1}}
+	})
+	if err != nil {
+		return err
+	}
+	for {
+		p, err := packets.ReadPacket(c)
+		if err != nil {
+			return err
+		}
+		m, ok := p.Content.(*packets.Publish)
+		if !ok {
+			continue
+		}
+		attempt := 0
+		for _, u := range m.Properties.User {
+			if u.Key == "attempt" {
+				attempt, err = strconv.Atoi(u.Value)
+			}
+		}
+		if err != nil || attempt == 0 {
+			return fmt.Errorf("the attempt is missing: %v", m.Properties.User)
+		}
+		body := string(m.Payload)
+		w.h.Delivered(name, body, attempt)
+		do := outcome()
+		if do == "release" && rand.IntN(5) == 0 {
+			w.h.Left(name)
+			return nil
+		}
+		w.h.Settling(body, true)
+		err = send(packets.PUBACK, func(p any) {
+			if p.(*packets.Puback).PacketID = m.PacketID; do == "reject" {
+				p.(*packets.Puback).ReasonCode = packets.PubackUnspecifiedError
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+}
+
 func (w *workers) stomp(name string) error {
 	c, err := gostomp.Dial("tcp", w.b.STOMP)
 	if err != nil {
@@ -271,15 +355,7 @@ func (w *workers) websocket(name string) error {
 		return err
 	}
 	defer c.Close()
-	stop := make(chan struct{})
-	defer close(stop)
-	go func() {
-		select {
-		case <-w.done:
-			c.Close()
-		case <-stop:
-		}
-	}()
+	defer w.untilDone(c)()
 	if err := c.WriteJSON(map[string]any{"op": "sub", "req": 1, "sub": "jobs", "queue": "jobs", "credit": 3, "ack": true}); err != nil {
 		return err
 	}
