@@ -1,6 +1,9 @@
 package core
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // A class is the consumers of a queue that have the same selector.
 type class struct {
@@ -62,8 +65,12 @@ func (q *queue) behind(c *class) bool {
 
 // works reports whether a consumer may be given anything at all. cursor.mu is
 // held.
-func (q *queue) works(k *Consumer) bool {
-	return k.credit.positive() && (q.active == nil || k == q.active)
+func (q *queue) works(k *Consumer) bool { return k.credit.positive() && q.mayWork(k) }
+
+// mayWork reports whether it is a consumer's turn, where one works at a time:
+// who has leased something still works. cursor.mu is held.
+func (q *queue) mayWork(k *Consumer) bool {
+	return (q.active == nil || k == q.active) && !(q.settings.SingleActive && q.leasing > 0)
 }
 
 // appoint finds out who works, after consumers came or left. cursor.mu is held.
@@ -73,6 +80,24 @@ func (q *queue) appoint() {
 		if k.alone || q.settings.SingleActive {
 			q.active = k
 			return
+		}
+	}
+}
+
+// passOn has another consumer take over from the one that works, which has held a
+// message for too long. What it still holds goes along, so that all comes in
+// order. cursor.mu is held.
+func (q *queue) passOn(k *Consumer) {
+	heirs := func(o *Consumer) bool { return o != k && (o.alone || q.settings.SingleActive) }
+	if k == nil || k != q.active || !slices.ContainsFunc(q.consumers, heirs) {
+		return
+	}
+	others := slices.DeleteFunc(slices.Clone(q.consumers), func(o *Consumer) bool { return o == k })
+	q.consumers, q.turn = append(others, k), 0
+	q.appoint()
+	for i := range q.out.live() {
+		if e := &q.out.live()[i]; e.state == entryHeld && e.holder == k {
+			q.release(e, 0)
 		}
 	}
 }
@@ -118,6 +143,9 @@ const (
 func (q *queue) choose(d *Delivery, fresh bool) (*Consumer, verdict) {
 	n := len(q.consumers)
 	v := refused
+	if q.settings.SingleActive && q.leasing > 0 {
+		return nil, noCredit
+	}
 	for i := range n {
 		k := q.consumers[(q.turn+i)%n]
 		switch {

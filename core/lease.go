@@ -25,6 +25,9 @@ func (c *Client) Lease(ctx context.Context, q LeaseRequest) ([]Lease, error) {
 	if err != nil {
 		return nil, err
 	}
+	k.queue.mu.Lock()
+	r.idle = !k.queue.mayWork(k) // nothing is there for it before others have gone
+	k.queue.mu.Unlock()
 	k.queue.tellCaughtUp()
 	k.Grant(r.credit)
 	waitErr := r.wait(ctx, q.Wait)
@@ -70,6 +73,7 @@ func (q *queue) leaveLeased(k *Consumer, lease time.Duration) map[Offset]leased 
 	for i := range q.out.live() {
 		if e := &q.out.live()[i]; e.state == entryHeld && e.holder == k {
 			e.state, e.holder, e.token, e.due = entryLeased, nil, rand.Uint64(), due
+			q.leasing++
 			tokens[e.offset] = leased{e.token, due}
 		}
 	}
@@ -180,7 +184,7 @@ func (q *queue) settleLeased(at Offset, token uint64, o Outcome, opts SettleOpti
 	}
 	q.settleOne(e, o, opts)
 	q.mu.Unlock()
-	if o != Accepted || q.settings.Ordered {
+	if o != Accepted || q.settings.Ordered || q.settings.SingleActive {
 		q.kick()
 	}
 	return nil

@@ -25,6 +25,7 @@ type queue struct {
 	out       outstanding
 	waiting   int // entries in entryWaiting
 	rejected  int // entries in entryRejected
+	leasing   int // entries in entryLeased
 	// left, by lane, is what was passed over; passed the last offset that was
 	// not; runs how many runs that is, -1 where they have to be counted.
 	left   []runs
@@ -365,7 +366,9 @@ func (q *queue) tick() {
 		}
 		if e.state != entryWaiting && e.state != entryRejected {
 			q.b.stats.LeasesExpired.Add(1)
+			holder := e.holder
 			q.release(e, 0)
+			q.passOn(holder)
 		}
 	}
 	q.due = 0
@@ -383,6 +386,7 @@ func (q *queue) release(e *outEntry, delay time.Duration) {
 		q.reject(e, "attempts")
 		return
 	}
+	q.unlease(e)
 	q.changed()
 	q.b.stats.Released.Add(1)
 	q.waiting++
@@ -396,12 +400,14 @@ func (q *queue) release(e *outEntry, delay time.Duration) {
 
 // reject sends an entry to the dead letters. cursor.mu is held.
 func (q *queue) reject(e *outEntry, reason string) {
+	q.unlease(e)
 	q.rejected++
 	e.state, e.holder, e.token, e.due, e.reason = entryRejected, nil, 0, 0, reason
 }
 
 // settled removes what was outstanding. cursor.mu is held.
 func (q *queue) settled(e *outEntry) {
+	q.unlease(e)
 	if q.settings.Ordered {
 		q.unfollow(e.offset)
 	}
@@ -549,9 +555,7 @@ func (q *queue) leave(k *Consumer) {
 			q.idle = time.Now()
 			q.changed()
 			q.awaitExpiry()
-			if q.settings.AutoDelete && !q.leases() {
-				q.expiry = time.AfterFunc(0, func() { q.b.expire(q) })
-			}
+			q.autoDelete()
 		} else {
 			q.unlive()
 			if q.reach != 0 {
@@ -564,14 +568,23 @@ func (q *queue) leave(k *Consumer) {
 	d.mu.Unlock()
 }
 
-// leases reports whether a message is leased. cursor.mu is held.
-func (q *queue) leases() bool {
-	for i := range q.out.live() {
-		if q.out.live()[i].state == entryLeased {
-			return true
-		}
+// unlease takes note that an entry that is perhaps leased is so no more.
+// cursor.mu is held.
+func (q *queue) unlease(e *outEntry) {
+	if e.state != entryLeased {
+		return
 	}
-	return false
+	if q.leasing--; q.leasing == 0 && len(q.consumers) == 0 {
+		q.autoDelete()
+	}
+}
+
+// autoDelete deletes a queue that nobody works on any more, if it is to be.
+// cursor.mu is held.
+func (q *queue) autoDelete() {
+	if q.settings.AutoDelete && q.leasing == 0 && !q.deleted {
+		q.expiry = time.AfterFunc(0, func() { q.b.expire(q) })
+	}
 }
 
 // awaitExpiry starts the clock of a queue without a consumer. cursor.mu is

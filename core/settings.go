@@ -40,12 +40,14 @@ type QueueSettings struct {
 	// Ordered gives the messages of one key to one consumer at a time, in
 	// order: each once the one before it has been settled.
 	Ordered bool `json:"ordered,omitempty"`
-	// SingleActive lets one consumer work, the others wait to take over.
+	// SingleActive lets one consumer work; the others wait to take over when it
+	// goes, or when a lease of its ends. Who took leases works until they end.
 	SingleActive bool `json:"single_active,omitempty"`
 	// Expires deletes the queue when it has had no consumer for so long; 0 is
 	// never.
 	Expires time.Duration `json:"expires,omitempty"`
-	// AutoDelete deletes the queue when its last consumer leaves.
+	// AutoDelete deletes the queue when its last consumer leaves and nothing
+	// is leased.
 	AutoDelete bool `json:"auto_delete,omitempty"`
 	// Exclusive lets nobody consume the queue but the client that declared it,
 	// with which it ends.
