@@ -153,8 +153,10 @@ type Consumption struct {
 type BindOptions struct {
 	// Retained sends the retained values that match.
 	Retained bool
-	// Unsaved does not wait until the binding of a queue is durable:
-	// [Consumer.Save] does, for all that were bound before it.
+	// Unsaved neither waits for what was published before, which
+	// [Client.CatchUp] does for all that are bound behind it, nor until the
+	// binding of a queue is durable, which [Consumer.Save] does for all that
+	// were bound before it.
 	Unsaved bool
 }
 

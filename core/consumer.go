@@ -158,13 +158,19 @@ func (k *Consumer) Extend(at Offset, by time.Duration) error {
 }
 
 // Bind adds a binding, or replaces the one with the same filter (or the same
-// exchange and key), from now on; with a queue it blocks until that is durable.
+// exchange and key), from now on: it blocks until what was published before is
+// dispatched, and with a queue until the binding is durable.
 func (k *Consumer) Bind(ctx context.Context, b Binding, opts BindOptions) error {
 	if err := k.client.mayBind(b); err != nil {
 		return err
 	}
 	if opts.Retained {
 		k.client.broker.ask(ctx, b.Filter)
+	}
+	if !opts.Unsaved {
+		if err := k.client.CatchUp(ctx); err != nil {
+			return err
+		}
 	}
 	if err := k.cursor.bind(b, k.cursor.b.dispatcher.end(), opts.Retained); err != nil {
 		return err

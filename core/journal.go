@@ -30,6 +30,8 @@ type journal struct {
 	at      time.Time // when that was, by the clock that cannot be set
 	size    int       // what batches lately came to
 
+	underway int // commits that were taken and are not yet done with
+
 	wake    chan struct{} // there is something pending
 	written chan error    // the outstanding batch is done
 	undone  chan struct{} // a refused batch has been taken back
@@ -164,6 +166,32 @@ const firstBuf = 4 << 10
 
 func (c *commit) empty() bool { return len(c.Ends) == 0 && len(c.Changes) == 0 }
 
+// idle reports whether nobody waits for the commit.
+func (c *commit) idle() bool { return c.empty() && len(c.entries) == 0 && len(c.after) == 0 }
+
+// catchUp blocks until what was handed in before has been dispatched, or has
+// failed. It makes nothing durable, and does not wait where there is nothing.
+func (j *journal) catchUp(ctx context.Context) error {
+	j.mu.Lock()
+	if j.closed {
+		j.mu.Unlock()
+		return ErrClosed
+	}
+	if j.underway == 0 && j.pending.idle() {
+		j.mu.Unlock()
+		return nil
+	}
+	done := make(chan struct{})
+	j.pending.after = append(j.pending.after, func(Offset, error) { close(done) })
+	j.leave()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // run takes what is pending, again and again, until close.
 func (j *journal) run() {
 	defer close(j.deliver)
@@ -187,9 +215,10 @@ func (j *journal) take() (c *commit, closed bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	c = j.pending
-	if c.empty() && len(c.entries) == 0 && len(c.after) == 0 {
+	if c.idle() {
 		return nil, j.closed
 	}
+	j.underway++
 	if !c.empty() {
 		for _, q := range j.owed {
 			q.putPosition(c)
@@ -273,6 +302,7 @@ func (j *journal) recycle(c *commit) {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.underway--
 	if len(j.spare) < 4 {
 		j.spare = append(j.spare, c)
 	}

@@ -60,6 +60,11 @@ func (c *Client) refuse(ctx context.Context, why error, r Receipt) error {
 	return nil
 }
 
+// CatchUp blocks until all that was handed in before, by any client, is where
+// who subscribes now looks: behind its beginning, and in the retained values.
+// Subscribing does so by itself.
+func (c *Client) CatchUp(ctx context.Context) error { return c.broker.journal.catchUp(ctx) }
+
 // check says why an envelope may not be published, makes the queue that it
 // addresses if need be, and sets what is the core's to set. It returns the topic
 // that it goes to, which is another one only if it goes to an alternate exchange.

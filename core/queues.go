@@ -116,6 +116,11 @@ func (c *Client) Consume(ctx context.Context, cn Consumption, recv Receiver) (*C
 			return nil, fmt.Errorf("%w: there is no queue %q", ErrNotFound, cn.Queue)
 		}
 		d := QueueDefinition{Name: cn.Queue, Bindings: cn.Bindings, From: cn.From}
+		if len(cn.Bindings) > 0 {
+			if err := c.CatchUp(ctx); err != nil {
+				return nil, err
+			}
+		}
 		if cn.Settings != nil {
 			d.Settings = *cn.Settings
 		}

@@ -22,6 +22,11 @@ func (c *Client) Subscribe(ctx context.Context, s Subscription, recv Receiver) (
 			b.ask(ctx, bd.Filter)
 		}
 	}
+	if len(s.Bindings) > 0 {
+		if err := c.CatchUp(ctx); err != nil {
+			return nil, err
+		}
+	}
 	begin, err := b.resolve(ctx, s.From, s.Bindings)
 	if err != nil {
 		return nil, err

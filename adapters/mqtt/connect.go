@@ -223,7 +223,7 @@ func (c *conn) certificate() *x509.Certificate {
 func (c *conn) connack(present bool) *packets.Packet {
 	o := c.opening
 	a := &packets.Packet{
-		FixedHeader: packets.FixedHeader{Type: typeConnack}, ProtocolVersion: byte(c.v), SessionPresent: present,
+		FixedHeader: packets.FixedHeader{Type: typeConnack}, ProtocolVersion: byte(c.v), SessionPresent: present && c.v != v31,
 	}
 	if c.v != v5 {
 		return a

@@ -27,6 +27,11 @@ func (c *conn) handleSubscribe(pk *packets.Packet) error {
 			asked.meta = u.Val
 		}
 	}
+	// What was published before is no new message to the subscription: the
+	// client's own, and what others had published.
+	if err := c.client.CatchUp(c.ctx); err != nil {
+		return err
+	}
 	codes := make([]byte, len(pk.Filters))
 	var why error
 	var grants []*attachment
@@ -305,6 +310,9 @@ func (c *conn) reattach() {
 
 // handleUnsubscribe takes an UNSUBSCRIBE (section 3.10).
 func (c *conn) handleUnsubscribe(pk *packets.Packet) error {
+	if err := c.client.CatchUp(c.ctx); err != nil {
+		return err
+	}
 	codes := make([]byte, len(pk.Filters))
 	var why error
 	extras := false
