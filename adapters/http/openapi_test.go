@@ -48,6 +48,9 @@ func TestDescriptionAndRouterAgree(t *testing.T) {
 	}
 	for path, methods := range doc.Paths {
 		for method, op := range methods {
+			if strings.Contains(string(op), `"x-mounted": true`) {
+				continue // held where it is mounted
+			}
 			if !routes[method+" "+path] {
 				t.Errorf("%s %s is described but not routed", method, path)
 			}

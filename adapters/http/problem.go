@@ -194,6 +194,19 @@ func (s *Server) fail(w nethttp.ResponseWriter, r *nethttp.Request, err error) {
 	}
 }
 
+// ErrTooManyLogins is what Refuse answers an address with that has failed to log
+// in too often.
+var ErrTooManyLogins error = &loginsFailed
+
+// Refuse answers with the problem that err is, for a mounted handler. Errors of
+// core have their own; what else is wrong is the broker's fault.
+func Refuse(w nethttp.ResponseWriter, err error) {
+	p := problemOf(err)
+	p.describe(w.Header())
+	w.WriteHeader(p.status)
+	w.Write(append(p.appendJSON(nil), '\n'))
+}
+
 // describe sets the header of an answer with the problem.
 func (p *problem) describe(h nethttp.Header) {
 	h.Set("Content-Type", "application/problem+json")

@@ -82,8 +82,12 @@ func (s *Server) routes() *chi.Mux {
 		get(a.path, s.serveAsset(a))
 	}
 	get("/try.json", s.tellPorts)
-	for path, h := range s.options.Mount {
-		m.Handle(path, unhurried(h))
+	for at, h := range s.options.Mount {
+		method, path, _ := strings.Cut(at, " ")
+		m.Method(method, path, unhurried(h))
+		if method == nethttp.MethodGet {
+			m.Method(nethttp.MethodHead, path, unhurried(h))
+		}
 	}
 	return m
 }

@@ -28,8 +28,9 @@ type Options struct {
 
 	// Endpoints to listen on.
 	Endpoints []adapters.Endpoint
-	// Mount adds handlers of others at their exact paths, such as "/ws". They
-	// stand behind the checks of Host and Origin.
+	// Mount adds handlers of others by method and exact path, such as "GET /ws",
+	// with which HEAD goes. They stand behind the checks of Host and Origin, and
+	// refuse by Refuse. The description says "x-mounted" of them.
 	Mount map[string]nethttp.Handler
 	// Ports tells, by protocol, where others are spoken, for the page /try; nil
 	// is none.

@@ -138,7 +138,7 @@ func (g *gateway) makeDoors() error {
 	gate := adapters.NewGate(limits)
 	registry := prometheus.NewRegistry()
 	metrics := adapters.NewMetrics(registry)
-	collectProcess(registry, g.broker)
+	collectProcess(registry, g.broker, g.access)
 	if cfg.Sys > 0 {
 		g.sys = startSysReporter(g.broker, metrics, time.Duration(cfg.Sys), g.log)
 	}
@@ -149,13 +149,6 @@ func (g *gateway) makeDoors() error {
 		Limits: limits, Gate: gate, Metrics: metrics, Logger: g.log,
 		MQTT: m, STOMP: s, Origins: cfg.HTTP.Origins,
 	})
-	mount := map[string]nethttp.Handler{
-		"/ws": g.ws, "/mqtt": g.ws, "/stomp": g.ws,
-		backupPath: onlyFor(core.Manage, backupTopic, gate, g.access, g.backups),
-	}
-	if cfg.Metrics.Enabled {
-		mount["/metrics"] = metricsHandler(registry, gate, g.access)
-	}
 
 	mqttAt, err := g.endpoints("mqtt", cfg.MQTT.Listen)
 	if err != nil {
@@ -173,7 +166,7 @@ func (g *gateway) makeDoors() error {
 	st := adapters.NewServer("stomp", stompAt, limits, gate, s, g.log)
 	h := http.New(g.broker, http.Options{
 		Limits: limits, Gate: gate, Metrics: metrics, Logger: g.log,
-		Endpoints: httpAt, Mount: mount, Ports: g.ports, Origins: cfg.HTTP.Origins, Hosts: cfg.HTTP.Hosts,
+		Endpoints: httpAt, Mount: g.mounts(registry, gate), Ports: g.ports, Origins: cfg.HTTP.Origins, Hosts: cfg.HTTP.Hosts,
 		Webhooks: g.webhooks(), Allow: cfg.WebhookNetworks(), Operator: g.operator(),
 	})
 	for _, d := range []door{
@@ -189,6 +182,18 @@ func (g *gateway) makeDoors() error {
 		return errors.New("nothing to listen on: mqtt.listen, stomp.listen and http.listen are all empty")
 	}
 	return nil
+}
+
+// mounts are what the HTTP door serves for others, by method and path.
+func (g *gateway) mounts(figures prometheus.Gatherer, gate *adapters.Gate) map[string]nethttp.Handler {
+	mounts := map[string]nethttp.Handler{
+		"GET /ws": g.ws, "GET /mqtt": g.ws, "GET /stomp": g.ws,
+		"POST " + backupPath: onlyFor(core.Manage, backupTopic, gate, g.access, g.backups),
+	}
+	if g.config.Metrics.Enabled {
+		mounts["GET /metrics"] = metricsHandler(figures, gate, g.access)
+	}
+	return mounts
 }
 
 // ports tells where MQTT and STOMP are spoken, without TLS if they are.

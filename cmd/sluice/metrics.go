@@ -1,9 +1,9 @@
 package main
 
 import (
-	nethttp "net/http"
-
+	"errors"
 	"net"
+	nethttp "net/http"
 	"net/netip"
 	"strings"
 
@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/sluicemq/sluice/adapters"
+	"github.com/sluicemq/sluice/adapters/http"
 	"github.com/sluicemq/sluice/cmd/sluice/internal/access"
 	"github.com/sluicemq/sluice/core"
 )
@@ -19,8 +20,9 @@ import (
 // metricsTopic is what somebody may subscribe to who may read the figures.
 const metricsTopic = "$SYS/metrics"
 
-// collectProcess registers the figures of the process and of the broker.
-func collectProcess(r prometheus.Registerer, b *core.Broker) {
+// collectProcess registers the figures of the process and of the broker; a is
+// nil where there are no users.
+func collectProcess(r prometheus.Registerer, b *core.Broker, a *access.Access) {
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	stats := b.Stats()
 	counter := func(name, help string, load func() uint64, labels ...string) {
@@ -52,6 +54,11 @@ func collectProcess(r prometheus.Registerer, b *core.Broker) {
 	counter("undelivered", undelivered, stats.Unreadable.Load, "reason", "unreadable")
 	counter("storage_failures", "Commits that were not made durable.", stats.StorageFailures.Load)
 	counter("reclaimed_bytes", "Bytes of the log that retention freed.", stats.ReclaimedBytes.Load)
+	if a != nil {
+		const checked = "Passwords that were checked: by their hash, or remembered from a check shortly before."
+		counter("passwords_checked", checked, a.Hashed, "how", "hashed")
+		counter("passwords_checked", checked, a.Recalled, "how", "remembered")
+	}
 	gauge("queues", "Queues, groups and sessions.", func(s core.Sizes) float64 { return float64(s.Queues) })
 	gauge("exchanges", "Exchanges.", func(s core.Sizes) float64 { return float64(s.Exchanges) })
 	gauge("log_first_offset", "The earliest offset left.", func(s core.Sizes) float64 { return float64(s.First) })
@@ -76,7 +83,7 @@ func onlyFor(action core.Action, resource string, gate *adapters.Gate, a *access
 			remote = net.TCPAddrFromAddrPort(at)
 		}
 		if !gate.MayLogin(remote) {
-			nethttp.Error(w, "too many failed logins", nethttp.StatusTooManyRequests)
+			http.Refuse(w, http.ErrTooManyLogins)
 			return
 		}
 		c := core.Credentials{Protocol: "http", Remote: remote}
@@ -90,13 +97,14 @@ func onlyFor(action core.Action, resource string, gate *adapters.Gate, a *access
 		}
 		p, err := a.Authenticate(r.Context(), c)
 		if err != nil {
-			gate.LoginFailed(remote)
-			w.Header().Set("WWW-Authenticate", `Basic realm="sluice"`)
-			nethttp.Error(w, "a user and a password, or a token, are needed", nethttp.StatusUnauthorized)
+			if errors.Is(err, core.ErrUnauthenticated) && (c.User != "" || c.Token != "") {
+				gate.LoginFailed(remote)
+			}
+			http.Refuse(w, err)
 			return
 		}
 		if err := a.Authorize(p, action, resource); err != nil {
-			nethttp.Error(w, err.Error(), nethttp.StatusForbidden)
+			http.Refuse(w, err)
 			return
 		}
 		h.ServeHTTP(w, r)

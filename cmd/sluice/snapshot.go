@@ -10,7 +10,9 @@ import (
 	nethttp "net/http"
 	"time"
 
+	"github.com/sluicemq/sluice/adapters/http"
 	"github.com/sluicemq/sluice/cmd/sluice/internal/backup"
+	"github.com/sluicemq/sluice/core"
 	"github.com/sluicemq/sluice/storage/seglog"
 )
 
@@ -52,19 +54,14 @@ func (s *backupServer) close() {
 // ServeHTTP answers a request with the stream of a backup. The connection is
 // cut where it cannot be completed.
 func (s *backupServer) ServeHTTP(w nethttp.ResponseWriter, r *nethttp.Request) {
-	if r.Method != nethttp.MethodPost {
-		w.Header().Set("Allow", nethttp.MethodPost)
-		s.refuse(w, nethttp.StatusMethodNotAllowed, "a backup is asked for by POST")
-		return
-	}
 	select {
 	case <-s.ctx.Done():
-		s.refuse(w, nethttp.StatusServiceUnavailable, "the broker is stopping")
+		s.refuse(w, core.ErrClosed)
 		return
 	case s.one <- struct{}{}:
 		defer func() { <-s.one }()
 	default:
-		s.refuse(w, nethttp.StatusConflict, "a backup is running; wait until it has ended")
+		s.refuse(w, fmt.Errorf("%w: a backup is running; wait until it has ended", core.ErrInUse))
 		return
 	}
 	var request backup.Request
@@ -75,7 +72,7 @@ func (s *backupServer) ServeHTTP(w nethttp.ResponseWriter, r *nethttp.Request) {
 	d := json.NewDecoder(nethttp.MaxBytesReader(w, r.Body, backupRequestBytes))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&request); err != nil && !errors.Is(err, io.EOF) {
-		s.refuse(w, nethttp.StatusBadRequest, "the body: "+err.Error())
+		s.refuse(w, fmt.Errorf("%w: the body: %w", core.ErrInvalid, err))
 		return
 	}
 	if err := rc.SetReadDeadline(time.Time{}); err != nil {
@@ -85,7 +82,7 @@ func (s *backupServer) ServeHTTP(w nethttp.ResponseWriter, r *nethttp.Request) {
 	snapshot, err := s.of.Snapshot(r.Context())
 	if err != nil {
 		s.log.Error("backup failed", "err", err)
-		s.refuse(w, nethttp.StatusInternalServerError, err.Error())
+		s.refuse(w, err)
 		return
 	}
 	first, end := snapshot.First, snapshot.End
@@ -96,7 +93,7 @@ func (s *backupServer) ServeHTTP(w nethttp.ResponseWriter, r *nethttp.Request) {
 	if err != nil {
 		s.log.Warn("backup not completed", "err", err)
 		if out.n == 0 {
-			s.refuse(w, nethttp.StatusBadRequest, err.Error())
+			s.refuse(w, fmt.Errorf("%w: %w", core.ErrInvalid, err))
 			return
 		}
 		panic(nethttp.ErrAbortHandler) // so that the receiver knows
@@ -104,18 +101,11 @@ func (s *backupServer) ServeHTTP(w nethttp.ResponseWriter, r *nethttp.Request) {
 	s.log.Info("backup sent", "first", uint64(first), "end", uint64(end), "bytes", out.n, "took", time.Since(began).Round(time.Millisecond))
 }
 
-// refuse answers with a problem (RFC 9457).
-func (s *backupServer) refuse(w nethttp.ResponseWriter, status int, detail string) {
-	text, err := json.Marshal(map[string]any{"title": "No backup", "status": status, "detail": detail})
-	if err != nil {
-		panic(err) // what is answered here can be marshalled
+// refuse answers with a problem.
+func (s *backupServer) refuse(w nethttp.ResponseWriter, err error) {
+	if nethttp.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.stall)) == nil {
+		http.Refuse(w, err)
 	}
-	if err := nethttp.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.stall)); err != nil {
-		return
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(status)
-	fmt.Fprintf(w, "%s\n", text)
 }
 
 // A patientWriter gives the peer a while for each piece, not for the whole.

@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sluicemq/sluice/configs"
@@ -144,6 +146,50 @@ func TestChangedPasswordIsNotRemembered(t *testing.T) {
 	if ok, _ := v.verify(context.Background(), "u", HashPassword([]byte("new")), []byte("old")); ok {
 		t.Error("the old password still holds")
 	}
+}
+
+// TestPasswordsAreHashedOnce: what HTTP sends with each request is hashed with
+// the first, also where many come at the same time; a wrong one each time.
+func TestPasswordsAreHashedOnce(t *testing.T) {
+	v := newVerifier()
+	hash := HashPassword([]byte("right"))
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			if ok, err := v.verify(context.Background(), "u", hash, []byte("right")); !ok || err != nil {
+				t.Errorf("%v, %v", ok, err)
+			}
+		})
+	}
+	all.Wait()
+	if n := v.hashed.Load(); n > uint64(cap(v.slots)) || n+v.recalled.Load() != 20 {
+		t.Errorf("%d were hashed with %d slots, %d recalled", n, cap(v.slots), v.recalled.Load())
+	}
+	before := v.hashed.Load()
+	for range 2 {
+		if ok, _ := v.verify(context.Background(), "u", hash, []byte("wrong")); ok {
+			t.Error("a wrong password is right")
+		}
+	}
+	if n := v.hashed.Load() - before; n != 2 {
+		t.Errorf("a wrong password was hashed %d times in 2", n)
+	}
+}
+
+// TestRememberedEnds: what is remembered ends with its time.
+func TestRememberedEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newVerifier()
+		v.remember([32]byte{1})
+		time.Sleep(verifiedFor - time.Second)
+		if !v.remembered([32]byte{1}) {
+			t.Error("it ended early")
+		}
+		time.Sleep(time.Second)
+		if v.remembered([32]byte{1}) {
+			t.Error("it did not end")
+		}
+	})
 }
 
 func TestRememberedIsBounded(t *testing.T) {
