@@ -306,9 +306,5 @@ func (q *queue) older(by time.Duration) {
 		return
 	}
 	q.idle = q.idle.Add(-by)
-	if q.expiry != nil {
-		q.expiry.Stop()
-		q.expiry = nil
-	}
 	q.awaitExpiry()
 }

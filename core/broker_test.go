@@ -1030,6 +1030,39 @@ func TestUnusedQueueExpires(t *testing.T) {
 	})
 }
 
+// A session ends when its client, which has left, said last.
+func TestSessionExpiresAsUpdated(t *testing.T) {
+	for _, c := range []struct{ first, then time.Duration }{{time.Hour, 3 * time.Hour}, {3 * time.Hour, time.Hour}} {
+		for _, again := range []func(*world){func(*world) {}, (*world).restart} {
+			run(t, func(w *world) {
+				ctx := context.Background()
+				a := w.peer("a")
+				s := core.QueueSettings{Kind: core.KindSession, Expires: c.first}
+				k, err := a.Consume(ctx, core.Consumption{Queue: core.SessionQueue("s"), Create: true, Settings: &s}, a)
+				if err != nil {
+					t.Fatal(err)
+				}
+				k.Close()
+				s.Expires = c.then
+				if err := k.UpdateSession(ctx, s); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(10 * time.Minute)
+				again(w)
+				b := w.peer("b")
+				time.Sleep(c.then - 11*time.Minute)
+				if !b.HasQueue(core.SessionQueue("s")) {
+					t.Errorf("%v, then %v: gone too early", c.first, c.then)
+				}
+				time.Sleep(2 * time.Minute)
+				if b.HasQueue(core.SessionQueue("s")) {
+					t.Errorf("%v, then %v: still there", c.first, c.then)
+				}
+			})
+		}
+	}
+}
+
 func TestReadPages(t *testing.T) {
 	run(t, func(w *world) {
 		a := w.peer("a")

@@ -587,9 +587,13 @@ func (q *queue) autoDelete() {
 	}
 }
 
-// awaitExpiry starts the clock of a queue without a consumer. cursor.mu is
-// held.
+// awaitExpiry starts the clock of a queue without a consumer, or sets it anew.
+// cursor.mu is held.
 func (q *queue) awaitExpiry() {
+	if q.expiry != nil {
+		q.expiry.Stop()
+		q.expiry = nil
+	}
 	if q.settings.Expires <= 0 || q.deleted {
 		return
 	}

@@ -270,7 +270,9 @@ func (c *Client) DeclareQueue(ctx context.Context, d QueueDefinition) error {
 }
 
 // UpdateSession replaces the settings of a session's queue and returns once
-// they are durable, together with its bindings and its position.
+// they are durable, together with its bindings and its position. A consumer that
+// has been closed may still do it: then the queue's time without one ends when
+// the new settings say, counted from when it was closed.
 func (k *Consumer) UpdateSession(ctx context.Context, s QueueSettings) error {
 	if k.queue == nil || kindOf(k.queue.name) != KindSession {
 		return fmt.Errorf("%w: only a session's settings change", ErrInvalid)
@@ -281,6 +283,9 @@ func (k *Consumer) UpdateSession(ctx context.Context, s QueueSettings) error {
 	k.queue.mu.Lock()
 	s.Owner = k.queue.settings.Owner
 	k.queue.settings = s
+	if !k.queue.idle.IsZero() { // the consumer has left: it ends in another time
+		k.queue.awaitExpiry()
+	}
 	k.queue.mu.Unlock()
 	if seeded.On(seeded.LostSettings) {
 		return nil
