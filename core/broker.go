@@ -251,6 +251,7 @@ func (b *Broker) loadQueue(name string, value []byte) error {
 		}
 	}
 	q.setBindings(bs)
+	q.saved = q.changes
 	b.queues[name] = q
 	return nil
 }

@@ -103,8 +103,11 @@ func (c *cursor) setBindings(bs []*bound) {
 	}
 	c.bindings.Store(&bs)
 	c.filters = NewFilterSet(filters...)
-	if q, is := c.owner.(*queue); is && q.settings.metered() {
-		c.b.meters.set(q, bs)
+	if q, is := c.owner.(*queue); is {
+		q.changes++
+		if q.settings.metered() {
+			c.b.meters.set(q, bs)
+		}
 	}
 }
 

@@ -50,6 +50,9 @@ type queue struct {
 	dirty bool
 	// undefined says that the definition has to be journaled with it.
 	undefined bool
+	// changes counts those of the definition, saved which of them is durable; 0
+	// is none, and the queue gone if the process ends now.
+	changes, saved uint64
 	// doubt is how many of the messages before doubtEnd may have been delivered
 	// without the state knowing: the broker was lost.
 	doubt    int
@@ -286,6 +289,7 @@ func (q *queue) putPosition(p *commit) {
 		if change, err := q.definition(); err == nil {
 			q.undefined = false
 			p.Changes = append(p.Changes, change)
+			q.savedBy(p)
 		}
 	}
 	p.Changes = append(p.Changes, q.positionChange())
@@ -653,6 +657,31 @@ func (q *queue) journalAgain(definition bool) {
 	q.changed()
 }
 
+// savedBy takes note, once a commit is durable, that the definition that it has
+// is. cursor.mu is held.
+func (q *queue) savedBy(p *commit) {
+	n := q.changes
+	p.after = append(p.after, func(_ Offset, err error) {
+		if err == nil {
+			q.mu.Lock()
+			q.saved = max(q.saved, n)
+			q.mu.Unlock()
+		}
+	})
+}
+
+// durable returns once the queue is, and with all set so is its definition as it
+// is now: somebody else may have made or changed it a moment ago.
+func (q *queue) durable(ctx context.Context, all bool) error {
+	q.mu.Lock()
+	is := q.saved > 0 && (!all || q.saved >= q.changes)
+	q.mu.Unlock()
+	if is {
+		return nil
+	}
+	return q.save(ctx)
+}
+
 // definition is the change that makes the queue's definition durable. cursor.mu
 // is held.
 func (q *queue) definition() (Change, error) {
@@ -673,11 +702,16 @@ func (q *queue) definition() (Change, error) {
 // save makes the definition and the position durable. They are taken within the
 // journal, so later ones come behind earlier ones.
 func (q *queue) save(ctx context.Context) error {
-	return q.b.journal.changeBy(ctx, func() ([]Change, error) {
+	return q.b.journal.commitWith(ctx, func(p *commit) error {
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		change, err := q.definition()
+		if err != nil {
+			return err
+		}
 		q.dirty = false
-		return []Change{change, q.positionChange()}, err
+		p.Changes = append(p.Changes, change, q.positionChange())
+		q.savedBy(p)
+		return nil
 	})
 }

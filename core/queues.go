@@ -66,6 +66,9 @@ func (b *Broker) makeQueue(d QueueDefinition, from Offset, done func(error)) (q 
 		return nil, false, err
 	}
 	p.Changes = append(p.Changes, change)
+	q.mu.Lock()
+	q.savedBy(p)
+	q.mu.Unlock()
 	if done != nil {
 		p.Sync = true
 		p.after = append(p.after, func(_ Offset, err error) { done(err) })
@@ -84,7 +87,7 @@ func (b *Broker) makeQueue(d QueueDefinition, from Offset, done func(error)) (q 
 }
 
 // Consume attaches a consumer to a queue. It has no credit yet. It blocks until
-// a queue that it makes is durable.
+// the queue is durable, whoever is making it.
 func (c *Client) Consume(ctx context.Context, cn Consumption, recv Receiver) (*Consumer, error) {
 	b := c.broker
 	w, err := parseWhere(cn.Where)
@@ -108,6 +111,9 @@ func (c *Client) Consume(ctx context.Context, cn Consumption, recv Receiver) (*C
 	}
 	if q != nil {
 		if err := c.mayOwn(q); err != nil {
+			return nil, err
+		}
+		if err := q.durable(ctx, false); err != nil {
 			return nil, err
 		}
 	}
@@ -186,6 +192,9 @@ func (c *Client) declare(ctx context.Context, d QueueDefinition) (q *queue, made
 	}
 	done := make(chan error, 1)
 	q, made, err = b.makeQueue(d, from, func(err error) { done <- err })
+	if err == nil && !made {
+		err = q.durable(ctx, false)
+	}
 	if err != nil || !made {
 		return q, made, err
 	}
@@ -266,7 +275,7 @@ func (c *Client) DeclareQueue(ctx context.Context, d QueueDefinition) error {
 			return err
 		}
 	}
-	return nil
+	return q.durable(ctx, true)
 }
 
 // UpdateSession replaces the settings of a session's queue and returns once
@@ -283,6 +292,7 @@ func (k *Consumer) UpdateSession(ctx context.Context, s QueueSettings) error {
 	k.queue.mu.Lock()
 	s.Owner = k.queue.settings.Owner
 	k.queue.settings = s
+	k.queue.changes++
 	if !k.queue.idle.IsZero() { // the consumer has left: it ends in another time
 		k.queue.awaitExpiry()
 	}
@@ -591,6 +601,7 @@ func (c *Client) SetQueueMeta(ctx context.Context, name string, meta []byte) err
 	}
 	q.mu.Lock()
 	q.settings.Meta = slices.Clone(meta)
+	q.changes++
 	q.mu.Unlock()
 	return q.save(ctx)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -268,5 +269,72 @@ func TestDeliveryWaitsForRoom(t *testing.T) {
 			t.Fatalf("after %v: %v", time.Since(began), err)
 		}
 		w.engine.Fail(nil)
+	})
+}
+
+// A queue is durable when a declaration of it returns, also where somebody else
+// is making it or has not been able to; the same goes for its bindings.
+func TestSecondDeclare(t *testing.T) {
+	run(t, func(w *world) {
+		ctx := context.Background()
+		a, b, c := w.peer("a"), w.peer("b"), w.peer("c")
+		turn := make(chan bool)
+		w.engine.Hold = func() { <-turn }
+		d := core.QueueDefinition{Name: "q", Bindings: []core.Binding{{Filter: "t"}}}
+		type result struct {
+			who   string
+			err   error
+			there bool
+		}
+		results := make(chan result, 3)
+		tell := func(who string, err error) {
+			v, _ := w.engine.Get("q/q")
+			results <- result{who, err, v != nil}
+		}
+		go func() { tell("first", a.DeclareQueue(ctx, d)) }()
+		synctest.Wait()
+		go func() { tell("second", b.DeclareQueue(ctx, d)) }()
+		go func() {
+			_, err := c.Consume(ctx, core.Consumption{Queue: "q", Create: true}, c)
+			tell("consumer", err)
+		}()
+		synctest.Wait()
+		if n := len(results); n > 0 {
+			t.Fatalf("%+v before anything is durable", <-results)
+		}
+		close(turn)
+		for range 3 {
+			if r := <-results; r.err != nil || !r.there {
+				t.Fatalf("%+v", r)
+			}
+		}
+
+		// Nothing is written for what is durable already.
+		synctest.Wait()
+		time.Sleep(time.Second)
+		w.engine.Fail(core.ErrStorageFull)
+		if err := b.DeclareQueue(ctx, d); err != nil {
+			t.Fatal(err)
+		}
+		d.Bindings = append(d.Bindings, core.Binding{Filter: "u"})
+		for range 2 {
+			if err := b.DeclareQueue(ctx, d); !errors.Is(err, core.ErrStorageFull) {
+				t.Fatalf("a binding that there is no room for: %v", err)
+			}
+			other := core.QueueDefinition{Name: "other"}
+			if err := b.DeclareQueue(ctx, other); !errors.Is(err, core.ErrStorageFull) {
+				t.Fatalf("a queue that there is no room for: %v", err)
+			}
+			if _, err := c.Consume(ctx, core.Consumption{Queue: "other"}, c); !errors.Is(err, core.ErrStorageFull) {
+				t.Fatalf("a consumer of a queue that there is no room for: %v", err)
+			}
+		}
+		w.engine.Fail(nil)
+		if err := b.DeclareQueue(ctx, d); err != nil {
+			t.Fatal(err)
+		}
+		if v, _ := w.engine.Get("q/q"); !strings.Contains(string(v), `"u"`) {
+			t.Fatalf("durable is %s", v)
+		}
 	})
 }
