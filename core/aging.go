@@ -117,6 +117,22 @@ func (a *aging) seen() time.Duration { return time.Since(a.started) }
 // age is the log's.
 func (a *aging) age() time.Duration { return a.base + a.seen() + a.counted }
 
+// begun is the age that the log had when nothing of this run had been seen.
+func (a *aging) begun() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.base + a.counted
+}
+
+// until is how long it is, by what is known when the broker is opened, until the
+// log has an age. What the clock says has passed meanwhile is believed here: that
+// something comes again too early does no harm.
+func (a *aging) until(age time.Duration) time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return age - a.age() - max(a.ahead(), 0)
+}
+
 // ahead is what the clock claims to have passed beyond the age. Both clocks are
 // read close to each other.
 func (a *aging) ahead() time.Duration {

@@ -206,6 +206,11 @@ func (b *Broker) load() error {
 				q.out.list[i].attempts = max(q.out.list[i].attempts, 1)
 			}
 		}
+		for _, e := range q.out.list {
+			if e.due != 0 {
+				q.arm(e.due)
+			}
+		}
 		q.awaitExpiry()
 		q.sweepLater()
 		q.mu.Unlock()

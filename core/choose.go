@@ -182,7 +182,7 @@ func (q *queue) give(k *Consumer, d Delivery) {
 func (q *queue) held(k *Consumer, at Offset, attempts uint16) outEntry {
 	e := outEntry{offset: at, attempts: attempts, state: entryHeld, holder: k}
 	if lease := q.settings.lease(); lease > 0 {
-		e.due = time.Now().Add(lease).UnixNano()
+		e.due = q.now() + int64(lease)
 		q.arm(e.due)
 	}
 	return e
@@ -293,7 +293,7 @@ loop:
 	if n > 0 || q.reach != 0 { // which is taken back of a queue that is behind
 		q.changed()
 	}
-	all = all && q.toBury(now.UnixNano()) == nil && !q.picking()
+	all = all && q.toBury(q.now()) == nil && !q.picking()
 	q.mu.Unlock()
 	q.deliver()
 	return all

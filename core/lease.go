@@ -38,7 +38,7 @@ func (c *Client) Lease(ctx context.Context, q LeaseRequest) ([]Lease, error) {
 	leases := make([]Lease, 0, len(r.got))
 	for _, d := range r.got {
 		if t, ok := tokens[d.Offset]; ok {
-			leases = append(leases, Lease{Delivery: d, Token: leaseToken(k.queue.name, d.Offset, t.token), Until: time.Unix(0, t.due)})
+			leases = append(leases, Lease{Delivery: d, Token: leaseToken(k.queue.name, d.Offset, t.token), Until: t.until})
 			delete(tokens, d.Offset)
 		}
 	}
@@ -57,7 +57,7 @@ const leaseBytes = 4 << 20
 
 type leased struct {
 	token uint64
-	due   int64
+	until time.Time
 }
 
 // leaveLeased takes a consumer out and leaves what it holds as leases.
@@ -69,12 +69,12 @@ func (q *queue) leaveLeased(k *Consumer, lease time.Duration) map[Offset]leased 
 			lease = defaultLease
 		}
 	}
-	due := time.Now().Add(lease).UnixNano()
+	due, until := q.now()+int64(lease), time.Now().Add(lease)
 	for i := range q.out.live() {
 		if e := &q.out.live()[i]; e.state == entryHeld && e.holder == k {
 			e.state, e.holder, e.token, e.due = entryLeased, nil, rand.Uint64(), due
 			q.leasing++
-			tokens[e.offset] = leased{e.token, due}
+			tokens[e.offset] = leased{e.token, until}
 		}
 	}
 	if len(tokens) > 0 {

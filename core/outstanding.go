@@ -29,7 +29,7 @@ type outEntry struct {
 	token    uint64    // of a leased one
 	// due is when a held or leased one is released, when a waiting one may be
 	// delivered, or a rejected one written to the dead letters; 0 is never, or
-	// at once. In nanoseconds since 1970.
+	// at once. As queue.now counts.
 	due    int64
 	reason string // of a rejected one
 	// seen is the queue's wave in which no consumer took a waiting one.
@@ -122,16 +122,19 @@ func (o *outstanding) settle(e *outEntry) {
 // offset before which messages may have been delivered, what was passed over (the count of lanes, and for each its runs: count, then the
 // distance from the end of the one before it and its length), and the
 // outstanding entries: count, then for each the distance to the offset before
-// it, the attempts, and the time in milliseconds before which it is not
-// delivered again (0: at once; 1: it is on its way to the dead letters, and
+// it, the attempts, and the age of the log in milliseconds before which it is
+// not delivered again (0: at once; 1: it is on its way to the dead letters, and
 // the reason follows as a length and bytes). All but the version and the reason
-// are uvarints. Version 1 had no reach, no runs and no reasons.
+// are uvarints. Version 2 had times of the machine's clock instead of ages,
+// version 1 no reach, no runs and no reasons besides.
 const (
-	positionVersion  = 2
+	positionVersion  = 3
 	positionRejected = 1
 )
 
-func appendPosition(dst []byte, next Offset, idle time.Time, reach Offset, maybe runs, left []runs, o *outstanding) []byte {
+// appendPosition appends a position. begun is how old the log was when the times
+// of the outstanding entries were 0.
+func appendPosition(dst []byte, next Offset, idle time.Time, reach Offset, maybe runs, left []runs, o *outstanding, begun time.Duration) []byte {
 	dst = append(dst, positionVersion)
 	dst = binary.AppendUvarint(dst, uint64(next))
 	if idle.IsZero() {
@@ -169,11 +172,11 @@ func appendPosition(dst []byte, next Offset, idle time.Time, reach Offset, maybe
 			dst = binary.AppendUvarint(dst, positionRejected)
 			dst = appendString(dst, e.reason)
 		case entryWaiting:
-			due := e.due / int64(time.Millisecond)
-			if due <= positionRejected {
-				due = 0
+			age := uint64(0)
+			if e.due != 0 {
+				age = uint64(max((time.Duration(e.due) + begun).Milliseconds(), positionRejected+1))
 			}
-			dst = binary.AppendUvarint(dst, uint64(due))
+			dst = binary.AppendUvarint(dst, age)
 		default:
 			dst = append(dst, 0)
 		}
@@ -191,6 +194,7 @@ type position struct {
 	left     []runs
 	out      outstanding
 	rejected int
+	wall     bool // the entries' times are of the machine's clock
 }
 
 // parsePosition reads a position back; what was held waits to be delivered
@@ -199,6 +203,7 @@ func parsePosition(value []byte) (p position, err error) {
 	if len(value) == 0 || value[0] < 1 || value[0] > positionVersion {
 		return p, fmt.Errorf("%w: a position of an unknown version", ErrCorrupt)
 	}
+	p.wall = value[0] < 3
 	d := bodyDecoder{rest: value[1:]}
 	p.next = Offset(d.uvarint())
 	if ms := d.uvarint(); ms != 0 {

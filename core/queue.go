@@ -43,7 +43,7 @@ type queue struct {
 	keyOf  map[Offset]string
 	unread bool
 	// due is when the timer fires: the earliest time at which a lease ends or
-	// a waiting entry may go. In nanoseconds since 1970; 0 is no timer.
+	// a waiting entry may go, as now counts; 0 is no timer.
 	due   int64
 	timer *time.Timer
 	// dirty says that the position has changed since it was last journaled.
@@ -199,7 +199,7 @@ func (q *queue) ready() bool {
 // busy: dead letters to write, messages to deliver again to somebody who can
 // take them, or some that were passed over.
 func (q *queue) busy() bool {
-	if q.toBury(time.Now().UnixNano()) != nil || q.shrinks || q.sweep.due || len(q.borrowers) > 0 {
+	if q.toBury(q.now()) != nil || q.shrinks || q.sweep.due || len(q.borrowers) > 0 {
 		return true
 	}
 	if q.waiting == 0 {
@@ -212,7 +212,7 @@ func (q *queue) busy() bool {
 	if !credit {
 		return false
 	}
-	now := time.Now().UnixNano()
+	now := q.now()
 	for i := range q.out.live() {
 		if e := &q.out.live()[i]; q.goes(e, now) {
 			return true
@@ -305,7 +305,7 @@ func (q *queue) positionChange() Change {
 	if !idle.IsZero() {
 		idle = q.b.aging.wall().Add(-time.Since(idle))
 	}
-	return Change{Key: keyPosition + q.name, Value: appendPosition(nil, q.next, idle, max(q.reach, q.wanted), q.maybe, q.left, &q.out)}
+	return Change{Key: keyPosition + q.name, Value: appendPosition(nil, q.next, idle, max(q.reach, q.wanted), q.maybe, q.left, &q.out, q.b.aging.begun())}
 }
 
 // restore takes over what a position says, and reports whether that bounded what
@@ -313,6 +313,7 @@ func (q *queue) positionChange() Change {
 func (q *queue) restore(p *position) (bounded bool) {
 	q.next, q.out, q.rejected = p.next, p.out, p.rejected
 	q.waiting = q.out.len() - q.rejected
+	q.awaitDue(p.wall)
 	for i, l := range p.left {
 		if i < len(q.left) {
 			q.left[i] = l
@@ -337,6 +338,29 @@ func (q *queue) restore(p *position) (bounded bool) {
 	return p.reach != 0
 }
 
+// now is what leases and backoffs go by: nanoseconds since the broker was opened,
+// by the clock that cannot be set.
+func (q *queue) now() int64 { return int64(q.b.aging.seen()) }
+
+// awaitDue turns the times of a position that was read, which are ages of the
+// log, or times of the machine's clock, into those of this run. The broker is
+// being opened.
+func (q *queue) awaitDue(wall bool) {
+	for i := range q.out.list {
+		e := &q.out.list[i]
+		if e.due == 0 {
+			continue
+		}
+		left := q.b.aging.until(time.Duration(e.due))
+		if wall {
+			left = min(time.Unix(0, e.due).Sub(q.b.aging.wall()), time.Hour)
+		}
+		if e.due = 0; left > 0 {
+			e.due = q.now() + int64(left)
+		}
+	}
+}
+
 // arm sets the timer to fire at a time, if that is earlier than it would.
 // cursor.mu is held.
 func (q *queue) arm(at int64) {
@@ -344,7 +368,7 @@ func (q *queue) arm(at int64) {
 		return
 	}
 	q.due = at
-	d := time.Until(time.Unix(0, at))
+	d := time.Duration(at - q.now())
 	if q.timer == nil {
 		q.timer = time.AfterFunc(d, q.tick)
 	} else {
@@ -355,7 +379,7 @@ func (q *queue) arm(at int64) {
 // tick releases what was held too long and sees to what may go again.
 func (q *queue) tick() {
 	q.mu.Lock()
-	now := time.Now().UnixNano()
+	now := q.now()
 	next := int64(0)
 	for i := range q.out.live() {
 		e := &q.out.live()[i]
@@ -397,7 +421,7 @@ func (q *queue) release(e *outEntry, delay time.Duration) {
 	q.shrinks = q.shrinks || q.over()
 	e.state, e.holder, e.token, e.due = entryWaiting, nil, 0, 0
 	if delay > 0 {
-		e.due = time.Now().Add(delay).UnixNano()
+		e.due = q.now() + int64(delay)
 		q.arm(e.due)
 	}
 }
@@ -526,7 +550,7 @@ func (q *queue) extend(mine func(*outEntry) bool, at Offset, by time.Duration) e
 	if e == nil || !mine(e) {
 		return fmt.Errorf("%w: offset %d of queue %q", ErrNotHeld, at, q.name)
 	}
-	e.due = time.Now().Add(by).UnixNano()
+	e.due = q.now() + int64(by)
 	q.arm(e.due)
 	return nil
 }

@@ -157,7 +157,7 @@ func TestOutstandingIsAMap(t *testing.T) {
 					t.Fatalf("%d entries, want %d", o.len(), len(model))
 				}
 				left := []runs{{{3, 4}, {9, 300}}, nil, {{1, 2}}}
-				back, err := parsePosition(appendPosition(nil, 301, time.Time{}, 400, runs{{5, 7}}, left, &o))
+				back, err := parsePosition(appendPosition(nil, 301, time.Time{}, 400, runs{{5, 7}}, left, &o, time.Hour))
 				if err != nil || back.next != 301 || back.reach != 400 || back.out.len() != len(model) {
 					t.Fatalf("%v: %d of %d", err, back.out.len(), len(model))
 				}

@@ -39,7 +39,7 @@ func (p *pump) redeliver(q *queue) (done bool) {
 	var due [redeliverRound]Offset
 	q.mu.Lock()
 	n := 0
-	now := time.Now().UnixNano()
+	now := q.now()
 	for i := range q.out.live() {
 		e := &q.out.live()[i]
 		if q.goes(e, now) {
@@ -225,7 +225,7 @@ func (p *pump) bury(q *queue) {
 	for {
 		q.mu.Lock()
 		var at Offset
-		if e := q.toBury(time.Now().UnixNano()); e != nil {
+		if e := q.toBury(q.now()); e != nil {
 			at = e.offset
 		}
 		dead := q.settings.deadLetter(q.name)

@@ -119,12 +119,12 @@ func (u *undo) takeBack() {
 		switch {
 		case e.state == entryRejected:
 			q.rejected++
-			e.due = time.Now().Add(undoRetry).UnixNano()
+			e.due = q.now() + int64(undoRetry)
 			q.arm(e.due)
 		case attached && e.state == entryHeld:
 			e.due = 0
 			if lease := q.settings.lease(); lease > 0 {
-				e.due = time.Now().Add(lease).UnixNano()
+				e.due = q.now() + int64(lease)
 				q.arm(e.due)
 			}
 		default:
