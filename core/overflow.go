@@ -20,6 +20,8 @@ func (s *QueueSettings) check() error {
 		return fmt.Errorf("%w: overflow is %q or %q, not %q", ErrInvalid, overflowReject, OverflowDropOldest, s.Overflow)
 	case s.MaxLength < 0 || s.MaxBytes < 0 || s.TTL < 0 || s.Expires < 0 || s.DedupWindow < 0:
 		return fmt.Errorf("%w: max_length, max_bytes, ttl, expires and dedup_window are not negative", ErrInvalid)
+	case s.MaxAttempts < Unlimited || s.Lease < Unlimited || s.Backoff < Unlimited || s.BackoffMax < Unlimited:
+		return fmt.Errorf("%w: max_attempts, lease, backoff and backoff_max are not negative, but for -1, which is without bound", ErrInvalid)
 	}
 	if s.DeadLetter == "" || s.DeadLetter == NoDeadLetter {
 		return nil

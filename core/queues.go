@@ -2,7 +2,6 @@ package core
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"iter"
 	"reflect"
@@ -262,9 +261,8 @@ func (c *Client) DeclareQueue(ctx context.Context, d QueueDefinition) error {
 	has := q.settings
 	q.mu.Unlock()
 	has.Meta = d.Settings.Meta
-	if !reflect.DeepEqual(has, d.Settings) {
-		a, _ := json.Marshal(has)
-		w, _ := json.Marshal(d.Settings)
+	l := &c.broker.limits
+	if a, w := has.effective(d.Name, l), d.Settings.effective(d.Name, l); !reflect.DeepEqual(a, w) {
 		return fmt.Errorf("%w: the queue %q has %s, not %s", ErrConflict, d.Name, a, w)
 	}
 	for _, bd := range d.Bindings {

@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 	"time"
 )
@@ -67,6 +68,49 @@ type QueueSettings struct {
 	Once []byte `json:"once,omitempty"`
 	// Meta is the adapter's own, kept with the queue.
 	Meta []byte `json:"meta,omitempty"`
+}
+
+// String lists the settings that are not the defaults, for people.
+func (s QueueSettings) String() string {
+	var parts []string
+	v := reflect.ValueOf(s)
+	for i := range v.NumField() {
+		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
+		f := v.Field(i)
+		if f.IsZero() || name == "kind" || name == "owner" || name == "once" || name == "meta" {
+			continue
+		}
+		value := f.Interface()
+		if d, ok := value.(time.Duration); ok && d == Unlimited {
+			value = "unlimited"
+		}
+		parts = append(parts, fmt.Sprintf("%s=%v", name, value))
+	}
+	if len(parts) == 0 {
+		return "the defaults"
+	}
+	return strings.Join(parts, " ")
+}
+
+// effective are the settings of a queue of that name with defaults left out
+// that were written out.
+func (s QueueSettings) effective(name string, l *Limits) QueueSettings {
+	blank := func(d *time.Duration, is time.Duration) {
+		if *d == is {
+			*d = 0
+		}
+	}
+	blank(&s.Lease, defaultLease)
+	blank(&s.Backoff, defaultBackoff)
+	blank(&s.BackoffMax, defaultBackoffMax)
+	blank(&s.DedupWindow, l.DedupWindow)
+	if s.MaxAttempts == defaultAttempts {
+		s.MaxAttempts = 0
+	}
+	if plain := (&QueueSettings{}); s.DeadLetter == plain.deadLetter(name) {
+		s.DeadLetter = ""
+	}
+	return s
 }
 
 // Unlimited stands for "no bound" where 0 stands for the default.

@@ -133,7 +133,9 @@ func TestAdmin(t *testing.T) {
 		}
 	}
 	d.want(200, "PUT", "/v1/queues/in%2Fbox", `{"settings":{"lease":"90s","max_attempts":3,"expires":"168h"}}`)
-	d.refused(409, "conflict", "PUT", "/v1/queues/in%2Fbox", `{}`)
+	if a := d.refused(409, "conflict", "PUT", "/v1/queues/in%2Fbox", `{"settings":{"overflow":"drop-oldest"}}`); !strings.Contains(a.body, "has max_attempts=3 lease=1m30s expires=168h0m0s, not overflow=drop-oldest") {
+		t.Error(a.body)
+	}
 	d.want(201, "POST", "/x/ex/a.b", "routed")
 	d.want(201, "POST", "/x/ex/b.b", "not")
 	d.want(201, "POST", "/t/raw/x", "bound")

@@ -305,7 +305,7 @@ var rabbitRows = map[string]func(r *row){
 	"x-max-length:5 for /topic/a":   refused("/topic/a", "x-max-length:5", "x-queue-name"),
 	"other settings for the same queue": func(r *row) {
 		r.one("/queue/q", []string{"x-max-length:5"}, nil)
-		refused("/queue/q", "x-max-length:6", "exists with other settings", `"max_length":5`, `"max_length":6`)(r)
+		refused("/queue/q", "x-max-length:6", "exists with other settings", "max_length=5", "not max_length=6")(r)
 	},
 }
 

@@ -248,7 +248,7 @@ func TestDeclaredAgain(t *testing.T) {
 		if err != nil || info.Settings.MaxAttempts != 5 || info.Settings.Lease != time.Minute {
 			t.Errorf("%+v, %v", info.Settings, err)
 		}
-		if told := strings.Contains(said.String(), "other settings"); told != strings.Contains(text, "6") {
+		if told := strings.Contains(said.String(), "has max_attempts=5 lease=1m0s, not max_attempts=6"); told != strings.Contains(text, "6") {
 			t.Errorf("with %s it said %q", text, said.String())
 		}
 		client.Close()
