@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -93,6 +95,67 @@ func TestOverflowReject(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// The bounds are exact where many publish at the same time: to the queue itself,
+// to a topic that is bound to it, and in transactions, which are whole.
+func TestOverflowTogether(t *testing.T) {
+	const most, publishers, each = 37, 8, 30
+	for _, c := range []struct {
+		name     string
+		settings core.QueueSettings
+		fits     int // messages, of those that are let in
+	}{
+		{"messages", core.QueueSettings{MaxLength: most}, most},
+		{"bytes", core.QueueSettings{MaxBytes: most * 100}, most},
+		{"drop-oldest", core.QueueSettings{MaxLength: most, Overflow: core.OverflowDropOldest}, publishers * each * 2},
+		{"drop-oldest by bytes", core.QueueSettings{MaxBytes: most * 100, Overflow: core.OverflowDropOldest}, publishers * each * 2},
+	} {
+		run(t, func(w *world) {
+			w.peer("p").declare("q", c.settings, core.Binding{Filter: "a/+"})
+			var taken atomic.Int64
+			var group sync.WaitGroup
+			for i := range publishers {
+				p := w.peer(fmt.Sprint("p", i))
+				group.Go(func() {
+					for j := range each {
+						// Each counts for 100 bytes.
+						one := &core.Envelope{Topic: "a/1", Payload: make([]byte, 65), Guarantee: core.AtLeastOnce}
+						two := &core.Envelope{Topic: core.QueueTopic("q"), Payload: make([]byte, 60), Guarantee: core.AtLeastOnce}
+						if one.Size() != 100 || two.Size() != 100 {
+							t.Errorf("the sizes are %d and %d", one.Size(), two.Size())
+						}
+						var errs [2]error
+						switch j % 3 {
+						case 0:
+							errs[0] = p.Commit(context.Background(), core.Transaction{Publish: []*core.Envelope{one, two}}, 0)
+							errs[1] = errs[0]
+						case 1:
+							errs = [2]error{p.Publish(context.Background(), one, 0), p.Publish(context.Background(), two, 0)}
+						case 2:
+							errs = [2]error{p.Publish(context.Background(), two, 0), p.Publish(context.Background(), one, 0)}
+						}
+						for _, err := range errs {
+							if err == nil {
+								taken.Add(1)
+							} else if !errors.Is(err, core.ErrQueueFull) {
+								t.Error(err)
+							}
+						}
+					}
+				})
+			}
+			group.Wait()
+			synctest.Wait()
+			if n := int(taken.Load()); n != c.fits {
+				t.Errorf("%s: %d were taken, want %d", c.name, n, c.fits)
+			}
+			page, err := w.peer("look").Browse(context.Background(), "q", core.ReadRequest{Limit: 1000})
+			if err != nil || len(page.Messages) != most {
+				t.Errorf("%s: there are %d messages, want %d; %v", c.name, len(page.Messages), most, err)
+			}
+		})
+	}
 }
 
 // A queue that drops its oldest keeps exactly its length, with and without

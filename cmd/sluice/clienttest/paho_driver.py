@@ -126,7 +126,7 @@ class Conn:
 
         def noting(kind):
             packet = c._in_packet["packet"]
-            if kind == "PUBACK" and len(packet) > 2 and packet[2] >= 0x80:
+            if kind == "PUBACK" and len(packet) > 2 and packet[2] != 0:
                 self.refusals[packet[0] << 8 | packet[1]] = packet[2]
             return handle(kind)
 

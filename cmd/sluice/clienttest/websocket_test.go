@@ -113,7 +113,7 @@ func (w *wsConn) request(command map[string]any) (jsonReply, error) {
 	}
 	select {
 	case r := <-waiting:
-		if r.Op != "ok" {
+		if r.Op != "ok" && r.Op != "reply" {
 			return r, fmt.Errorf("%s %s: %s", r.Op, r.Code, r.Text)
 		}
 		return r, nil
