@@ -1,12 +1,14 @@
 package mqtt
 
+import "github.com/sluicemq/sluice/adapters"
+
 // An ackPacket is a PUBACK, PUBREC, PUBREL or PUBCOMP (sections 3.4 to 3.7).
 type ackPacket struct {
 	id   uint16
 	code byte
 }
 
-func (a *ackPacket) decode(kind byte, body []byte, v version) *fault {
+func (a *ackPacket) decode(kind byte, body []byte, v version, l *adapters.Limits) *fault {
 	s := scanner{rest: body}
 	*a = ackPacket{id: s.uint16()}
 	if s.bad {
@@ -27,7 +29,7 @@ func (a *ackPacket) decode(kind byte, body []byte, v version) *fault {
 		if err := ps.enter(&s, kind); err != nil {
 			return err
 		}
-		if _, _, err := ps.skip(); err != nil {
+		if err := ps.skip(l); err != nil {
 			return err
 		}
 		if len(s.rest) > 0 {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
 )
 
@@ -26,7 +27,7 @@ type authPacket struct {
 	data   []byte
 }
 
-func (a *authPacket) decode(body []byte) *fault {
+func (a *authPacket) decode(body []byte, l *adapters.Limits) *fault {
 	*a = authPacket{}
 	s := scanner{rest: body}
 	if len(s.rest) == 0 {
@@ -44,6 +45,9 @@ func (a *authPacket) decode(body []byte) *fault {
 			return err
 		}
 		if !more {
+			if err := checkUsers(ps.users, ps.userBytes, l); err != nil {
+				return err
+			}
 			return s.end()
 		}
 		switch x.id {
@@ -109,7 +113,7 @@ func (c *conn) handleAuth(body []byte) error {
 		return errAuth // [MQTT-4.12.0-7]
 	}
 	var a authPacket
-	if err := a.decode(body); err != nil {
+	if err := a.decode(body, &c.s.limits); err != nil {
 		return err
 	}
 	switch {

@@ -11,6 +11,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 	"pgregory.net/rapid"
 
+	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
 	_ "github.com/sluicemq/sluice/core/coretest/sameseed" // this package's property tests
 )
@@ -223,13 +224,14 @@ func TestPublishLeavesOutWhatDoesNotFit(t *testing.T) {
 }
 
 func TestAckRoundTrip(t *testing.T) {
+	limits := adapters.DefaultLimits()
 	for _, kind := range []byte{typePuback, typePubrec, typePubrel, typePubcomp} {
 		for _, code := range []byte{0, codeIDNotFound, codeQuota} {
 			for _, v := range []version{v311, v5} {
 				packet := appendAck(nil, kind, 0x1234, v, code)
 				h, _, _ := parseHeader(packet)
 				var a ackPacket
-				f := a.decode(kind, packet[h.size:], v)
+				f := a.decode(kind, packet[h.size:], v, &limits)
 				if !validAck(kind, code) && v == v5 {
 					if f == nil {
 						t.Errorf("packet type %d takes the reason code %#x", kind, code)

@@ -27,6 +27,7 @@ type conn struct {
 	// Set by CONNECT and fixed from then on.
 
 	v         version
+	bridge    bool   // a bridge of mosquitto's
 	id        string // client id
 	client    *core.Client
 	keepAlive time.Duration // one and a half times the client's; 0 is none
@@ -42,6 +43,7 @@ type conn struct {
 
 	ctx       context.Context // ends when the connection is to end
 	armed     time.Time       // when the read deadline was last set
+	partial   int             // how much of a packet had come then
 	connected bool            // CONNACK with success is on its way
 	left      bool            // DISCONNECT came
 	opening   *opening        // from CONNECT to CONNACK
@@ -169,9 +171,21 @@ func (c *conn) run() error {
 			return err
 		}
 		c.in.keep(rest)
+		c.heard(len(buf), len(rest))
 		if err := c.out.WaitContext(c.ctx); err != nil {
 			return err
 		}
+	}
+}
+
+// heard moves the read deadline once a packet has come, or much of one: bytes
+// that drip do not keep a connection ([MQTT-3.1.2-22] of 5.0, [MQTT-3.1.2-24] of
+// 3.1.1), and a large packet that takes its time does not end it. before and
+// left are what was to be handled, and is.
+func (c *conn) heard(before, left int) {
+	const much = 1000
+	if left < before || left >= c.partial+much {
+		c.partial = left
 		c.arm()
 	}
 }
@@ -255,6 +269,9 @@ func (c *conn) checkHeader(h header) error {
 	if h.size+h.length > limit {
 		return errTooLarge
 	}
+	if err := c.checkLength(h); err != nil {
+		return err
+	}
 	want := byte(0)
 	switch h.kind() {
 	case typePublish:
@@ -271,13 +288,22 @@ func (c *conn) checkHeader(h header) error {
 	return nil
 }
 
+// checkLength refuses a Remaining Length that is not in its shortest form
+// ([MQTT-1.5.5-1]); before 5.0 it may be.
+func (c *conn) checkLength(h header) error {
+	if h.size > 2 && c.v == v5 && h.size-1 != varintSize(h.length) {
+		return errLongVarint
+	}
+	return nil
+}
+
 func (c *conn) handle(h header, body []byte) error {
 	switch h.kind() {
 	case typePublish:
 		return c.handlePublish(h.first&0x0F, body)
 	case typePuback, typePubrec, typePubrel, typePubcomp:
 		var a ackPacket
-		if err := a.decode(h.kind(), body, c.v); err != nil {
+		if err := a.decode(h.kind(), body, c.v, &c.s.limits); err != nil {
 			return err
 		}
 		return c.handleAck(h.kind(), a)
@@ -293,7 +319,7 @@ func (c *conn) handle(h header, body []byte) error {
 		}
 		return c.handleConnect(h, body)
 	case typeSubscribe, typeUnsubscribe:
-		pk, bad := decodeControl(h, body, c.v)
+		pk, bad := decodeControl(h, body, c.v, &c.s.limits)
 		if bad != nil {
 			return bad
 		}
@@ -316,7 +342,7 @@ func appendPingresp(b []byte) []byte { return append(b, typePingresp<<4, 0) }
 // handleDisconnect takes the client's leave (section 3.14).
 func (c *conn) handleDisconnect(body []byte) error {
 	var d disconnectPacket
-	if err := d.decode(body, c.v); err != nil {
+	if err := d.decode(body, c.v, &c.s.limits); err != nil {
 		return err
 	}
 	if d.expires {

@@ -22,6 +22,10 @@ import (
 // at the most.
 const aliasMax = 64
 
+// bridgeBit of the protocol level is how a bridge of mosquitto's says that it
+// is one: it does not want back what it sends, and RETAIN as it was published.
+const bridgeBit = 0x80
+
 // checkProtocol reads the protocol name and level of a CONNECT, which say how
 // the rest is to be read.
 func (c *conn) checkProtocol(body []byte) error {
@@ -34,6 +38,9 @@ func (c *conn) checkProtocol(body []byte) error {
 	switch {
 	case isMQTT && (level == 4 || level == 5), isOld && level == 3:
 		c.v = version(level)
+		return nil
+	case isMQTT && level == bridgeBit|4, isOld && level == bridgeBit|3:
+		c.v, c.bridge = version(level&^bridgeBit), true
 		return nil
 	case isMQTT || isOld:
 		// [MQTT-3.1.2-2]: the answer is in the dialect nearest to the one
@@ -52,7 +59,10 @@ func (c *conn) handleConnect(h header, body []byte) error {
 	if err := c.checkProtocol(body); err != nil {
 		return err
 	}
-	pk, bad := decodeControl(h, body, c.v)
+	if err := c.checkLength(h); err != nil {
+		return err
+	}
+	pk, bad := decodeControl(h, body, c.v, &c.s.limits)
 	if bad != nil {
 		return bad
 	}
@@ -95,6 +105,10 @@ type opening struct {
 
 // open opens the session of a client that is authenticated.
 func (c *conn) open(ctx context.Context) error {
+	ack := c.connack()
+	if c.maxOut > 0 && len(encodeControl(ack)) > c.maxOut {
+		return errSmallPackets // nothing can be said to it
+	}
 	switch err := c.s.enter(ctx, c); {
 	case err == errForeign:
 		return err
@@ -113,7 +127,8 @@ func (c *conn) open(ctx context.Context) error {
 	}
 	c.connected = true
 	c.s.metrics.Connects.Inc()
-	c.send(encodeControl(c.connack(present)))
+	ack.SessionPresent = present && c.v != v31
+	c.send(encodeControl(ack))
 	c.opening = nil
 	if c.keepAlive == 0 {
 		c.nc.SetReadDeadline(time.Time{})
@@ -220,10 +235,10 @@ func (c *conn) certificate() *x509.Certificate {
 
 // connack is the answer to a CONNECT that was accepted (section 3.2). It names
 // what the server does otherwise than the client asked.
-func (c *conn) connack(present bool) *packets.Packet {
+func (c *conn) connack() *packets.Packet {
 	o := c.opening
 	a := &packets.Packet{
-		FixedHeader: packets.FixedHeader{Type: typeConnack}, ProtocolVersion: byte(c.v), SessionPresent: present && c.v != v31,
+		FixedHeader: packets.FixedHeader{Type: typeConnack}, ProtocolVersion: byte(c.v),
 	}
 	if c.v != v5 {
 		return a
@@ -312,15 +327,10 @@ func (c *conn) takeWillProperties(p packets.Properties, e *core.Envelope) error 
 	e.CorrelationID = bytes.Clone(p.CorrelationData)
 	var w publishPacket
 	for _, u := range p.User {
-		w.users++
-		w.userBytes += len(u.Key) + len(u.Val)
 		w.user(&property{id: propUser, name: strings.Clone(u.Key), text: strings.Clone(u.Val)}, e)
 	}
 	w.settleUsers(e)
 	c.willLater += w.delay
-	if c.tooManyUsers(&w) {
-		return &fault{codeQuota, "user_properties", "the will has too many user properties"}
-	}
 	if p.MessageExpiryInterval > 0 {
 		c.will.Life = time.Duration(p.MessageExpiryInterval) * time.Second
 	}

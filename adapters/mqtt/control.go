@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/sluicemq/sluice/adapters"
 )
 
 // decodeControl decodes a CONNECT, SUBSCRIBE or UNSUBSCRIBE by mochi's packets,
@@ -15,14 +17,14 @@ import (
 // code without properties, so that packet is decoded here.)
 //
 //go:noinline
-func decodeControl(h header, body []byte, v version) (pk *packets.Packet, bad *fault) {
+func decodeControl(h header, body []byte, v version, l *adapters.Limits) (pk *packets.Packet, bad *fault) {
 	switch h.kind() {
 	case typeConnect:
-		bad = checkConnect(body)
+		bad = checkConnect(body, l)
 	case typeSubscribe:
-		bad = checkSubscribe(body, v)
+		bad = checkSubscribe(body, v, l)
 	case typeUnsubscribe:
-		bad = checkUnsubscribe(body, v)
+		bad = checkUnsubscribe(body, v, l)
 	}
 	if bad != nil {
 		return nil, bad
@@ -53,7 +55,7 @@ func decodeControl(h header, body []byte, v version) (pk *packets.Packet, bad *f
 
 // checkConnect walks a CONNECT (section 3.1) whose protocol name and level have
 // been looked at.
-func checkConnect(body []byte) *fault {
+func checkConnect(body []byte, l *adapters.Limits) *fault {
 	s := scanner{rest: body}
 	s.bytes()
 	v := version(s.byte())
@@ -74,14 +76,14 @@ func checkConnect(body []byte) *fault {
 		return errMalformed
 	}
 	if v == v5 {
-		if err := skipProperties(&s, typeConnect); err != nil {
+		if err := skipProperties(&s, typeConnect, l); err != nil {
 			return err
 		}
 	}
 	s.string() // client id
 	if will {
 		if v == v5 {
-			if err := skipProperties(&s, kindWill); err != nil {
+			if err := skipProperties(&s, kindWill, l); err != nil {
 				return err
 			}
 		}
@@ -99,11 +101,11 @@ func checkConnect(body []byte) *fault {
 	return s.end()
 }
 
-func checkSubscribe(body []byte, v version) *fault {
+func checkSubscribe(body []byte, v version, l *adapters.Limits) *fault {
 	s := scanner{rest: body}
 	id := s.uint16()
 	if v == v5 && !s.bad {
-		if err := skipProperties(&s, typeSubscribe); err != nil {
+		if err := skipProperties(&s, typeSubscribe, l); err != nil {
 			return err
 		}
 	}
@@ -114,26 +116,30 @@ func checkSubscribe(body []byte, v version) *fault {
 		return errNoFilters // [MQTT-3.8.3-2] of 5.0, [MQTT-3.8.3-3] of 3.1.1
 	}
 	for !s.bad && len(s.rest) > 0 {
-		s.string()
+		filter := s.string()
 		options := s.byte()
 		switch {
 		case s.bad:
-		case options&3 == 3:
-			return errQoS
-		case v == v5 && (options&0xC0 != 0 || options&0x30 == 0x30): // [MQTT-3.8.3-5]
+		case v == v5 && options&0xC0 != 0: // [MQTT-3.8.3-5]
 			return errOptions
 		case v != v5 && options&0xFC != 0: // [MQTT-3.8.3-4] of 3.1.1
 			return errOptions
+		case options&3 == 3:
+			return errMaximumQoS
+		case options&0x30 == 0x30:
+			return errRetainHandling
+		case options&4 != 0 && strings.HasPrefix(filter, "$share/"):
+			return errSharedNoLocal // [MQTT-3.8.3-4]
 		}
 	}
 	return s.end()
 }
 
-func checkUnsubscribe(body []byte, v version) *fault {
+func checkUnsubscribe(body []byte, v version, l *adapters.Limits) *fault {
 	s := scanner{rest: body}
 	id := s.uint16()
 	if v == v5 && !s.bad {
-		if err := skipProperties(&s, typeUnsubscribe); err != nil {
+		if err := skipProperties(&s, typeUnsubscribe, l); err != nil {
 			return err
 		}
 	}
@@ -156,7 +162,7 @@ type disconnectPacket struct {
 	expires bool
 }
 
-func (d *disconnectPacket) decode(body []byte, v version) *fault {
+func (d *disconnectPacket) decode(body []byte, v version, l *adapters.Limits) *fault {
 	*d = disconnectPacket{}
 	s := scanner{rest: body}
 	if v == v5 && len(s.rest) > 0 {
@@ -181,6 +187,9 @@ func (d *disconnectPacket) decode(body []byte, v version) *fault {
 					d.expires, d.expiry = true, x.number
 				}
 			}
+			if err := checkUsers(ps.users, ps.userBytes, l); err != nil {
+				return err
+			}
 		}
 	}
 	return s.end()
@@ -197,7 +206,7 @@ func validDisconnect(code byte) bool {
 	return false
 }
 
-func skipProperties(s *scanner, packet byte) *fault {
+func skipProperties(s *scanner, packet byte, l *adapters.Limits) *fault {
 	if s.bad {
 		return errMalformed
 	}
@@ -205,8 +214,7 @@ func skipProperties(s *scanner, packet byte) *fault {
 	if err := ps.enter(s, packet); err != nil {
 		return err
 	}
-	_, _, err := ps.skip()
-	return err
+	return ps.skip(l)
 }
 
 // end says what is wrong with a packet that should be at its end.

@@ -56,6 +56,12 @@
 //	                       It ends with the connection.
 //	$meta/f                the filter f, each message as a JSON object
 //
+// # Bridges
+//
+// A bridge of mosquitto's sets the highest bit of the protocol level of 3.1.1
+// and 3.1. Its subscriptions have what MQTT 5 calls no local and retain as
+// published ([conn.checkProtocol]).
+//
 // # Who logs in
 //
 // By user and password, where the password may be a token, by certificate, or

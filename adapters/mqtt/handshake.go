@@ -17,8 +17,7 @@ func (c *conn) handleAck(kind byte, a ackPacket) error {
 	case typePubrec:
 		return c.handlePubrec(a)
 	}
-	c.handlePubcomp(a)
-	return nil
+	return c.handlePubcomp(a)
 }
 
 // handlePubrel ends the handshake of a publish of the client's.
@@ -120,6 +119,9 @@ func (c *conn) handlePubrec(a ackPacket) error {
 	switch {
 	case !ok:
 		f.mu.Unlock()
+		if a.code >= 0x80 {
+			return nil // nothing is left to be released
+		}
 		code := byte(codeIDNotFound)
 		c.out.Append(func(b []byte) []byte { return appendAck(b, typePubrel, a.id, c.v, code) })
 		return nil
@@ -205,16 +207,16 @@ func (c *conn) released(rs []release) {
 }
 
 // handlePubcomp ends the handshake of a QoS 2 message.
-func (c *conn) handlePubcomp(a ackPacket) {
-	x, ok, _ := c.land(a.id, flightPubcomp)
-	if !ok {
-		return
+func (c *conn) handlePubcomp(a ackPacket) error {
+	x, ok, err := c.land(a.id, flightPubcomp)
+	if err != nil || !ok {
+		return err
 	}
 	if x.to != nil {
 		x.to.k.Grant(core.Credit{Messages: 1})
 	}
 	if c.session != sessionQueue {
-		return
+		return nil
 	}
 	// The queue may be yet to come to it again, where it forgot that it was
 	// settled: then it is remembered that the client has it.
@@ -227,7 +229,8 @@ func (c *conn) handlePubcomp(a ackPacket) {
 				c.meta.Released = append(c.meta.Released[:i], c.meta.Released[i+1:]...)
 			}
 			c.saveAtEnd = true
-			return
+			break
 		}
 	}
+	return nil
 }

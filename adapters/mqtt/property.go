@@ -1,5 +1,7 @@
 package mqtt
 
+import "github.com/sluicemq/sluice/adapters"
+
 // The properties of MQTT 5 (section 2.2.2.2).
 const (
 	propPayloadFormat   = 1
@@ -85,6 +87,8 @@ type propertyScanner struct {
 	scanner
 	packet byte
 	seen   uint64
+	// users and userBytes count the user properties.
+	users, userBytes int
 }
 
 // enter reads the property length off the body; what follows the properties
@@ -135,6 +139,8 @@ func (p *propertyScanner) next(out *property) (more bool, err *fault) {
 	case propPair:
 		out.name = p.string()
 		out.text = p.string()
+		p.users++
+		p.userBytes += len(out.name) + len(out.text)
 	}
 	if p.bad {
 		return false, errMalformed
@@ -157,18 +163,25 @@ func (p *propertyScanner) check(x *property) *fault {
 	return nil
 }
 
-// skip reads over the properties of a packet, checks them, and returns how many
-// user properties there are and how many bytes they have.
-func (p *propertyScanner) skip() (users, bytes int, err *fault) {
+// skip reads over the properties of a packet, and checks them and how many of
+// the user there are.
+func (p *propertyScanner) skip(l *adapters.Limits) *fault {
 	var x property
 	for {
 		more, err := p.next(&x)
-		if err != nil || !more {
-			return users, bytes, err
+		if err != nil {
+			return err
 		}
-		if x.id == propUser {
-			users++
-			bytes += len(x.name) + len(x.text)
+		if !more {
+			return checkUsers(p.users, p.userBytes, l)
 		}
 	}
+}
+
+// checkUsers refuses a packet with more user properties than allowed.
+func checkUsers(users, bytes int, l *adapters.Limits) *fault {
+	if users > l.MQTTUserProperties || bytes > l.MQTTUserPropertyBytes {
+		return errUsers
+	}
+	return nil
 }

@@ -48,7 +48,7 @@ func (c *conn) handlePublish(flags byte, body []byte) error {
 	}
 	switch {
 	case refusal != 0:
-	case p.users > 0 && c.tooManyUsers(p):
+	case p.users > 0 && checkUsers(p.users, p.userBytes, &c.s.limits) != nil:
 		refusal = codeQuota
 		c.s.metrics.Refused("user_properties")
 	case e.Text && !validText(e.Payload):
@@ -99,7 +99,7 @@ func (c *conn) resolveTopic() error {
 			return errNoTopic
 		}
 		if n >= len(c.aliases) || c.aliases[n] == "" {
-			return errAlias
+			return errAliasUnknown
 		}
 		e.Topic = c.aliases[n]
 		return nil
@@ -302,11 +302,6 @@ func (c *conn) appendConfirmation(b []byte, x *core.Confirmation) []byte {
 		return appendAck(b, kind, id, c.v, code)
 	}
 	return appendAckReason(b, kind, id, code, x.Err.Error(), c.maxOut)
-}
-
-// tooManyUsers reports whether a packet has more user properties than allowed.
-func (c *conn) tooManyUsers(p *publishPacket) bool {
-	return p.users > c.s.limits.MQTTUserProperties || p.userBytes > c.s.limits.MQTTUserPropertyBytes
 }
 
 func validText(b []byte) bool { return utf8.Valid(b) }

@@ -95,6 +95,7 @@ func (p *publishPacket) properties(s *scanner, e *core.Envelope) *fault {
 			return err
 		}
 		if !more {
+			p.users, p.userBytes = ps.users, ps.userBytes
 			p.settleUsers(e)
 			return nil
 		}
@@ -120,8 +121,6 @@ func (p *publishPacket) properties(s *scanner, e *core.Envelope) *fault {
 			}
 			p.alias = uint16(x.number)
 		case propUser:
-			p.users++
-			p.userBytes += len(x.name) + len(x.text)
 			p.user(&x, e)
 		}
 	}

@@ -37,9 +37,6 @@ func (c *conn) handleSubscribe(pk *packets.Packet) error {
 	var grants []*attachment
 	for i := range pk.Filters {
 		f := &pk.Filters[i]
-		if c.v == v5 && f.NoLocal && strings.HasPrefix(f.Filter, "$share/") {
-			return errSharedNoLocal // [MQTT-3.8.3-4]
-		}
 		a, err := c.subscribe(f, id, asked, len(pk.Filters))
 		switch {
 		case err == nil:
@@ -153,6 +150,9 @@ func (c *conn) subscribe(f *packets.Subscription, id int, asked wishes, inPacket
 			c.unbind(&target{kind: targetTopics, filter: t.filter})
 		}
 		return a, nil
+	}
+	if c.bridge {
+		o |= optionNoLocal | optionRAP
 	}
 	if err := c.bind(&t, o, f.RetainHandling); err != nil {
 		return nil, err
