@@ -115,11 +115,7 @@ func (q *queue) rest() {
 	defer d.mu.Unlock()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for _, t := range []*time.Timer{q.timer, q.expiry, q.sweep.timer} {
-		if t != nil {
-			t.Stop()
-		}
-	}
+	q.stopTimers()
 	q.unlive()
 	if q.reach != 0 {
 		q.reach, q.wanted = 0, 0

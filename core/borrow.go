@@ -15,6 +15,10 @@ func (q *queue) borrow(ctx context.Context, f func(p *pump) error) error {
 		q.mu.Unlock()
 		return q.wasDeleted()
 	}
+	if q.ended == nil {
+		q.ended = make(chan struct{})
+	}
+	ended := q.ended
 	q.borrowers = append(q.borrowers, turn)
 	q.mu.Unlock()
 	q.kick()
@@ -22,7 +26,7 @@ func (q *queue) borrow(ctx context.Context, f func(p *pump) error) error {
 	case <-turn:
 	case <-ctx.Done():
 		return q.giveUp(turn, ctx.Err())
-	case <-q.ended:
+	case <-ended:
 		return q.giveUp(turn, q.wasDeleted())
 	case <-q.b.pumps.ctx.Done():
 		return q.giveUp(turn, ErrClosed)

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -513,104 +511,4 @@ func (b *Broker) reclaim(ctx context.Context) (Reclaimed, error) {
 	}
 	now := time.UnixMilli(b.journal.now())
 	return b.engine.Reclaim(ctx, Retention{Policies: b.aging.policies(b.policies, now), Needs: needs, Before: before, Now: now})
-}
-
-// needs gathers what must stay whatever the policies say: retained values,
-// delayed messages, and what a pinned queue has not settled.
-func (b *Broker) needs() (Needs, error) {
-	n := &brokerNeeds{b: b, delayed: make(map[Offset]bool)}
-	for s, err := range b.engine.State(keyDelayed, "") {
-		if err != nil {
-			return nil, err
-		}
-		if at, ok := retainedOffset(s.Value); ok {
-			n.delayed[at] = true
-		}
-	}
-	for s, err := range b.engine.State(keyWill, "") {
-		if err != nil {
-			return nil, err
-		}
-		if len(s.Value) == willValue {
-			at, _ := retainedOffset(s.Value[willValue-8:])
-			n.delayed[at] = true
-		}
-	}
-	b.mu.RLock()
-	qs := make([]*queue, 0, len(b.queues))
-	for _, q := range b.queues {
-		if !q.settings.Unpinned && !seeded.On(seeded.UnsettledReclaimed) {
-			qs = append(qs, q)
-		}
-	}
-	b.mu.RUnlock()
-	for _, q := range qs {
-		next, out := q.position()
-		need := queueNeeds{bindings: q.bound(), next: next, left: q.passedOver()}
-		if len(out) > 0 {
-			need.out = make(map[Offset]bool, len(out))
-			for _, e := range out {
-				need.out[e.offset] = true
-			}
-		}
-		n.queues = append(n.queues, need)
-	}
-	return n, nil
-}
-
-type brokerNeeds struct {
-	b       *Broker
-	delayed map[Offset]bool
-	queues  []queueNeeds
-}
-
-type queueNeeds struct {
-	bindings []*bound
-	next     Offset
-	left     []runs
-	out      map[Offset]bool
-}
-
-func (n *brokerNeeds) Of(topic string) func(Offset) bool {
-	if strings.HasPrefix(topic, DelayedPrefix) {
-		return func(at Offset) bool { return n.delayed[at] }
-	}
-	var of []*queueNeeds
-	for i := range n.queues {
-		q := &n.queues[i]
-		for _, bd := range q.bindings {
-			if bd.matches(topic, max(bd.from, 1)) {
-				of = append(of, q)
-				break
-			}
-		}
-	}
-	value, err := n.b.engine.Get(keyRetained + topic)
-	if err != nil {
-		n.b.log.Error("retained value not known, the topic's records stay", "topic", topic, "err", err)
-		return func(Offset) bool { return true }
-	}
-	retained, _ := retainedOffset(value)
-	if len(of) == 0 && retained == 0 {
-		return nil
-	}
-	return func(at Offset) bool {
-		if at == retained {
-			return true
-		}
-		for _, q := range of {
-			if q.out[at] {
-				return true
-			}
-			if at < q.next && !slices.ContainsFunc(q.left, func(l runs) bool { return l.has(at) }) {
-				continue
-			}
-			for _, bd := range q.bindings {
-				if bd.matches(topic, at) {
-					return true
-				}
-			}
-		}
-		return false
-	}
 }

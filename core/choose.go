@@ -335,7 +335,7 @@ func (q *queue) offer(d Delivery) bool {
 func (p *pump) pick(q *queue) (done bool) {
 	q.mu.Lock()
 	c, lane, r := q.pickable()
-	filters := q.filters
+	filters := q.filterSet()
 	q.mu.Unlock()
 	if c == nil {
 		return true

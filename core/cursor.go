@@ -31,18 +31,18 @@ type cursor struct {
 
 	// live and hits are guarded by the dispatcher's mutex; hits is the
 	// dispatcher's own once it is taken.
-	live bool
 	hits []hit
+	live bool
 	// feeding is set while the dispatcher has hits that it has not delivered:
 	// then next is not yet true and a pump keeps its hands off.
 	feeding atomic.Bool
 
 	mu        sync.Mutex // guards what follows; the owner's fields too
-	state     cursorState
-	next      Offset // the next offset to look at; while live, the dispatcher's position counts
+	next      Offset     // the next offset to look at; while live, the dispatcher's position counts
 	snapshots []snapshot
-	tail      Offset // where the log ended when a reader began; 0 once it was told
-	filters   *FilterSet
+	tail      Offset     // where the log ended when a reader began; 0 once it was told
+	filters   *FilterSet // of the bindings, once it was asked for
+	state     cursorState
 	attached  bool // its bindings stand in the index
 	// keepsExpired says that the owner itself sees to what has expired.
 	keepsExpired bool
@@ -97,12 +97,8 @@ func (c *cursor) setBindings(bs []*bound) {
 	for i, b := range bs {
 		b.order = i
 	}
-	var filters []Filter
-	for _, b := range bs {
-		filters = append(filters, b.filters()...)
-	}
 	c.bindings.Store(&bs)
-	c.filters = NewFilterSet(filters...)
+	c.filters = nil
 	if q, is := c.owner.(*queue); is {
 		q.changes++
 		if q.settings.metered() {
@@ -112,6 +108,24 @@ func (c *cursor) setBindings(bs []*bound) {
 }
 
 func (c *cursor) bound() []*bound { return *c.bindings.Load() }
+
+// filterSet is what the log is read with for the cursor. It is kept for as long
+// as the cursor is attached: most queues are away and are never read for.
+// cursor.mu is held.
+func (c *cursor) filterSet() *FilterSet {
+	if c.filters != nil {
+		return c.filters
+	}
+	var filters []Filter
+	for _, b := range c.bound() {
+		filters = append(filters, b.filters()...)
+	}
+	set := NewFilterSet(filters...)
+	if c.attached {
+		c.filters = set
+	}
+	return set
+}
 
 // attach puts the cursor's bindings into the index. The dispatcher's mutex and
 // cursor.mu are held.
@@ -131,7 +145,7 @@ func (c *cursor) attach() {
 // The dispatcher's mutex and cursor.mu are held.
 func (c *cursor) detach() {
 	if c.attached {
-		c.attached = false
+		c.attached, c.filters = false, nil
 		for _, b := range c.bound() {
 			if b.until == 0 {
 				c.b.dispatcher.index.remove(b)
@@ -365,7 +379,7 @@ func (p *pump) step(c *cursor) bool {
 	}
 	// The end before the filters: what is bound from here on begins behind it.
 	end := p.b.dispatcher.end()
-	next, filters, tail := c.next, c.filters, c.tail
+	next, filters, tail := c.next, c.filterSet(), c.tail
 	c.mu.Unlock()
 
 	if next >= end {

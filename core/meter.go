@@ -165,7 +165,7 @@ func (b *Broker) rooms(es []*Envelope, to []string) error {
 // recount counts what a queue holds. Nobody runs its cursor meanwhile.
 func (b *Broker) recount(ctx context.Context, q *queue, end Offset) error {
 	q.mu.Lock()
-	from, filters := q.floor(), q.filters
+	from, filters := q.floor(), q.filterSet()
 	q.mu.Unlock()
 	bs := q.bound()
 	buf := &ReadBuffer{MaxRecords: 4096, MaxBytes: 4 << 20}
@@ -226,7 +226,7 @@ func (p *pump) shrink(q *queue) {
 		return
 	}
 	q.mu.Lock()
-	at, filters := q.floor(), q.filters
+	at, filters := q.floor(), q.filterSet()
 	q.mu.Unlock()
 	end := p.b.dispatcher.end()
 	var e Envelope

@@ -76,7 +76,7 @@ func (b *Broker) trim(ctx context.Context, after string) (next string) {
 // getting shorter by itself, or is at the log's end.
 func (b *Broker) trimQueue(ctx context.Context, q *queue) error {
 	q.mu.Lock()
-	next, filters, length, bytes := q.next, q.filters, q.settings.MaxLength, q.settings.MaxBytes
+	next, length, bytes := q.next, q.settings.MaxLength, q.settings.MaxBytes
 	idle := !q.settings.metered() && q.state == cursorIdle && !q.feeding.Load() && q.settings.Overflow == OverflowDropOldest
 	q.mu.Unlock()
 	end := b.dispatcher.end()
@@ -86,7 +86,9 @@ func (b *Broker) trimQueue(ctx context.Context, q *queue) error {
 	if bytes == 0 && end-next <= Offset(length) {
 		return nil
 	}
-	bs := q.bound()
+	q.mu.Lock()
+	bs, filters := q.bound(), q.filterSet()
+	q.mu.Unlock()
 	var e Envelope
 	keep, err := b.newest(ctx, filters, length, bytes, next, end, func(r *Record) bool { return q.matchesRecord(bs, r, &e) })
 	if err != nil || keep <= next {

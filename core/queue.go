@@ -37,19 +37,13 @@ type queue struct {
 	classes   []*class
 	selective int
 	wave      uint64
-	// keys and keyOf are of ordered queues; unread says that the keys of what
-	// is outstanding are not known yet.
-	keys   map[string][]Offset
-	keyOf  map[Offset]string
-	unread bool
+	// keys and keyOf are of ordered queues.
+	keys  map[string][]Offset
+	keyOf map[Offset]string
 	// due is when the timer fires: the earliest time at which a lease ends or
 	// a waiting entry may go, as now counts; 0 is no timer.
 	due   int64
 	timer *time.Timer
-	// dirty says that the position has changed since it was last journaled.
-	dirty bool
-	// undefined says that the definition has to be journaled with it.
-	undefined bool
 	// changes counts those of the definition, saved which of them is durable; 0
 	// is none, and the queue gone if the process ends now.
 	changes, saved uint64
@@ -58,26 +52,32 @@ type queue struct {
 	doubt    int
 	doubtEnd Offset
 	// idle is since when there is no consumer; zero while there is one.
-	idle    time.Time
-	expiry  *time.Timer
-	deleted bool
-	ended   chan struct{} // closed when it was deleted
+	idle   time.Time
+	expiry *time.Timer
+	ended  chan struct{} // closed when it is deleted; nil if nobody waits for that
 
 	// reach is the durable bound of what may have been delivered, wanted the
 	// one that is on its way if reaching is set. Of what was passed over, maybe
 	// may have been delivered before the broker was opened.
 	reach, wanted Offset
-	reaching      bool
 	maybe         runs
 
 	meter     meter
-	shrinks   bool // it may be over its bounds
-	sweep     sweep
+	sweep     *sweep          // nil where nothing is swept
 	borrowers []chan struct{} // who waits to run the cursor
 	// owner is the client that an exclusive queue belongs to.
 	owner *Client
 
 	touched []*Consumer // the scratch of whoever runs the cursor
+
+	deleted bool
+	// dirty says that the position has changed since it was last journaled,
+	// undefined that the definition has to be journaled with it.
+	dirty, undefined bool
+	// unread says that the keys of what is outstanding are not known yet.
+	unread   bool
+	reaching bool
+	shrinks  bool // it may be over its bounds
 }
 
 // The settings' defaults, where 0 is not the default itself.
@@ -199,7 +199,7 @@ func (q *queue) ready() bool {
 // busy: dead letters to write, messages to deliver again to somebody who can
 // take them, or some that were passed over.
 func (q *queue) busy() bool {
-	if q.toBury(q.now()) != nil || q.shrinks || q.sweep.due || len(q.borrowers) > 0 {
+	if q.toBury(q.now()) != nil || q.shrinks || q.sweeps() || len(q.borrowers) > 0 {
 		return true
 	}
 	if q.waiting == 0 {
@@ -261,7 +261,7 @@ func (s *QueueSettings) laneCount() int {
 
 // newQueue makes a queue without bindings.
 func newQueue(b *Broker, name string, s QueueSettings) *queue {
-	q := &queue{name: name, settings: s, idle: time.Now(), left: make([]runs, s.laneCount()), passed: make([]Offset, s.laneCount()), ended: make(chan struct{})}
+	q := &queue{name: name, settings: s, idle: time.Now(), left: make([]runs, s.laneCount()), passed: make([]Offset, s.laneCount())}
 	q.init(b, q)
 	q.keepsExpired = true
 	return q
@@ -373,6 +373,19 @@ func (q *queue) arm(at int64) {
 		q.timer = time.AfterFunc(d, q.tick)
 	} else {
 		q.timer.Reset(d)
+	}
+}
+
+// stopTimers stops what would come back to the queue by itself. cursor.mu is
+// held.
+func (q *queue) stopTimers() {
+	if q.sweep != nil {
+		q.sweep.timer.Stop()
+	}
+	for _, t := range [...]*time.Timer{q.timer, q.expiry} {
+		if t != nil {
+			t.Stop()
+		}
 	}
 }
 

@@ -361,13 +361,11 @@ func (b *Broker) deleteQueue(ctx context.Context, q *queue) error {
 	delete(b.queues, q.name)
 	q.mu.Lock()
 	q.deleted = true
-	close(q.ended)
-	b.meters.set(q, nil)
-	for _, t := range []*time.Timer{q.timer, q.expiry, q.sweep.timer} {
-		if t != nil {
-			t.Stop()
-		}
+	if q.ended != nil {
+		close(q.ended)
 	}
+	b.meters.set(q, nil)
+	q.stopTimers()
 	ks := slices.Clone(q.consumers)
 	once := string(q.settings.Once)
 	q.mu.Unlock()
@@ -528,7 +526,7 @@ func (b *Broker) lag(q *queue, next Offset) (n int, oldest time.Time) {
 		out[e.offset] = true
 	}
 	q.mu.Lock()
-	filters := q.filters
+	filters := q.filterSet()
 	q.mu.Unlock()
 	from := next
 	for _, l := range left {

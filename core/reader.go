@@ -63,7 +63,6 @@ func (c *Client) Subscribe(ctx context.Context, s Subscription, recv Receiver) (
 func (c *cursor) init(b *Broker, o owner) {
 	c.b, c.owner = b, o
 	c.bindings.Store(new([]*bound))
-	c.filters = NewFilterSet()
 }
 
 func (r *reader) take(ds []Delivery, end Offset) (all bool) {

@@ -11,7 +11,7 @@ import (
 // it. It returns false if it has to come back before the queue reads on.
 func (q *queue) chores(p *pump) (done bool) {
 	q.mu.Lock()
-	waiting, unread, shrinks, sweeps := q.waiting > 0, q.unread, q.shrinks, q.sweep.due
+	waiting, unread, shrinks, sweeps := q.waiting > 0, q.unread, q.shrinks, q.sweeps()
 	q.shrinks = false
 	q.mu.Unlock()
 	if shrinks {

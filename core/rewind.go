@@ -122,7 +122,7 @@ func (q *queue) rewind(at Offset) {
 // countRewind counts what a rewinding to r.To would change.
 func (p *pump) countRewind(q *queue, r *Rewound) error {
 	q.mu.Lock()
-	from, filters := min(q.floor(), r.To), q.filters
+	from, filters := min(q.floor(), r.To), q.filterSet()
 	next := q.next
 	q.mu.Unlock()
 	end := max(r.To, next)

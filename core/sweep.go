@@ -23,8 +23,8 @@ func (q *queue) sweepLater() {
 	if !q.settings.DeadLetterExpired || q.deleted {
 		return
 	}
-	if q.sweep.timer == nil {
-		q.sweep.timer = time.AfterFunc(sweepEvery, q.sweepNow)
+	if q.sweep == nil {
+		q.sweep = &sweep{timer: time.AfterFunc(sweepEvery, q.sweepNow)}
 		return
 	}
 	q.sweep.timer.Reset(sweepEvery)
@@ -32,7 +32,7 @@ func (q *queue) sweepLater() {
 
 func (q *queue) sweepNow() {
 	q.mu.Lock()
-	s := &q.sweep
+	s := q.sweep
 	s.due = s.to < q.b.dispatcher.end() || !s.first.IsZero() && !time.Now().Before(s.first)
 	due := s.due
 	if !due {
@@ -56,19 +56,26 @@ func (q *queue) ends(e *Envelope) time.Time {
 }
 
 // swept notes that the queue was moved to an offset. cursor.mu is held.
-func (q *queue) swept(at Offset) { q.sweep.to = min(q.sweep.to, at) }
+func (q *queue) swept(at Offset) {
+	if q.sweep != nil {
+		q.sweep.to = min(q.sweep.to, at)
+	}
+}
+
+// sweeps reports whether a pump is to sweep. cursor.mu is held.
+func (q *queue) sweeps() bool { return q.sweep != nil && q.sweep.due }
 
 // sweep passes over what is new, and rejects what has expired.
 func (p *pump) sweep(q *queue) {
 	q.mu.Lock()
-	s := &q.sweep
+	s := q.sweep
 	s.due = false
 	now := time.Now()
 	at := max(s.to, q.floor())
 	if !s.first.IsZero() && !now.Before(s.first) {
 		at, s.first = q.floor(), time.Time{}
 	}
-	filters := q.filters
+	filters := q.filterSet()
 	q.mu.Unlock()
 	end := p.b.dispatcher.end()
 	for at < end {
