@@ -27,12 +27,16 @@ func startWatch(b *core.Broker, data string) *watch {
 	w.stopped.Go(func() {
 		t := time.NewTicker(measureEvery)
 		defer t.Stop()
+		var idle spell
 		for {
 			select {
 			case <-w.stop:
 				return
 			case <-t.C:
 				b.SetResources(measure(data))
+				if idle.over(heapNow()) {
+					debug.FreeOSMemory()
+				}
 			}
 		}
 	})
@@ -58,4 +62,48 @@ func measure(data string) core.Resources {
 		r.MemoryTotal = uint64(limit)
 	}
 	return r
+}
+
+// A spell is a time in which little is allocated. The runtime lets the heap grow
+// to twice what is on it before it collects, and keeps what is free of that: what
+// a burst of connections or the reading of a large state has left would stay with
+// an idle process for good. So it is given back once in each spell.
+type spell struct {
+	last  uint64 // bytes that had ever been allocated
+	quiet int    // how many measurements in a row that has been little
+}
+
+const (
+	// quietBytes between two measurements are little, quietFor measurements a
+	// spell.
+	quietBytes = 1 << 20
+	quietFor   = 3
+	// wasteBytes is what is not worth a collection.
+	wasteBytes = 8 << 20
+)
+
+// A heapUse is what the runtime tells of the heap: bytes that have ever been
+// allocated, that are on it now, and that the process holds for it.
+type heapUse struct{ ever, now, held uint64 }
+
+func heapNow() heapUse {
+	sample := []metrics.Sample{
+		{Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/heap/live:bytes"},
+		{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/unused:bytes"}, {Name: "/memory/classes/heap/free:bytes"},
+	}
+	metrics.Read(sample)
+	return heapUse{sample[0].Value.Uint64(), sample[1].Value.Uint64(), sample[2].Value.Uint64() + sample[3].Value.Uint64() + sample[4].Value.Uint64()}
+}
+
+// over says that a spell has come to where memory is given back, if that is
+// worth it.
+func (s *spell) over(h heapUse) bool {
+	little := h.ever-s.last < quietBytes
+	s.last = h.ever
+	if !little {
+		s.quiet = 0
+		return false
+	}
+	s.quiet++
+	return s.quiet == quietFor && h.held > h.now+h.now/4+wasteBytes
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"runtime/debug"
+	"slices"
 	"testing"
 )
 
@@ -10,5 +11,37 @@ func TestMeasure(t *testing.T) {
 	r := measure(t.TempDir())
 	if r.DiskTotal == 0 || r.DiskFree > r.DiskTotal || r.MemoryTotal != 1<<40 || r.MemoryUsed == 0 || r.MemoryUsed > 1<<36 {
 		t.Fatalf("%+v", r)
+	}
+}
+
+// Memory is given back once in a spell, and only where there is much of it.
+func TestMemoryIsGivenBackWhenIdle(t *testing.T) {
+	const mib = 1 << 20
+	given := func(held uint64, allocs ...uint64) (at []int) {
+		var s spell
+		ever := uint64(0)
+		for i, n := range allocs {
+			if ever += n; s.over(heapUse{ever: ever, now: 100 * mib, held: held}) {
+				at = append(at, i)
+			}
+		}
+		return at
+	}
+	for _, c := range []struct {
+		held   uint64
+		allocs []uint64
+		want   []int
+	}{
+		{200 * mib, []uint64{50 * mib, 10, 10, 10, 10, 10, 10, 10}, []int{3}},
+		{200 * mib, []uint64{50 * mib, 10, 10, 10, 2 * mib, 10, 10, 10}, []int{3, 7}},
+		{200 * mib, []uint64{50 * mib, 10, 10, 2 * mib, 10, 10, 2 * mib}, nil},
+		{120 * mib, []uint64{50 * mib, 10, 10, 10, 10, 10, 10}, nil},
+	} {
+		if got := given(c.held, c.allocs...); !slices.Equal(got, c.want) {
+			t.Errorf("holding %d MiB, allocating %v: given back at %v, want %v", c.held/mib, c.allocs, got, c.want)
+		}
+	}
+	if h := heapNow(); h.ever == 0 || h.held < h.ever/1000 || h.held == 0 {
+		t.Errorf("the heap: %+v", h)
 	}
 }
