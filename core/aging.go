@@ -300,7 +300,7 @@ func (b *Broker) loadTime() error {
 		return err
 	}
 	first, end := b.engine.Bounds()
-	at, err := b.newest(context.Background(), nil, 1, 0, first, end, nil)
+	at, _, err := b.newest(context.Background(), nil, 1, 0, first, end, nil)
 	if err != nil || at >= end {
 		return err
 	}

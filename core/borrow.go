@@ -5,6 +5,15 @@ import (
 	"fmt"
 )
 
+// Loans are who waits to run a queue's cursor; most queues never have any.
+type loans struct {
+	waiting []chan struct{}
+	ended   chan struct{} // closed when the queue is deleted
+}
+
+// asked reports whether somebody waits to run the cursor. cursor.mu is held.
+func (q *queue) asked() bool { return q.loans != nil && len(q.loans.waiting) > 0 }
+
 // borrow lends a queue's cursor to the caller: f is called while nobody else
 // delivers from the queue, with a pump of its own. It blocks until whoever runs
 // the cursor has come to an end, and f may block for the disk.
@@ -15,11 +24,11 @@ func (q *queue) borrow(ctx context.Context, f func(p *pump) error) error {
 		q.mu.Unlock()
 		return q.wasDeleted()
 	}
-	if q.ended == nil {
-		q.ended = make(chan struct{})
+	if q.loans == nil {
+		q.loans = &loans{ended: make(chan struct{})}
 	}
-	ended := q.ended
-	q.borrowers = append(q.borrowers, turn)
+	ended := q.loans.ended
+	q.loans.waiting = append(q.loans.waiting, turn)
 	q.mu.Unlock()
 	q.kick()
 	select {
@@ -47,9 +56,9 @@ func (q *queue) wasDeleted() error {
 // giveUp ends the wait for the cursor.
 func (q *queue) giveUp(turn chan struct{}, err error) error {
 	q.mu.Lock()
-	for i, c := range q.borrowers {
+	for i, c := range q.loans.waiting {
 		if c == turn {
-			q.borrowers = append(q.borrowers[:i:i], q.borrowers[i+1:]...)
+			q.loans.waiting = append(q.loans.waiting[:i:i], q.loans.waiting[i+1:]...)
 			q.mu.Unlock()
 			return err
 		}
@@ -72,10 +81,10 @@ func (q *queue) handBack() {
 func (q *queue) lend() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.borrowers) == 0 {
+	if !q.asked() {
 		return false
 	}
-	close(q.borrowers[0])
-	q.borrowers = q.borrowers[1:]
+	close(q.loans.waiting[0])
+	q.loans.waiting = q.loans.waiting[1:]
 	return true
 }

@@ -101,7 +101,7 @@ func (c *cursor) setBindings(bs []*bound) {
 	c.filters = nil
 	if q, is := c.owner.(*queue); is {
 		q.changes++
-		if q.settings.metered() {
+		if q.slack = (slack{}); q.settings.metered() {
 			c.b.meters.set(q, bs)
 		}
 	}

@@ -20,6 +20,9 @@ type dispatcher struct {
 	// that a cursor that stands there can become live without a gap or a
 	// repeat.
 	position atomic.Uint64
+	// grown is how many bytes the records had that were dispatched; it comes
+	// behind position.
+	grown atomic.Uint64
 
 	// What follows is the dispatcher's own scratch.
 
@@ -67,6 +70,7 @@ func (d *dispatcher) dispatch(c *commit) {
 		for i := 0; i < n; i += chunk {
 			d.deliver(c, i, min(i+chunk, n))
 		}
+		d.grown.Add(uint64(len(c.Buf)))
 	} else {
 		d.b.storageFailed(c)
 	}

@@ -71,32 +71,47 @@ func (b *Broker) trim(ctx context.Context, after string) (next string) {
 	return ""
 }
 
+// A slack is how far the log may grow, to which offset and to how many bytes,
+// before what waits for a session can be more than its settings allow, whatever
+// is published: before that there is no need to look.
+type slack struct {
+	end   Offset
+	bytes uint64
+}
+
 // trimQueue drops the oldest messages of a session's queue that is longer than its
 // settings allow. A queue that is being delivered from is left alone: it is
 // getting shorter by itself, or is at the log's end.
 func (b *Broker) trimQueue(ctx context.Context, q *queue) error {
+	grown := b.dispatcher.grown.Load()
+	end := b.dispatcher.end()
 	q.mu.Lock()
 	next, length, bytes := q.next, q.settings.MaxLength, q.settings.MaxBytes
 	idle := !q.settings.metered() && q.state == cursorIdle && !q.feeding.Load() && q.settings.Overflow == OverflowDropOldest
-	q.mu.Unlock()
-	end := b.dispatcher.end()
-	if !idle || length == 0 && bytes == 0 || next >= end {
+	if !idle || length == 0 && bytes == 0 || next >= end || end <= q.slack.end && grown <= q.slack.bytes || bytes == 0 && end-next <= Offset(length) {
+		q.mu.Unlock()
 		return nil
 	}
-	if bytes == 0 && end-next <= Offset(length) {
-		return nil
-	}
-	q.mu.Lock()
-	bs, filters := q.bound(), q.filterSet()
+	bindings, filters := q.bindings.Load(), q.filterSet()
 	q.mu.Unlock()
 	var e Envelope
-	keep, err := b.newest(ctx, filters, length, bytes, next, end, func(r *Record) bool { return q.matchesRecord(bs, r, &e) })
-	if err != nil || keep <= next {
+	keep, kept, err := b.newest(ctx, filters, length, bytes, next, end, func(r *Record) bool { return q.matchesRecord(*bindings, r, &e) })
+	if err != nil {
 		return err
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.state == cursorIdle && !q.feeding.Load() && q.next == next {
+	if q.state != cursorIdle || q.feeding.Load() || q.next != next || q.bindings.Load() != bindings || q.settings.MaxLength != length || q.settings.MaxBytes != bytes {
+		return nil
+	}
+	q.slack = slack{^Offset(0), ^uint64(0)}
+	if length > 0 {
+		q.slack.end = end + Offset(length-kept.count)
+	}
+	if bytes > 0 {
+		q.slack.bytes = grown + uint64(bytes-kept.bytes)
+	}
+	if keep > next {
 		q.next = keep
 		q.changed()
 		b.stats.Overflowed.Add(1)
@@ -104,18 +119,20 @@ func (b *Broker) trimQueue(ctx context.Context, q *queue) error {
 	return nil
 }
 
+// A tally is so many records with so many bytes.
+type tally struct{ count, bytes int64 }
+
 // newest returns the offset of the oldest of the newest records, between first
 // and end, that are together at most n and at most so many bytes; 0 is no
 // bound. It reads windows that double backwards from the end, each part of the
-// log once at the most.
-func (b *Broker) newest(ctx context.Context, filters *FilterSet, n, bytes int64, first, end Offset, matches func(*Record) bool) (Offset, error) {
+// log once at the most. kept is what these records are together.
+func (b *Broker) newest(ctx context.Context, filters *FilterSet, n, bytes int64, first, end Offset, matches func(*Record) bool) (oldest Offset, kept tally, err error) {
 	type item struct {
 		at   Offset
 		size int64
 	}
 	buf := &ReadBuffer{MaxRecords: 1024, MaxBytes: 1 << 20}
-	var count, size int64
-	oldest := end
+	oldest = end
 	window := Offset(4096)
 	for hi := end; hi > first; window *= 2 {
 		lo := first
@@ -127,7 +144,7 @@ func (b *Broker) newest(ctx context.Context, filters *FilterSet, n, bytes int64,
 			buf.Reset()
 			after, err := b.engine.Read(ctx, next, hi, filters, buf)
 			if err != nil {
-				return 0, err
+				return 0, kept, err
 			}
 			for i := range buf.Records {
 				if r := &buf.Records[i]; matches == nil || matches(r) {
@@ -140,14 +157,14 @@ func (b *Broker) newest(ctx context.Context, filters *FilterSet, n, bytes int64,
 			next = after
 		}
 		for _, it := range slices.Backward(here) {
-			count++
-			size += it.size
-			if n > 0 && count > n || bytes > 0 && size > bytes {
-				return oldest, nil
+			if n > 0 && kept.count == n || bytes > 0 && kept.bytes+it.size > bytes {
+				return oldest, kept, nil
 			}
+			kept.count++
+			kept.bytes += it.size
 			oldest = it.at
 		}
 		hi = lo
 	}
-	return first, nil
+	return first, kept, nil
 }

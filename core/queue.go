@@ -54,7 +54,6 @@ type queue struct {
 	// idle is since when there is no consumer; zero while there is one.
 	idle   time.Time
 	expiry *time.Timer
-	ended  chan struct{} // closed when it is deleted; nil if nobody waits for that
 
 	// reach is the durable bound of what may have been delivered, wanted the
 	// one that is on its way if reaching is set. Of what was passed over, maybe
@@ -62,13 +61,17 @@ type queue struct {
 	reach, wanted Offset
 	maybe         runs
 
-	meter     meter
-	sweep     *sweep          // nil where nothing is swept
-	borrowers []chan struct{} // who waits to run the cursor
+	meter meter
+	sweep *sweep // nil where nothing is swept
+	loans *loans // nil if nobody ever borrowed it
 	// owner is the client that an exclusive queue belongs to.
 	owner *Client
 
 	touched []*Consumer // the scratch of whoever runs the cursor
+
+	// slack is up to where the log may grow before what waits for the queue can
+	// be too much; zero is not known.
+	slack slack
 
 	deleted bool
 	// dirty says that the position has changed since it was last journaled,
@@ -199,7 +202,7 @@ func (q *queue) ready() bool {
 // busy: dead letters to write, messages to deliver again to somebody who can
 // take them, or some that were passed over.
 func (q *queue) busy() bool {
-	if q.toBury(q.now()) != nil || q.shrinks || q.sweeps() || len(q.borrowers) > 0 {
+	if q.toBury(q.now()) != nil || q.shrinks || q.sweeps() || q.asked() {
 		return true
 	}
 	if q.waiting == 0 {

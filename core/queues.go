@@ -289,7 +289,7 @@ func (k *Consumer) UpdateSession(ctx context.Context, s QueueSettings) error {
 	}
 	k.queue.mu.Lock()
 	s.Owner = k.queue.settings.Owner
-	k.queue.settings = s
+	k.queue.settings, k.queue.slack = s, slack{}
 	k.queue.changes++
 	if !k.queue.idle.IsZero() { // the consumer has left: it ends in another time
 		k.queue.awaitExpiry()
@@ -361,8 +361,8 @@ func (b *Broker) deleteQueue(ctx context.Context, q *queue) error {
 	delete(b.queues, q.name)
 	q.mu.Lock()
 	q.deleted = true
-	if q.ended != nil {
-		close(q.ended)
+	if q.loans != nil {
+		close(q.loans.ended)
 	}
 	b.meters.set(q, nil)
 	q.stopTimers()

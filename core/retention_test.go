@@ -3,6 +3,7 @@ package core_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -237,4 +238,47 @@ func TestFreedOnceSettledDurably(t *testing.T) {
 	if freedEarly(t) {
 		t.Error("freed before it was durable that it is settled")
 	}
+}
+
+// However what waits for a session comes, a bit now and a lot later, it is cut to
+// what the session is allowed, and never to less.
+func TestSessionsAreCutToTheirBounds(t *testing.T) {
+	run(t, func(w *world) {
+		ctx := context.Background()
+		a := w.peer("a")
+		settings := map[string]core.QueueSettings{
+			"length": {MaxLength: 20}, "bytes": {MaxBytes: 20 * 116}, "both": {MaxLength: 20, MaxBytes: 1 << 20}, "neither": {},
+		}
+		for name, s := range settings {
+			s.Kind, s.Overflow = core.KindSession, core.OverflowDropOldest
+			k, err := a.Consume(ctx, core.Consumption{Queue: core.SessionQueue(name), Create: true, Settings: &s, Bindings: []core.Binding{{Filter: "x/+", Settlement: core.SettleAlways}}}, a)
+			if err != nil {
+				t.Fatal(err)
+			}
+			k.Close()
+		}
+		n := 0
+		for _, more := range []int{1, 3, 0, 15, 1, 1, 1, 40, 2, 19, 20, 21} {
+			for range more {
+				a.publish("x/1", fmt.Sprintf("%04d%s", n, strings.Repeat("-", 96)))
+				a.publish("other/topic", strings.Repeat("-", 500))
+				n++
+			}
+			time.Sleep(time.Minute)
+			for name := range settings {
+				page, err := a.Browse(ctx, core.SessionQueue(name), core.ReadRequest{Limit: 1000})
+				if err != nil {
+					t.Fatal(err)
+				}
+				want := min(n, 20)
+				if name == "neither" {
+					want = n
+				}
+				got := page.Messages
+				if len(got) != want || want > 0 && string(got[want-1].Payload[:4]) != fmt.Sprintf("%04d", n-1) {
+					t.Fatalf("%s: %d of %d messages wait, want the newest %d", name, len(got), n, want)
+				}
+			}
+		}
+	})
 }
