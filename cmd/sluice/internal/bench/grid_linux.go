@@ -40,5 +40,5 @@ func gridScenarios() []scenario {
 	}
 	idle := mqttIdleScenario("mqtt-idle-19000", 19_000, 16)
 	idle.named = true
-	return append(all, idle)
+	return append(append(all, idle), scaleScenarios()...)
 }

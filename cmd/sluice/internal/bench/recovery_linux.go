@@ -101,7 +101,7 @@ func (r *rig) makeMuch(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(fillLog(ctx, l, r.scaled(recoveryRecords), headerBytes), l.Close(ctx)); err != nil {
+	if err := errors.Join(fillLog(ctx, l, r.scaled(recoveryRecords), headerBytes, storageTopic), l.Close(ctx)); err != nil {
 		return err
 	}
 	// Each queue has got some way, and has something outstanding.
@@ -125,8 +125,11 @@ func (r *rig) makeQueues(ctx context.Context, b *core.Broker) error {
 			return err
 		}
 	}
-	// Many at a time, since each waits for the disk.
-	sessions := r.scaled(recoverySessions)
+	return makeSessions(ctx, b, r.scaled(recoverySessions))
+}
+
+// makeSessions makes many at a time, since each waits for the disk.
+func makeSessions(ctx context.Context, b *core.Broker, sessions int) error {
 	next := make(chan int)
 	var failed error
 	var once sync.Once
@@ -148,6 +151,8 @@ func (r *rig) makeQueues(ctx context.Context, b *core.Broker) error {
 	return failed
 }
 
+func deviceName(i int) string { return fmt.Sprint("device-", i) }
+
 // makeSession makes what a client leaves that was here once: a session with
 // three subscriptions.
 func makeSession(ctx context.Context, b *core.Broker, i int) error {
@@ -156,14 +161,19 @@ func makeSession(ctx context.Context, b *core.Broker, i int) error {
 		return err
 	}
 	defer c.Close()
-	id := fmt.Sprint("device-", i)
+	id := deviceName(i)
+	const qos1 = 3<<32 | 1 // as MQTT's adapter tags a subscription of QoS 1
 	k, err := c.Consume(ctx, core.Consumption{
 		Queue: core.SessionQueue(id), Create: true,
-		Settings: &core.QueueSettings{Kind: core.KindSession, Expires: 7 * 24 * time.Hour},
+		Settings: &core.QueueSettings{ // as MQTT's adapter has them
+			Kind: core.KindSession, MaxAttempts: core.Unlimited, Lease: core.Unlimited, DeadLetter: core.NoDeadLetter,
+			MaxLength: 100_000, MaxBytes: 256 << 20, Overflow: core.OverflowDropOldest, Expires: 7 * 24 * time.Hour,
+			Once: []byte(id), Meta: []byte(`{"once":"AAAAAAAAAAAAAAAAAAAAAA=="}`),
+		},
 		Bindings: []core.Binding{
-			{Filter: core.Filter("commands/" + id + "/#"), Settlement: core.SettleGuaranteed},
-			{Filter: "broadcast/+", Settlement: core.SettleGuaranteed},
-			{Filter: core.Filter(fmt.Sprintf("group/%d/+", i%100)), Settlement: core.SettleGuaranteed},
+			{Filter: core.Filter("commands/" + id + "/#"), Settlement: core.SettleGuaranteed, Tag: qos1},
+			{Filter: "broadcast/+", Settlement: core.SettleGuaranteed, Tag: qos1},
+			{Filter: core.Filter(fmt.Sprintf("group/%d/+", i%100)), Settlement: core.SettleGuaranteed, Tag: qos1},
 		},
 	}, nobody{})
 	if err != nil {

@@ -42,6 +42,7 @@ type goal struct {
 // A rig is what a scenario is run on: one server, started for it.
 type rig struct {
 	*server
+	root   string // the run's folder
 	disk   machine
 	dialer *dialer
 	span   span

@@ -205,9 +205,12 @@ func readThrough(ctx context.Context, l *seglog.Log, filters *core.FilterSet) (n
 	return n, nil
 }
 
+// storageTopic is the topic of a record that is one of many in a row.
+func storageTopic(i int) string { return storageTopics[i%len(storageTopics)] }
+
 // fillLog appends so many records straight to a log, faster than anybody could
 // publish them, and syncs them.
-func fillLog(ctx context.Context, l *seglog.Log, records, size int) error {
+func fillLog(ctx context.Context, l *seglog.Log, records, size int, topic func(int) string) error {
 	const each = 4096
 	b := new(core.Batch)
 	x := noise(2)
@@ -220,7 +223,7 @@ func fillLog(ctx context.Context, l *seglog.Log, records, size int) error {
 		b.Buf, b.Ends = make([]byte, 0, n*(size+64)), b.Ends[:0]
 		for range n {
 			payload = x.appendPayload(payload[:0], size, uint32(x), uint64(x)+uint64(i), int64(x>>1))
-			e.Topic, e.Payload = storageTopics[i%len(storageTopics)], payload
+			e.Topic, e.Payload = topic(i), payload
 			b.Buf = core.AppendRecord(b.Buf, &e)
 			b.Ends = append(b.Ends, uint32(len(b.Buf)))
 			i++
@@ -245,7 +248,7 @@ func logReadScenario() scenario {
 			if err != nil {
 				return out, err
 			}
-			if err := errors.Join(fillLog(ctx, l, records, 100), l.Close(ctx)); err != nil {
+			if err := errors.Join(fillLog(ctx, l, records, 100, storageTopic), l.Close(ctx)); err != nil {
 				return out, err
 			}
 			// Opened again, its sealed segments all get their indexes.

@@ -129,7 +129,7 @@ func (s *suite) once(ctx context.Context, sc scenario, k kind, disk machine) (re
 		}
 		defer srv.stop() // after the profile's, which is deferred later
 	}
-	r := &rig{server: srv, disk: disk, dialer: d, span: s.span, scale: s.scale, size: s.size, pause: s.pause, settle: s.settle()}
+	r := &rig{server: srv, root: dir, disk: disk, dialer: d, span: s.span, scale: s.scale, size: s.size, pause: s.pause, settle: s.settle()}
 	if s.profiles != "" && sc.inProcess {
 		stop, err := s.ownProfile(sc.name)
 		if err != nil {
