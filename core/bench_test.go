@@ -2,11 +2,13 @@ package core_test
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/core/coretest"
 	"github.com/sluicemq/sluice/storage/seglog"
 )
 
@@ -89,4 +91,46 @@ func BenchmarkPublish(b *testing.B) {
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msg/s")
 		})
 	}
+}
+
+// BenchmarkFanOut is what the core does for one message to one of a thousand
+// readers, 64 messages at a time.
+func BenchmarkFanOut(b *testing.B) {
+	ctx := context.Background()
+	broker, err := core.Open(ctx, core.Options{Engine: coretest.NewEngine()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer broker.Close(ctx)
+	const readers, batch = 1000, 64
+	s := new(sink)
+	for range readers {
+		reader, err := broker.Connect(ctx, core.Credentials{}, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		k, err := reader.Subscribe(ctx, core.Subscription{Bindings: []core.Binding{{Filter: "bench/+"}}}, s)
+		if err != nil {
+			b.Fatal(err)
+		}
+		k.Grant(core.Credit{Messages: 1, Bytes: 1 << 60})
+	}
+	client, err := broker.Connect(ctx, core.Credentials{Client: "bench"}, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var t core.Transaction
+	for range batch {
+		t.Publish = append(t.Publish, &core.Envelope{Topic: "bench/topic", Payload: make([]byte, 100)})
+	}
+	sent := int64(0)
+	for b.Loop() {
+		if err := client.Commit(ctx, t, 0); err != nil {
+			b.Fatal(err)
+		}
+		for sent += batch * readers; s.n.Load() < sent; {
+			runtime.Gosched()
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(sent), "ns/delivery")
 }

@@ -95,9 +95,14 @@ func (d *dispatcher) deliver(c *commit, i, j int) {
 		*r = c.mustRecord(k)
 		r.Offset, r.Time = c.first+Offset(k), c.Time
 		d.decoded[k-i] = false
-		ms := d.index.match(r.Topic)
+	}
+	for k, n := 0, j-i; k < n; {
+		first := k
+		for k++; k < n && d.records[k].Topic == d.records[first].Topic; k++ {
+		}
+		ms := d.index.match(d.records[first].Topic)
 		for m := range ms {
-			d.touch(ms[m].cursor, hit{k - i, &ms[m]})
+			d.touch(ms[m].cursor, first, k, &ms[m])
 		}
 	}
 	end := c.first + Offset(j)
@@ -136,7 +141,8 @@ func (d *dispatcher) deliver(c *commit, i, j int) {
 	d.touched = d.touched[:0]
 }
 
-func (d *dispatcher) touch(cur *cursor, h hit) {
+// touch notes the records from first to end, which a match leads to its cursor.
+func (d *dispatcher) touch(cur *cursor, first, end int, m *match) {
 	if !cur.live {
 		return
 	}
@@ -149,7 +155,9 @@ func (d *dispatcher) touch(cur *cursor, h hit) {
 		d.touched = append(d.touched, cur)
 		cur.feeding.Store(true)
 	}
-	cur.hits = append(cur.hits, h)
+	for k := first; k < end; k++ {
+		cur.hits = append(cur.hits, hit{k, m})
+	}
 }
 
 // settled reports whether a delivery under a settlement waits for nobody.

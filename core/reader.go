@@ -66,18 +66,20 @@ func (c *cursor) init(b *Broker, o owner) {
 }
 
 func (r *reader) take(ds []Delivery, end Offset) (all bool) {
-	k := r.consumer
+	k, open := r.consumer, r.b.open
 	r.mu.Lock()
 	n, w := 0, 0
 	for ; n < len(ds); n++ {
-		if !k.mayReceive(ds[n].Topic) {
+		if !open && !k.mayReceive(ds[n].Topic) {
 			continue
 		}
 		if !k.credit.positive() {
 			break
 		}
 		k.charge(&ds[n])
-		ds[w] = ds[n]
+		if w != n {
+			ds[w] = ds[n]
+		}
 		w++
 	}
 	all = n == len(ds)

@@ -58,11 +58,29 @@ func (e eventEncoder) append(dst []byte, d *core.Delivery, now time.Time) []byte
 
 var newline = []byte{'\n'}
 
-// bodies encodes an event once for all streams of its form.
-func (e eventEncoder) bodies() adapters.Bodies {
-	return adapters.Bodies{Encode: func(dst []byte, d *core.Delivery, now time.Time) ([]byte, int) {
-		return e.append(dst, d, now), 0
-	}}
+// events are the events of all streams of one form, each encoded once.
+type events struct {
+	bodies adapters.Bodies
+	bursts adapters.Bursts
+}
+
+func (e *events) init(form eventEncoder) {
+	e.bodies.Encode = func(dst []byte, d *core.Delivery, now time.Time) ([]byte, int) {
+		return form.append(dst, d, now), 0
+	}
+}
+
+// appendEach appends the event of each delivery.
+func (e *events) appendEach(dst []byte, batch []core.Delivery, now time.Time) []byte {
+	for i := range batch {
+		dst, _ = e.bodies.Append(dst, &batch[i], now)
+	}
+	return dst
+}
+
+// appendShared is appendEach for what many streams get.
+func (e *events) appendShared(dst []byte, batch []core.Delivery, now time.Time) []byte {
+	return e.bursts.Append(dst, batch, nil, func(dst []byte) []byte { return e.appendEach(dst, batch, now) })
 }
 
 // appendGapEvent appends the event that tells of offsets that are not there any

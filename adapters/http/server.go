@@ -67,7 +67,7 @@ type Server struct {
 	clock clock
 
 	// The events of streams, by their form.
-	texts, topicTexts, objects adapters.Bodies
+	texts, topicTexts, objects events
 
 	listeners []net.Listener
 	stopping  context.Context // ends when Close begins
@@ -90,7 +90,9 @@ func New(broker *core.Broker, o Options) *Server {
 		log: o.Logger.With("protocol", "http"), guard: newGuard(o.Hosts, o.Origins), peers: make(map[net.Conn]*peer),
 	}
 	s.stopping, s.stop = context.WithCancel(context.Background())
-	s.texts, s.topicTexts, s.objects = eventEncoder{}.bodies(), eventEncoder{topics: true}.bodies(), eventEncoder{json: true}.bodies()
+	s.texts.init(eventEncoder{})
+	s.topicTexts.init(eventEncoder{topics: true})
+	s.objects.init(eventEncoder{json: true})
 	s.hooks = newHooks(s, o.Metrics, o.Allow)
 	s.mux = s.routes()
 	s.http = nethttp.Server{

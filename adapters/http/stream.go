@@ -34,7 +34,7 @@ func (s *Server) streamFilter(w nethttp.ResponseWriter, r *nethttp.Request, pref
 		q.bad("format", "text or json")
 	}
 	q.refuse("does not go with a stream", "until", "limit", "wait", "for", "settle")
-	st := &stream{s: s, bodies: e, group: q.has("group"), chunked: r.ProtoAtLeast(1, 1)}
+	st := &stream{s: s, events: e, group: q.has("group"), chunked: r.ProtoAtLeast(1, 1)}
 	where := q.where()
 	retained := q.flag("retained", false)
 	from := q.from(core.Latest)

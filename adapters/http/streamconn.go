@@ -30,7 +30,7 @@ type stream struct {
 	s        *Server
 	client   *core.Client // its own
 	consumer *core.Consumer
-	bodies   *adapters.Bodies
+	events   *events
 	group    bool
 	chunked  bool
 
@@ -182,10 +182,10 @@ func (st *stream) Deliver(batch []core.Delivery) {
 	now := time.Now()
 	st.out.AppendSettling(st.consumer, through, credit, func(b []byte) []byte {
 		return st.chunk(b, func(b []byte) []byte {
-			for i := range batch {
-				b, _ = st.bodies.Append(b, &batch[i], now)
+			if st.group {
+				return st.events.appendEach(b, batch, now)
 			}
-			return b
+			return st.events.appendShared(b, batch, now)
 		})
 	})
 	st.s.metrics.Sent.Add(float64(len(batch)))

@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"encoding/binary"
 	"time"
 
 	"github.com/sluicemq/sluice/adapters"
@@ -53,6 +54,8 @@ type attachment struct {
 	ids    []uint32
 	settle []core.Offset // what is not sent, or not to be acknowledged
 	json   []byte
+	// variant is what the packets of a batch depend on besides it, see alike.
+	variant [5]byte
 }
 
 // Deliver encodes deliveries into the outbox. It is core.Receiver.
@@ -69,12 +72,7 @@ func (a *attachment) Deliver(batch []core.Delivery) {
 	}
 	sent := 0
 	a.c.out.AppendFor(a.k, credit, func(b []byte) []byte {
-		for i := range batch {
-			start := len(b)
-			if b = a.encode(b, &batch[i], now); len(b) > start {
-				sent++
-			}
-		}
+		b, sent = a.encodeAll(b, batch, now)
 		return b
 	})
 	if sent > 0 {
@@ -84,6 +82,61 @@ func (a *attachment) Deliver(batch []core.Delivery) {
 		a.k.Settle(at, core.Accepted, core.SettleOptions{Credit: core.Credit{Messages: 1}})
 	}
 	a.settle = a.settle[:0]
+}
+
+// encodeAll appends a batch and says how many of its deliveries are sent.
+func (a *attachment) encodeAll(b []byte, batch []core.Delivery, now time.Time) (_ []byte, sent int) {
+	if a.alike(batch) {
+		return a.c.s.bursts.Append(b, batch, a.variant[:], func(b []byte) []byte {
+			b, _ = a.encodeEach(b, batch, now)
+			return b
+		}), len(batch)
+	}
+	return a.encodeEach(b, batch, now)
+}
+
+func (a *attachment) encodeEach(b []byte, batch []core.Delivery, now time.Time) (_ []byte, sent int) {
+	for i := range batch {
+		start := len(b)
+		if b = a.encode(b, &batch[i], now); len(b) > start {
+			sent++
+		}
+	}
+	return b, sent
+}
+
+// alike reports whether the packets of a batch are those that every subscriber
+// of the same variant gets, which it sets: all are QoS 0, one for each delivery,
+// and nothing in them is the connection's own. It is called under the outbox's
+// lock.
+func (a *attachment) alike(batch []core.Delivery) bool {
+	c := a.c
+	if c.aliasMax > 0 || c.maxOut > 0 || c.has != nil {
+		return false
+	}
+	tag := tagOf(a.options, optionNone)
+	if a.filter == "" {
+		if len(batch[0].Tags) != 1 {
+			return false
+		}
+		tag = batch[0].Tags[0]
+	}
+	plain, meta := optionsOf(tag)
+	if !plain.exists() || meta.exists() || plain.noLocal() {
+		return false
+	}
+	for i := range batch {
+		d := &batch[i]
+		if !d.Settled || a.filter == "" && (len(d.Tags) != 1 || d.Tags[0] != tag) || c.v != v5 && !isPlain(d.Envelope) {
+			return false
+		}
+	}
+	a.variant[0] = byte(c.v)
+	if a.meta {
+		a.variant[0] |= 0x80
+	}
+	binary.BigEndian.PutUint32(a.variant[1:], uint32(plain))
+	return true
 }
 
 // A match is what the subscriptions that match a delivery come to together

@@ -27,6 +27,8 @@ type Server struct {
 	log     *slog.Logger
 	// maxPacket is the largest packet that is taken after CONNECT.
 	maxPacket int
+	// bursts are the packets of QoS 0 that go to many subscribers.
+	bursts adapters.Bursts
 
 	mu    sync.Mutex // guards what follows
 	conns map[string]*conn

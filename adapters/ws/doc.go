@@ -10,9 +10,10 @@
 //
 // The path out: subscription.Deliver appends messages, each in a frame of its
 // own, to the connection's outbox, which writes all that has gathered in one
-// call. What goes to many subscribers is encoded once ([bodies]). The WebSocket
-// library reads only: its own frames (a pong, the answer to a broken frame) go
-// through the outbox too, so none gets into the middle of another.
+// call. What goes to many subscribers is encoded once ([adapters.Bursts],
+// [adapters.Bodies]). The WebSocket library reads only: its own frames (a pong,
+// the answer to a broken frame) go through the outbox too, so none gets into the
+// middle of another.
 //
 // A WebSocket that carries another protocol has no outbox here, as that would
 // be a second queue behind the adapter's own: carrier.Write writes a frame and

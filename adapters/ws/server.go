@@ -45,6 +45,7 @@ type Server struct {
 	own   [2][]byte // the limits in a welcome, by coding
 
 	bodies [2]adapters.Bodies // by coding
+	bursts adapters.Bursts
 
 	// frames are buffers for one frame each, which is written in one call, as
 	// two would be two packets; scratches are what decoding one message needs;

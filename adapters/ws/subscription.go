@@ -220,23 +220,11 @@ func (s *subscription) Deliver(batch []core.Delivery) {
 		}
 	}
 	s.credit.Add(int64(-unsettled))
-	now := time.Now()
-	k := s.conn.coding
-	bodies := &s.conn.srv.bodies[k]
 	s.conn.sendFor(s.consumer, size, func(buf []byte) []byte {
-		for i := range batch {
-			start := len(buf)
-			o := object{coding: k, buf: openFrame(buf), count: s.opened}
-			o.start = len(o.buf)
-			o.buf = append(o.buf, s.opening...)
-			if s.held && batch[i].Settled {
-				o.yes("settled")
-			}
-			written, count := bodies.Append(o.buf, &batch[i], now)
-			o.buf, o.count = written, o.count+count
-			buf = closeFrame(o.end(), start, k.frame())
+		if s.held {
+			return s.encode(buf, batch)
 		}
-		return buf
+		return s.conn.srv.bursts.Append(buf, batch, s.opening, func(buf []byte) []byte { return s.encode(buf, batch) })
 	})
 	s.conn.srv.count.Sent.Add(float64(len(batch)))
 	if !s.held && unsettled > 0 && s.consumer.Queue() != "" {
@@ -246,6 +234,27 @@ func (s *subscription) Deliver(batch []core.Delivery) {
 			}
 		}
 	}
+}
+
+// encode appends a frame for each delivery. Unless the client acknowledges, the
+// frames are the same for every subscription with the same opening.
+func (s *subscription) encode(buf []byte, batch []core.Delivery) []byte {
+	now := time.Now()
+	k := s.conn.coding
+	bodies := &s.conn.srv.bodies[k]
+	for i := range batch {
+		start := len(buf)
+		o := object{coding: k, buf: openFrame(buf), count: s.opened}
+		o.start = len(o.buf)
+		o.buf = append(o.buf, s.opening...)
+		if s.held && batch[i].Settled {
+			o.yes("settled")
+		}
+		written, count := bodies.Append(o.buf, &batch[i], now)
+		o.buf, o.count = written, o.count+count
+		buf = closeFrame(o.end(), start, k.frame())
+	}
+	return buf
 }
 
 // Notice tells the client of something other than a message, but not before it
