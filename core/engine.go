@@ -48,6 +48,13 @@ type Engine interface {
 	// or the log's end.
 	OffsetAt(t time.Time) (Offset, error)
 
+	// Topics returns what the log holds of topics, in the order of their names'
+	// bytes: of the first limit (at least 1) behind after that filter matches,
+	// keep lets pass and records are left of. It may take as long as reading
+	// part of the log, and what it needs of memory is bounded by limit. keep
+	// must not call the engine.
+	Topics(ctx context.Context, filter Filter, after string, limit int, keep func(topic string) bool) ([]TopicSum, error)
+
 	// Get returns the value of one key of the state, nil if there is none.
 	// The caller owns the slice.
 	Get(key string) ([]byte, error)
@@ -64,6 +71,14 @@ type Engine interface {
 	// Close makes everything durable that was appended and frees the log.
 	// No other method may be called after it.
 	Close(context.Context) error
+}
+
+// A TopicSum is what the log holds of a topic: how many records, how many bytes
+// they take before compression, and the offset of the last one.
+type TopicSum struct {
+	Topic          string
+	Records, Bytes int64
+	Last           Offset
 }
 
 // An Entry is a key of the state and its value.

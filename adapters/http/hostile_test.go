@@ -303,7 +303,7 @@ func TestNumbers(t *testing.T) {
 	for _, n := range []string{most, over, "-1", "-" + most, "1e9", "1e400", "0x10", "1_000", "١", " 1", "+1", "NaN", "1.5"} {
 		n = url.QueryEscape(n)
 		for _, target := range []string{
-			"GET /t/a?limit=", "GET /q/q?limit=", "GET /v1/queues?limit=", "GET /v1/retained?limit=", "POST /q/q/lease?max=",
+			"GET /t/a?limit=", "GET /q/q?limit=", "GET /v1/queues?limit=", "GET /v1/retained?limit=", "GET /v1/topics?limit=", "POST /q/q/lease?max=",
 		} {
 			method, path, _ := strings.Cut(target, " ")
 			if a := d.refused(400, "bad-request", method, path+n, ""); !strings.Contains(a.body, "a number from") {

@@ -140,6 +140,8 @@ func TestBadInput(t *testing.T) {
 		{405, "method-not-allowed", "DELETE", "/v1/groups", "", nil},
 		{400, "invalid-topic", "GET", "/v1/policies?topic=%00", "", nil},
 		{400, "invalid-topic", "GET", "/v1/retained?filter=a%23", "", nil},
+		{400, "invalid-topic", "GET", "/v1/topics?filter=a%23", "", nil},
+		{400, "bad-request", "GET", "/v1/topics?prefix=a", "", nil},
 		{400, "bad-request", "GET", "/v1/webhooks?after=x&after=y", "", nil},
 		{400, "invalid-topic", "PUT", "/v1/queues/%FF/webhook", `{"url":"https://example.com"}`, nil},
 		{400, "bad-request", "PUT", "/v1/queues/a/webhook", `{"url":"gopher://example.com"}`, nil},

@@ -72,6 +72,7 @@ func (s *Server) routes() *chi.Mux {
 	m.Delete("/v1/delayed/{offset}", s.handle(s.cancelOne))
 	get("/v1/policies", s.listPolicies)
 	get("/v1/retained", s.listRetained)
+	get("/v1/topics", s.listTopics)
 
 	get("/", s.front)
 	get("/healthz", s.healthy)

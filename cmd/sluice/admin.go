@@ -370,49 +370,6 @@ type routeState struct {
 	To    string `json:"to,omitempty"`
 }
 
-func newTopic() *cobra.Command {
-	var a administering
-	var messages printing
-	c := &cobra.Command{Use: "topic", Short: "Read what topics hold", Args: cobra.ArbitraryArgs, RunE: needsSubcommand}
-
-	var from string
-	var limit int
-	read := a.command(&cobra.Command{
-		Use: "read FILTER", Short: "Print what the log holds, and end", Args: cobra.ExactArgs(1),
-		Example: "  sluice topic read plant/+/temp -n 5\n  sluice topic read '#' --from earliest",
-	}, func(ctx context.Context, c *cobra.Command, h *link.HTTP, args []string) error {
-		if _, err := core.ParseFilter(args[0]); err != nil {
-			return usageError{err}
-		}
-		query := url.Values{"limit": {strconv.Itoa(limit)}}
-		if from != "" {
-			query.Set("from", from)
-		}
-		return a.printPage(ctx, c, h, "/t/"+link.EscapeTopic(args[0])+"?"+query.Encode(), &messages)
-	})
-	messages.flags(read.Flags())
-	read.Flags().StringVar(&from, "from", "", "`where` to begin (default: the last ones)")
-	read.Flags().IntVarP(&limit, "count", "n", 20, "at most so many `messages`")
-
-	retained := a.command(&cobra.Command{Use: "retained FILTER", Short: "Print the retained values of topics", Args: cobra.ExactArgs(1)},
-		func(ctx context.Context, c *cobra.Command, h *link.HTTP, args []string) error {
-			if _, err := core.ParseFilter(args[0]); err != nil {
-				return usageError{err}
-			}
-			return a.printPage(ctx, c, h, "/last/"+link.EscapeTopic(args[0])+"?format=ndjson", &messages)
-		})
-	messages.flags(retained.Flags())
-	forget := a.command(&cobra.Command{Use: "clear TOPIC", Short: "Remove a topic's retained value", Args: cobra.ExactArgs(1)},
-		func(ctx context.Context, _ *cobra.Command, h *link.HTTP, args []string) error {
-			if err := core.CheckTopic(args[0]); err != nil {
-				return usageError{err}
-			}
-			return h.Do(ctx, "DELETE", "/last/"+link.EscapeTopic(args[0]), nil, nil)
-		})
-	c.AddCommand(read, retained, forget)
-	return c
-}
-
 // printPage prints the messages of a finite read.
 func (a *administering) printPage(ctx context.Context, c *cobra.Command, h *link.HTTP, path string, messages *printing) error {
 	print, err := messages.printer(c.OutOrStdout())
@@ -442,6 +399,15 @@ func pages[T any](ctx context.Context, h *link.HTTP, path string, query url.Valu
 		}
 		query.Set("after", page.Next)
 	}
+}
+
+// printable is what a peer has named something, for a terminal: quoted where it
+// would do more there than be read.
+func printable(s string) string {
+	if strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
+		return strconv.Quote(s)
+	}
+	return s
 }
 
 func orElse(s, otherwise string) string {

@@ -68,7 +68,7 @@ Start with:  sluice serve`,
 	for group, commands := range map[string][]*cobra.Command{
 		"broker":   {newServe(), bench.Command()},
 		"messages": {newPub(), newSub(), newRequest()},
-		"admin":    {newQueue(), newExchange(), newTopic(), newDelayed(), newBackup(), newExport(), newImport()},
+		"admin":    {newQueue(), newExchange(), newTopic(), newClient(), newDelayed(), newBackup(), newExport(), newImport()},
 		"files":    {newConfig(), newUser(), newACL(), newRestore(), newDoctor()},
 	} {
 		for _, c := range commands {

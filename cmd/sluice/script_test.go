@@ -2,11 +2,16 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"net"
+	nethttp "net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -40,7 +45,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("SLUICE_LOG_LEVEL", "warn")
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"listening": listening, "code": code, "retry": retry, "signal": signalBackground, "half-request": halfRequest, "reply": reply, "damage": damage},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"listening": listening, "code": code, "retry": retry, "signal": signalBackground, "half-request": halfRequest, "reply": reply, "damage": damage, "receive": receive},
 	})
 }
 
@@ -49,6 +54,33 @@ func reply(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(ts.Exec("sluice", "sub", args[0], "--from", "earliest", "-n", "1", "--wait", "10s", "-f", "%r"))
 	to := strings.TrimSpace(ts.ReadFile("stdout"))
 	ts.Check(ts.Exec("sluice", "pub", to, args[1]))
+}
+
+// receive takes the messages of webhooks at $HOOK, which it sets: receive FILE. It
+// appends a line for each, and refuses the first, and what is not signed.
+func receive(ts *testscript.TestScript, _ bool, args []string) {
+	var mu sync.Mutex
+	refused := false
+	s := httptest.NewServer(nethttp.HandlerFunc(func(w nethttp.ResponseWriter, r *nethttp.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		body, err := io.ReadAll(r.Body)
+		if err != nil || !strings.HasPrefix(r.Header.Get("webhook-signature"), "v1,") {
+			w.WriteHeader(nethttp.StatusBadRequest)
+			return
+		}
+		f, err := os.OpenFile(args[0], os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err == nil {
+			fmt.Fprintf(f, "%s %s %s\n", r.Header.Get("X-Queue"), r.Header.Get("X-Attempt"), body)
+			err = f.Close()
+		}
+		if err != nil || !refused {
+			refused = true
+			w.WriteHeader(nethttp.StatusServiceUnavailable)
+		}
+	}))
+	ts.Defer(s.Close)
+	ts.Setenv("HOOK", s.URL)
 }
 
 // damage turns over a byte of a file, the first of a text in it: damage FILE TEXT.

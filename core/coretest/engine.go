@@ -145,6 +145,27 @@ func (g *Engine) OffsetAt(t time.Time) (core.Offset, error) {
 	return g.end, nil
 }
 
+// Topics implements core.Engine.
+func (g *Engine) Topics(_ context.Context, filter core.Filter, after string, limit int, keep func(string) bool) ([]core.TopicSum, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	sums := make(map[string]core.TopicSum)
+	for _, r := range g.records {
+		s := sums[r.Topic]
+		sums[r.Topic] = core.TopicSum{
+			Topic: r.Topic, Records: s.Records + 1, Last: r.Offset,
+			Bytes: s.Bytes + int64(core.RecordHeaderSize+len(r.Topic)+len(r.Body)),
+		}
+	}
+	var page []core.TopicSum
+	for _, topic := range slices.Sorted(maps.Keys(sums)) {
+		if topic > after && filter.Match(topic) && keep(topic) && len(page) < limit {
+			page = append(page, sums[topic])
+		}
+	}
+	return page, nil
+}
+
 // Get implements core.Engine.
 func (g *Engine) Get(key string) ([]byte, error) {
 	g.mu.Lock()

@@ -38,6 +38,8 @@ func Run(t *testing.T, open func(t *testing.T) core.Engine) {
 		{"visible before done", testVisible},
 		{"state names what can be read", testNamed},
 		{"readers beside a writer", testReaders},
+		{"topics", testTopics},
+		{"topics after reclaim", testTopicsReclaimed},
 		{"reclaim by age", testReclaimAge},
 		{"reclaim keeps needs", testReclaimNeeds},
 		{"reclaim by bytes", testReclaimBytes},

@@ -60,6 +60,16 @@ func testModel(t *testing.T, open func(t *testing.T) core.Engine) {
 					rt.Fatalf("read %v, gaps %v, the model %v", x.offsets, x.gaps, y.offsets)
 				}
 			},
+			"topics": func(rt *rapid.T) {
+				f, after := filters.Draw(rt, "filter"), rapid.SampledFrom([]string{"", "a", "a/b", "b", "\xff"}).Draw(rt, "after")
+				limit, not := rapid.IntRange(1, 9).Draw(rt, "limit"), names.Draw(rt, "not")
+				keep := func(topic string) bool { return topic != not }
+				x, err := e.Topics(context.Background(), f, after, limit, keep)
+				y, _ := m.Topics(context.Background(), f, after, limit, keep)
+				if err != nil || !slices.Equal(x, y) {
+					rt.Fatalf("topics %v, %v, the model %v", x, err, y)
+				}
+			},
 			"state": func(rt *rapid.T) {
 				prefix, from := keys.Draw(rt, "prefix"), keys.Draw(rt, "from")
 				if x, y := collect(e, prefix, from), collect(m, prefix, from); !maps.Equal(x, y) {

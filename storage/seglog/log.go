@@ -85,6 +85,7 @@ type Log struct {
 	indexQueue []*segment // sealed segments that have no index yet
 
 	reclaim sync.Mutex // held by the one who reclaims
+	census  sync.Mutex // held by the one who asks for topics
 }
 
 var _ core.Engine = (*Log)(nil)
