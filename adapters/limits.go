@@ -42,11 +42,15 @@ type Limits struct {
 	// StompHeaders, StompHeaderBytes and StompHeadersBytes bound the number
 	// of a frame's headers, one of them, and all together.
 	StompHeaders, StompHeaderBytes, StompHeadersBytes int
+	// StompTransactions bounds the open transactions of a connection.
+	StompTransactions int
 	// HTTPHeaderBytes bounds a request's header.
 	HTTPHeaderBytes int
 	// MQTTUserProperties and MQTTUserPropertyBytes bound a packet's user
 	// properties.
 	MQTTUserProperties, MQTTUserPropertyBytes int
+	// MQTTTopicAliases bounds a client's topic aliases, and those it is sent.
+	MQTTTopicAliases int
 }
 
 // DefaultLimits is the table as documented.
@@ -68,9 +72,11 @@ func DefaultLimits() Limits {
 		StompHeaders:            64,
 		StompHeaderBytes:        8 << 10,
 		StompHeadersBytes:       64 << 10,
+		StompTransactions:       100,
 		HTTPHeaderBytes:         32 << 10,
 		MQTTUserProperties:      32,
 		MQTTUserPropertyBytes:   8 << 10,
+		MQTTTopicAliases:        64,
 	}
 }
 
@@ -140,9 +146,11 @@ func (l *Limits) Table() []Limit {
 		{Name: "stomp_headers", Bounds: "the headers of a STOMP frame", Value: &l.StompHeaders},
 		{Name: "stomp_header_size", Bounds: "one header of a STOMP frame", Unit: Bytes, Value: &l.StompHeaderBytes},
 		{Name: "stomp_headers_size", Bounds: "the headers of a STOMP frame together", Unit: Bytes, Value: &l.StompHeadersBytes},
+		{Name: "stomp_transactions", Bounds: "the open transactions of a STOMP connection", Value: &l.StompTransactions},
 		{Name: "http_header_size", Bounds: "the header of an HTTP request", Unit: Bytes, Value: &l.HTTPHeaderBytes},
 		{Name: "mqtt_user_properties", Bounds: "the user properties of an MQTT packet", Value: &l.MQTTUserProperties},
 		{Name: "mqtt_user_properties_size", Bounds: "the user properties of an MQTT packet together", Unit: Bytes, Value: &l.MQTTUserPropertyBytes},
+		{Name: "mqtt_topic_aliases", Bounds: "the topic aliases that an MQTT client may set, and those that it is sent", Value: &l.MQTTTopicAliases, Max: 65535},
 	}
 }
 

@@ -18,10 +18,6 @@ import (
 	"github.com/sluicemq/sluice/core"
 )
 
-// aliasMax is how many topic aliases a client may set, and how many it is sent
-// at the most.
-const aliasMax = 64
-
 // bridgeBit of the protocol level is how a bridge of mosquitto's says that it
 // is one: it does not want back what it sends, and RETAIN as it was published.
 const bridgeBit = 0x80
@@ -165,7 +161,7 @@ func (c *conn) takeOptions(pk *packets.Packet) {
 		c.flights.permits = int(p.ReceiveMaximum)
 	}
 	c.maxOut = int(min(p.MaximumPacketSize, math.MaxInt32))
-	c.aliasMax = min(p.TopicAliasMaximum, aliasMax)
+	c.aliasMax = uint16(min(int(p.TopicAliasMaximum), l.MQTTTopicAliases))
 	c.problems = !p.RequestProblemInfoFlag || p.RequestProblemInfo == 1
 }
 
@@ -246,7 +242,7 @@ func (c *conn) connack() *packets.Packet {
 	p := &a.Properties
 	p.ReceiveMaximum = uint16(min(c.s.limits.PublishInFlight, math.MaxUint16))
 	p.MaximumPacketSize = uint32(c.s.maxPacket)
-	p.TopicAliasMaximum = aliasMax
+	p.TopicAliasMaximum = uint16(c.s.limits.MQTTTopicAliases)
 	if c.expiry != time.Duration(o.expiry)*time.Second {
 		p.SessionExpiryIntervalFlag, p.SessionExpiryInterval = true, uint32(c.expiry/time.Second)
 	}

@@ -91,7 +91,7 @@ func (c *conn) handlePublish(flags byte, body []byte) error {
 // the alias ([MQTT-3.3.2-7] to [MQTT-3.3.2-12]).
 func (c *conn) resolveTopic() error {
 	e, n := &c.env, int(c.pub.alias)
-	if n > aliasMax {
+	if n > c.s.limits.MQTTTopicAliases {
 		return errAlias
 	}
 	if e.Topic == "" {

@@ -43,6 +43,7 @@ type conn struct {
 	subscriptions map[string]*subscription // by id
 	numbered      map[uint64]*subscription // by number
 	lastNumber    uint64
+	sources       int // how many destinations all of them have
 	transactions  map[string]*transaction
 	held          transactionSize // of all that are open
 	scratch       sending

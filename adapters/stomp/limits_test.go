@@ -44,7 +44,7 @@ func TestHandshakeTimeout(t *testing.T) {
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	g := start(t, func(l *adapters.Limits, _ *core.Options) {
-		l.PreAuthBytes, l.ClientIDBytes, l.Subscriptions, l.MessageBytes, l.PendingBytes, l.PublishInFlight = 1000, 10, 3, 10_000, 30_000, 2
+		l.PreAuthBytes, l.ClientIDBytes, l.Subscriptions, l.MessageBytes, l.PendingBytes, l.PublishInFlight, l.StompTransactions = 1000, 10, 3, 10_000, 30_000, 2, 2
 	})
 	x := func(n int) string { return strings.Repeat("x", n) }
 	connected := func(do func(p *peer)) func() *peer {
@@ -80,8 +80,15 @@ func TestLimits(t *testing.T) {
 				p.send("SUBSCRIBE", fmt.Sprint("id:", i), "destination:/topic/a")
 			}
 		})},
-		{"transactions_too_many", "100 open", connected(func(p *peer) {
-			for i := range 101 {
+		{"subscriptions_too_many", "may have 3", connected(func(p *peer) {
+			p.subscribe("0", "/topic/a,/topic/b")
+			p.subscribe("1", "/topic/a")
+			p.send("UNSUBSCRIBE", "id:0")
+			p.subscribe("0", "/topic/a,/topic/b")
+			p.send("SUBSCRIBE", "id:2", "destination:/topic/a")
+		})},
+		{"transactions_too_many", "2 open", connected(func(p *peer) {
+			for i := range 3 {
 				p.send("BEGIN", fmt.Sprint("transaction:", i))
 			}
 		})},

@@ -207,15 +207,16 @@ func (c *conn) add(w *subscribing) (*subscription, error) {
 		return nil, refuse("malformed", "subscription exists",
 			fmt.Sprintf("The id %q has a subscription on this connection. UNSUBSCRIBE it first, or use another id.", clip(w.id)))
 	}
-	if most := c.server.limits.Subscriptions; len(c.subscriptions) >= most {
-		return nil, refuse("subscriptions_too_many", "too many subscriptions", fmt.Sprintf("A connection may have %d. UNSUBSCRIBE others first.", most))
+	if most := c.server.limits.Subscriptions; c.sources+len(w.sources) > most {
+		return nil, refuse("subscriptions_too_many", "too many subscriptions",
+			fmt.Sprintf("A connection may have %d, each destination of a composite counted. UNSUBSCRIBE others first.", most))
 	}
 	first := w.sources[0]
 	exact := ""
 	if len(w.sources) == 1 && (first.kind == toQueue || core.Filter(first.topic).Exact()) && first.kind != toExchange {
 		exact = first.topic
 	}
-	s := &subscription{conn: c, id: w.id, written: w.written, number: c.lastNumber + 1, ack: w.ack, noLocal: w.noLocal}
+	s := &subscription{conn: c, id: w.id, written: w.written, number: c.lastNumber + 1, sources: len(w.sources), ack: w.ack, noLocal: w.noLocal}
 	s.encoder = newMessageEncoder(c.version, c.server.rests, s.number, w.id, w.hasID, first, exact, w.written, w.ack != ackAuto)
 	if first.kind == toInbox {
 		s.inbox = first.topic
@@ -227,6 +228,7 @@ func (c *conn) add(w *subscribing) (*subscription, error) {
 		}
 	}
 	c.lastNumber++
+	c.sources += s.sources
 	c.subscriptions[w.id], c.numbered[s.number] = s, s
 	return s, nil
 }
@@ -389,6 +391,7 @@ func (c *conn) unsubscribe(f *clientFrame) error {
 		s.close()
 		delete(c.subscriptions, id)
 		delete(c.numbered, s.number)
+		c.sources -= s.sources
 		if f.value("durable") == "true" && f.value("auto-delete") == "false" {
 			w.name = s.durable
 		}

@@ -39,6 +39,7 @@ type subscription struct {
 	// written is the destination as it was subscribed.
 	written  string
 	number   uint64
+	sources  int // how many destinations written names
 	ack      ackMode
 	encoder  *messageEncoder
 	consumer *core.Consumer // nil where a queue is only looked at

@@ -28,9 +28,6 @@ type enlisted struct {
 // is bounded.
 type transactionSize struct{ count, bytes int }
 
-// maxTransactions is how many transactions of a connection may be open.
-const maxTransactions = 100
-
 // enlistedBytes is what a settlement in a transaction costs.
 const enlistedBytes = 32
 
@@ -62,9 +59,9 @@ func (c *conn) begin(f *clientFrame) error {
 	case c.transactions[id] != nil:
 		return refuse("transaction_open", "transaction is open",
 			fmt.Sprintf("The transaction %q has begun before. COMMIT or ABORT it first.", clip(id)))
-	case len(c.transactions) >= maxTransactions:
+	case len(c.transactions) >= c.server.limits.StompTransactions:
 		return refuse("transactions_too_many", "too many transactions",
-			fmt.Sprintf("A connection may have %d open transactions. COMMIT or ABORT one first.", maxTransactions))
+			fmt.Sprintf("A connection may have %d open transactions. COMMIT or ABORT one first.", c.server.limits.StompTransactions))
 	}
 	if c.transactions == nil {
 		c.transactions = make(map[string]*transaction)
