@@ -1,6 +1,7 @@
 # make run     builds the broker and runs it: MQTT 1883, STOMP 61613, HTTP and WebSocket 8080
 # make test    everything that must hold: checks, unit tests, clients of others, bugs put in and found
 # make race    the same tests under the race detector, but for the clients
+# make pauses goroutines held up at random, so that what seldom meets does: SEEDS seeds (20)
 # make fuzz    every fuzz target for FUZZTIME (1m each), and the property tests with random values
 # make crash   crashes the broker: at every write and sync, with seeded bugs, KILLS times (200)
 #              by SIGKILL under load, then with random workloads until told to stop, or for CRASHTIME
@@ -16,7 +17,7 @@ PACKAGES := ./...
 # The linter is pinned here; the module proxy has it.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: run build test check unit clients race fuzz corrupt crash seeded powercut soak bench clean
+.PHONY: run build test check unit clients race pauses fuzz corrupt crash seeded powercut soak bench clean
 
 run: build
 	bin/sluice serve
@@ -41,6 +42,13 @@ unit:
 
 race:
 	$(GO) test -race -timeout 20m $$($(GO) list $(PACKAGES) | grep -v /clienttest)
+
+SEEDS ?= 20
+pauses:
+	@for seed in $$(seq $(SEEDS)); do export PAUSES=$$seed; \
+		$(GO) test -count=1 -tags pauses -run 'TestStress|TestQueueAsTheNaiveOne|TestSessionsByModel' ./core ./adapters/mqtt -rapid.seed=$$seed && \
+		$(GO) test -count=1 -tags pauses -run TestBrokerCrashRandom ./storage/seglog -crash.seed=$$seed || \
+		{ echo "PAUSES=$$seed"; exit 1; }; done
 
 fuzz:
 	FUZZTIME=$${FUZZTIME:-1m} .ci/fuzz

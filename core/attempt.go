@@ -3,6 +3,8 @@ package core
 import (
 	"math"
 	"time"
+
+	"github.com/sluicemq/sluice/core/pause"
 )
 
 // Attempts are exact across crashes, for queues and groups: what a consumer may
@@ -57,6 +59,7 @@ func (q *queue) cover(ds []Delivery, after Offset) bool {
 	}
 	q.reaching, q.wanted = true, before
 	q.mu.Unlock()
+	pause.At("reach wanted")
 	if again {
 		return false
 	}
@@ -144,6 +147,7 @@ func (p *pump) persist(q *queue) error {
 
 // hand delivers what was assigned once its attempts are durable.
 func (p *pump) hand(q *queue) {
+	pause.At("about to hand over")
 	err := p.persist(q)
 	if err == nil {
 		q.deliver()

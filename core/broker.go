@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sluicemq/sluice/core/pause"
 	"github.com/sluicemq/sluice/core/seeded"
 )
 
@@ -407,6 +408,7 @@ func (f *flusher) flush() {
 	list, exchanges, gone := f.list, f.exchanges, f.gone
 	f.list, f.exchanges, f.gone = nil, nil, nil
 	f.mu.Unlock()
+	pause.At("flushing")
 	for _, key := range gone {
 		f.b.putGone(key)
 	}

@@ -3,6 +3,8 @@ package core
 import (
 	"slices"
 	"time"
+
+	"github.com/sluicemq/sluice/core/pause"
 )
 
 // A class is the consumers of a queue that have the same selector.
@@ -352,6 +354,7 @@ func (p *pump) pick(q *queue) (done bool) {
 	for _, g := range p.b.untold(p.buf.Gaps) {
 		q.notice(Notice{Kind: NoticeGap, From: g.From, To: g.To})
 	}
+	pause.At("picked")
 	ds := p.decode(q.bound(), true)
 	now := time.Now()
 	q.mu.Lock()

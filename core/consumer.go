@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluicemq/sluice/core/pause"
 	"github.com/sluicemq/sluice/core/seeded"
 )
 
@@ -229,6 +230,7 @@ func (k *Consumer) Position() Offset {
 // has returned, the receiver is not called any more. Who calls it must hold no
 // lock that the receiver takes.
 func (k *Consumer) Close() {
+	pause.At("closing")
 	if k.queue != nil {
 		k.queue.leave(k)
 	} else {
@@ -246,6 +248,7 @@ func (c *cursor) bind(b Binding, from Offset, retained bool) error {
 		return err
 	}
 	b = nb.Binding
+	pause.At("about to bind")
 	d := c.b.dispatcher
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sluicemq/sluice/core/pause"
 	"github.com/sluicemq/sluice/core/seeded"
 )
 
@@ -216,6 +217,7 @@ func (p *pump) failed(c *cursor, at Offset, err error) {
 // fed delivers what the dispatcher has for the cursor, up to end.
 func (c *cursor) fed(ds []Delivery, end Offset) {
 	all := c.owner.take(ds, end)
+	pause.At("fed")
 	if !all {
 		c.b.dispatcher.mu.Lock()
 		c.live = false
@@ -334,6 +336,7 @@ func (p *pump) run(pool *pumpPool) {
 // turn works on a cursor until it is live, has nothing to do, or has had its
 // share.
 func (p *pump) turn(c *cursor) {
+	pause.At("turn")
 	c.mu.Lock()
 	c.state = cursorRunning
 	c.mu.Unlock()
@@ -342,6 +345,7 @@ func (p *pump) turn(c *cursor) {
 	}
 	for range pumpRounds {
 		if !p.step(c) {
+			pause.At("going live")
 			if c.goLive() {
 				return
 			}
@@ -381,6 +385,7 @@ func (p *pump) step(c *cursor) bool {
 	end := p.b.dispatcher.end()
 	next, filters, tail := c.next, c.filterSet(), c.tail
 	c.mu.Unlock()
+	pause.At("about to read")
 
 	if next >= end {
 		if tail != 0 {
@@ -411,6 +416,7 @@ func (p *pump) step(c *cursor) bool {
 		clear(p.deliveries)
 		return false
 	}
+	pause.At("read")
 	all := c.owner.take(ds, after)
 	clear(p.deliveries)
 	if tail != 0 && after >= tail && all {

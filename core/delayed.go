@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluicemq/sluice/core/pause"
 	"github.com/sluicemq/sluice/core/seeded"
 )
 
@@ -186,6 +187,7 @@ func (d *delayed) fireRound(p *pump) (next time.Time, more bool) {
 			break
 		}
 	}
+	pause.At("delayed due")
 	if len(due) == 0 {
 		return next, false
 	}
@@ -255,6 +257,7 @@ func (d *delayed) due(p *pump, key string) (e Envelope, ok bool, err error) {
 	if _, there := retainedOffset(value); err != nil || !there {
 		return e, false, err
 	}
+	pause.At("delayed found")
 	if ok, err = d.read(p, Entry{key, value}, &e); !ok || err != nil {
 		return e, false, err
 	}

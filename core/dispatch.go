@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sluicemq/sluice/core/pause"
 )
 
 // The dispatcher takes durable commits in order, delivers their records to the
@@ -74,6 +76,7 @@ func (d *dispatcher) dispatch(c *commit) {
 	} else {
 		d.b.storageFailed(c)
 	}
+	pause.At("delivered")
 	d.b.journal.finish(c)
 	for _, f := range c.after {
 		f(c.first, c.err)
@@ -82,6 +85,7 @@ func (d *dispatcher) dispatch(c *commit) {
 		d.b.owe(c)
 		d.b.journal.undone <- struct{}{}
 	}
+	pause.At("before confirming")
 	d.confirm(c)
 	d.b.journal.recycle(c)
 }
@@ -108,6 +112,7 @@ func (d *dispatcher) deliver(c *commit, i, j int) {
 	end := c.first + Offset(j)
 	d.position.Store(uint64(end))
 	d.mu.Unlock()
+	pause.At("hits in hand")
 
 	for t, cur := range d.touched {
 		d.touched[t] = nil

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/sluicemq/sluice/core/pause"
 )
 
 // The journal is where publishers meet the engine: it gathers what they hand in
@@ -101,6 +103,7 @@ func (j *journal) enter(ctx context.Context) (*commit, error) {
 
 func (j *journal) leave() {
 	j.mu.Unlock()
+	pause.At("journal left")
 	select {
 	case j.wake <- struct{}{}:
 	default:
@@ -278,7 +281,9 @@ func (j *journal) commit(c *commit) {
 			c.first = first
 			j.written <- err
 		})
-		if err := <-j.written; err != nil {
+		err := <-j.written
+		pause.At("commit written")
+		if err != nil {
 			c.err = fmt.Errorf("%w: %w", ErrStorage, err)
 		}
 	}

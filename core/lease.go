@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/sluicemq/sluice/core/pause"
 )
 
 // Lease takes messages of a queue for a time, without a lasting consumer. It
@@ -32,6 +34,7 @@ func (c *Client) Lease(ctx context.Context, q LeaseRequest) ([]Lease, error) {
 	k.Grant(r.credit)
 	waitErr := r.wait(ctx, q.Wait)
 	tokens := k.queue.leaveLeased(k, q.For)
+	pause.At("leased")
 	k.end()
 	c.forgetConsumer(k)
 

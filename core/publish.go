@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/sluicemq/sluice/core/pause"
 	"github.com/sluicemq/sluice/core/seeded"
 )
 
@@ -27,6 +28,7 @@ func (c *Client) Publish(ctx context.Context, e *Envelope, r Receipt) error {
 	if err == nil {
 		to, err = c.check(e)
 	}
+	pause.At("checked")
 	j := c.broker.journal
 	if err != nil {
 		c.broker.stats.Refused.Add(1)

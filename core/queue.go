@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sluicemq/sluice/core/pause"
 	"github.com/sluicemq/sluice/core/seeded"
 )
 
@@ -163,6 +164,7 @@ const keepBatch = 16
 // deliver hands the consumers' batches to their receivers.
 func (q *queue) deliver() {
 	for i, k := range q.touched {
+		pause.At("about to deliver")
 		if !k.deliver(k.batch) {
 			q.undelivered(k.batch)
 		}
@@ -420,6 +422,7 @@ func (q *queue) tick() {
 		q.arm(next)
 	}
 	q.mu.Unlock()
+	pause.At("leases ended")
 	q.kick()
 }
 
@@ -532,6 +535,7 @@ func (q *queue) settle(k *Consumer, at Offset, o Outcome, opts SettleOptions) er
 	if err := q.settleEntry(k, at, o, opts); err != nil {
 		return err
 	}
+	pause.At("settled")
 	k.Grant(opts.Credit)
 	if o != Accepted || q.settings.Ordered {
 		q.kick()

@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/sluicemq/sluice/core/pause"
 	"github.com/sluicemq/sluice/core/seeded"
 )
 
@@ -51,6 +52,7 @@ func (p *pump) redeliver(q *queue) (done bool) {
 		}
 	}
 	q.mu.Unlock()
+	pause.At("due found")
 	for i := 0; i < n; {
 		j := i + 1
 		for j < n && due[j]-due[j-1] <= redeliverRound {
@@ -233,6 +235,7 @@ func (p *pump) bury(q *queue) {
 		if at == 0 {
 			return
 		}
+		pause.At("about to bury")
 		var letter *Envelope
 		if r, err := p.readOne(at); err != nil {
 			p.failed(&q.cursor, at, err)

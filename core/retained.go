@@ -6,6 +6,8 @@ import (
 	"iter"
 	"strings"
 	"time"
+
+	"github.com/sluicemq/sluice/core/pause"
 )
 
 // A retained value is the last envelope of a topic that was published with
@@ -44,6 +46,7 @@ func (p *pump) snapshot(c *cursor, s snapshot) {
 		if !ok || !s.bound.Filter.Match(topic) || at >= s.bound.from {
 			continue
 		}
+		pause.At("retained found")
 		d, err := p.retained(s.bound, at)
 		if err != nil {
 			p.b.log.Error("retained value not readable", "offset", at, "err", err)

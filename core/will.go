@@ -6,6 +6,8 @@ import (
 	"errors"
 	"strings"
 	"time"
+
+	"github.com/sluicemq/sluice/core/pause"
 )
 
 // A Will is what a client leaves behind: a message that the broker keeps while
@@ -102,6 +104,7 @@ func (c *Client) TakeWill(ctx context.Context, name string, withdraw bool) error
 	}
 	d.firing.Lock()
 	defer d.firing.Unlock()
+	pause.At("taking a will")
 	value, err := b.engine.Get(keyWill + name)
 	if err != nil || len(value) <= willValue {
 		return err // it was published in between

@@ -17,12 +17,14 @@ const module = "github.com/sluicemq/sluice"
 // too. The rest of a package's folder is always allowed to it.
 var mayImport = map[string][]string{
 	// The broker knows no protocol and no disk.
-	"core":          {"core/seeded"},
+	"core":          {"core/pause", "core/seeded"},
 	"core/coretest": {"core"},
 	// What the property tests of any package import.
 	"core/coretest/sameseed": {},
 	// Bugs for the tests of the tests, nothing without their tag.
 	"core/seeded": {},
+	// Windows between goroutines, widened; nothing without its tag.
+	"core/pause": {},
 	// What adapters share knows none of them.
 	"adapters": {"core"},
 	// A protocol knows no other protocol and no storage.
@@ -34,7 +36,7 @@ var mayImport = map[string][]string{
 	"storage/vfs":        {},
 	"storage/enginetest": {"core", "core/coretest", "storage/vfs"},
 	"storage/crashtest":  {"core", "core/coretest", "storage/vfs"},
-	"storage/seglog":     {"core", "core/seeded", "storage/vfs"},
+	"storage/seglog":     {"core", "core/pause", "core/seeded", "storage/vfs"},
 	"configs":            {"core", "adapters"},
 	// Only the command names adapters and engines; its helpers do not.
 	"cmd/sluice":                   {"core", "adapters", "adapters/mqtt", "adapters/stomp", "adapters/http", "adapters/ws", "storage/seglog", "storage/vfs", "configs", "cmd/sluice/internal"},

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/core/pause"
 	"github.com/sluicemq/sluice/core/seeded"
 	"github.com/sluicemq/sluice/storage/vfs"
 )
@@ -118,8 +119,10 @@ func (l *Log) commit(b *core.Batch) (core.Offset, error) {
 		c.timer.Reset(l.o.SyncDelay)
 	}
 	c.next = base + core.Offset(len(b.Ends))
+	pause.At("durable")
 	// What the state names can be read.
 	l.publish(b, pos, base)
+	pause.At("readable")
 	c.advance()
 	if len(b.Changes) > 0 {
 		if err := l.state.apply(c.section, c.commit, base, c.next); err != nil {

@@ -7,6 +7,7 @@ import (
 	"unsafe"
 
 	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/core/pause"
 )
 
 // What a read buffer without bounds of its own gets.
@@ -37,6 +38,7 @@ func (l *Log) Read(ctx context.Context, from, limit core.Offset, filters *core.F
 			from = r.readBatch(&e, from, end)
 			continue
 		}
+		pause.At("not in the tail")
 		s := l.segmentAt(from)
 		if s == nil {
 			// Nothing stands between here and the end: those offsets were

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/core/pause"
 	"github.com/sluicemq/sluice/core/seeded"
 )
 
@@ -55,6 +56,7 @@ func (l *Log) Reclaim(ctx context.Context, r core.Retention) (done core.Reclaime
 			return done, err
 		}
 	}
+	pause.At("planned")
 	for _, p := range plans {
 		if err := ctx.Err(); err != nil {
 			return done, err
