@@ -338,7 +338,10 @@ func withDefaults(l Limits) Limits {
 // so that settling costs neither a record nor a sync. A position lost in a
 // crash means a redelivery, never a loss.
 type flusher struct {
-	b    *Broker
+	b *Broker
+	// flushing is held until all that was noted before stands in the journal.
+	flushing sync.Mutex
+
 	mu   sync.Mutex // guards what follows; the last mutex to be taken
 	list []*queue
 	// exchanges are those whose definition the log had no room for, gone the
@@ -403,7 +406,10 @@ func (f *flusher) start() {
 	})
 }
 
+// flush journals what has changed until now.
 func (f *flusher) flush() {
+	f.flushing.Lock()
+	defer f.flushing.Unlock()
 	f.mu.Lock()
 	list, exchanges, gone := f.list, f.exchanges, f.gone
 	f.list, f.exchanges, f.gone = nil, nil, nil
@@ -499,8 +505,9 @@ func (r *reclaimer) close() {
 // back without the record.
 func (b *Broker) reclaim(ctx context.Context) (Reclaimed, error) {
 	undone := b.undone.Load()
-	// What comes from here on, needs does not know.
-	_, before := b.engine.Bounds()
+	// What comes from here on, needs does not know: nor, perhaps, what is in the
+	// log and not yet dispatched, for the state may not show it yet.
+	before := b.dispatcher.end()
 	needs, err := b.needs()
 	if err != nil {
 		return Reclaimed{}, err
@@ -508,6 +515,8 @@ func (b *Broker) reclaim(ctx context.Context) (Reclaimed, error) {
 	if seeded.On(seeded.ReclaimedEarly) {
 		return b.engine.Reclaim(ctx, Retention{Policies: b.policies, Needs: needs, Now: time.Now()})
 	}
+	pause.At("needs known")
+	b.flusher.flush()
 	if err := b.journal.change(ctx); err != nil || b.undone.Load() != undone {
 		return Reclaimed{}, err
 	}

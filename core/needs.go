@@ -11,20 +11,21 @@ import (
 // delayed messages, and what a pinned queue has not settled.
 func (b *Broker) needs() (*brokerNeeds, error) {
 	n := &brokerNeeds{b: b}
-	for s, err := range b.engine.State(keyDelayed, "") {
-		if err != nil {
-			return nil, err
-		}
-		if at, ok := retainedOffset(s.Value); ok {
-			n.delayed = append(n.delayed, at)
-		}
-	}
+	// Wills first: one that is left goes over to the delayed messages.
 	for s, err := range b.engine.State(keyWill, "") {
 		if err != nil {
 			return nil, err
 		}
 		if len(s.Value) == willValue {
 			at, _ := retainedOffset(s.Value[willValue-8:])
+			n.delayed = append(n.delayed, at)
+		}
+	}
+	for s, err := range b.engine.State(keyDelayed, "") {
+		if err != nil {
+			return nil, err
+		}
+		if at, ok := retainedOffset(s.Value); ok {
 			n.delayed = append(n.delayed, at)
 		}
 	}

@@ -98,7 +98,7 @@ func (q *queue) park(key string) {
 // readKeys notes the keys of what was outstanding when the broker was opened.
 // Whoever runs the cursor calls it before the first delivery.
 func (p *pump) readKeys(q *queue) bool {
-	_, out := q.position()
+	out := q.stands().out
 	for i := range out {
 		r, err := p.readOne(out[i].offset)
 		if err != nil {

@@ -468,7 +468,7 @@ func (c *Client) Queue(name string) (QueueInfo, error) {
 		return QueueInfo{}, err
 	}
 	info := q.info()
-	info.Lag, info.Oldest = c.broker.lag(q, info.Position)
+	info.Lag, info.Oldest = c.broker.lag(q)
 	return info, nil
 }
 
@@ -495,9 +495,9 @@ func (c *Client) Queues(prefix string) iter.Seq[QueueInfo] {
 }
 
 func (q *queue) info() QueueInfo {
-	next, out := q.position()
-	info := QueueInfo{Name: q.name, Bindings: q.list(), Position: next, Lag: -1}
-	for _, e := range out {
+	stands := q.stands()
+	info := QueueInfo{Name: q.name, Bindings: q.list(), Position: stands.next, Lag: -1}
+	for _, e := range stands.out {
 		if e.state == entryWaiting {
 			info.Waiting++
 		} else {
@@ -516,20 +516,16 @@ const lagRecords = 1_000_000
 // lag counts what waits behind a queue's position and what it has passed over;
 // -1 is more than it counts. It also returns when the oldest of it was
 // published.
-func (b *Broker) lag(q *queue, next Offset) (n int, oldest time.Time) {
+func (b *Broker) lag(q *queue) (n int, oldest time.Time) {
 	buf := &ReadBuffer{MaxRecords: 4096, MaxBytes: 4 << 20}
-	bs, end := q.bound(), b.dispatcher.end()
-	left := q.passedOver()
-	_, entries := q.position()
-	out := make(map[Offset]bool, len(entries))
-	for _, e := range entries {
+	end := b.dispatcher.end()
+	stands := q.stands()
+	out := make(map[Offset]bool, len(stands.out))
+	for _, e := range stands.out {
 		out[e.offset] = true
 	}
-	q.mu.Lock()
-	filters := q.filterSet()
-	q.mu.Unlock()
-	from := next
-	for _, l := range left {
+	from := stands.next
+	for _, l := range stands.left {
 		if len(l) > 0 {
 			from = min(from, l[0].from)
 		}
@@ -537,13 +533,13 @@ func (b *Broker) lag(q *queue, next Offset) (n int, oldest time.Time) {
 	var e Envelope
 	for from < end {
 		buf.Reset()
-		after, err := b.engine.Read(context.Background(), from, end, filters, buf)
+		after, err := b.engine.Read(context.Background(), from, end, stands.filters, buf)
 		if err != nil || n > lagRecords {
 			return -1, oldest
 		}
 		for i := range buf.Records {
 			r := &buf.Records[i]
-			if q.matchesRecord(bs, r, &e) && !out[r.Offset] && (r.Offset >= next || left[q.lane(&e)].has(r.Offset)) {
+			if q.matchesRecord(stands.bindings, r, &e) && !out[r.Offset] && (r.Offset >= stands.next || stands.left[q.lane(&e)].has(r.Offset)) {
 				if n++; n == 1 {
 					oldest = time.UnixMilli(r.Time)
 				}

@@ -182,27 +182,18 @@ func (c *Client) Browse(ctx context.Context, queue string, q ReadRequest) (Page,
 	if q.MaxBytes <= 0 {
 		q.MaxBytes = 1 << 20
 	}
-	next, out := qu.position()
-	left := qu.passedOver()
-	from := next
-	if len(out) > 0 {
-		from = min(from, out[0].offset)
-	}
-	for _, l := range left {
-		if len(l) > 0 {
-			from = min(from, l[0].from)
-		}
-	}
+	stands := qu.stands()
+	from := stands.floor()
 	if q.From.kind == fromOffset {
 		from = max(from, q.From.offset)
 	}
-	attempts := make(map[Offset]uint16, len(out))
-	for _, e := range out {
+	attempts := make(map[Offset]uint16, len(stands.out))
+	for _, e := range stands.out {
 		if e.state != entryRejected { // it is as good as a dead letter
 			attempts[e.offset] = e.attempts
 		}
 	}
-	bs := qu.bound()
+	bs := stands.bindings
 	asked := q.Filters
 	q.Filters = nil
 	for _, bd := range bs {
@@ -210,7 +201,7 @@ func (c *Client) Browse(ctx context.Context, queue string, q ReadRequest) (Page,
 	}
 	page, err := c.readPage(ctx, q, from, func(e *Envelope, at Offset) bool {
 		_, is := attempts[at]
-		return (is || at >= next || left[qu.lane(e)].has(at)) && w.match(e, at) && (len(asked) == 0 || slices.ContainsFunc(asked, func(f Filter) bool { return f.Match(e.Topic) })) &&
+		return (is || at >= stands.next || stands.left[qu.lane(e)].has(at)) && w.match(e, at) && (len(asked) == 0 || slices.ContainsFunc(asked, func(f Filter) bool { return f.Match(e.Topic) })) &&
 			slices.ContainsFunc(bs, func(bd *bound) bool { return bd.matches(e.Topic, at) && bd.holds(e, at) })
 	})
 	for i := range page.Messages {
@@ -220,32 +211,48 @@ func (c *Client) Browse(ctx context.Context, queue string, q ReadRequest) (Page,
 	return page, err
 }
 
-// position returns a queue's position: the next offset and a copy of what is
-// outstanding before it.
-func (q *queue) position() (next Offset, out []outEntry) {
+// A standing is where a queue stands at one moment: its next offset, and copies of
+// what is outstanding before it and of what was passed over, by lane. A message
+// that goes from one to the other is in one of them.
+type standing struct {
+	next     Offset
+	out      []outEntry
+	left     []runs
+	bindings []*bound
+	filters  *FilterSet
+}
+
+func (q *queue) stands() standing {
 	d := q.b.dispatcher
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	p := standing{next: q.next, left: make([]runs, len(q.left)), bindings: q.bound(), filters: q.filterSet()}
 	for _, e := range q.out.live() {
 		if e.state != entryDone {
-			out = append(out, e)
+			p.out = append(p.out, e)
 		}
 	}
-	if q.live && !q.feeding.Load() {
-		return d.end(), out
+	for i, l := range q.left {
+		p.left[i] = slices.Clone(l)
 	}
-	return q.next, out
+	if q.live && !q.feeding.Load() {
+		p.next = d.end()
+	}
+	return p
 }
 
-// passedOver returns a copy of what was passed over, by lane.
-func (q *queue) passedOver() []runs {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	left := make([]runs, len(q.left))
-	for i, l := range q.left {
-		left[i] = slices.Clone(l)
+// floor is the lowest offset that may be pending.
+func (p *standing) floor() Offset {
+	at := p.next
+	for _, l := range p.left {
+		if len(l) > 0 {
+			at = min(at, l[0].from)
+		}
 	}
-	return left
+	if len(p.out) > 0 {
+		at = min(at, p.out[0].offset)
+	}
+	return at
 }
