@@ -239,6 +239,11 @@ func (b *Broker) loadQueue(name string, value []byte) error {
 	bs := make([]*bound, len(s.Bindings))
 	for i, bd := range s.Bindings {
 		exchanges := b.exchanges
+		if bd.Exchange != "" && bd.Until == 0 && exchanges[bd.Exchange] == nil {
+			// It was deleted once the binding had ended, which was not yet
+			// written down.
+			_, bd.Until = b.engine.Bounds()
+		}
 		if bd.Until != 0 && bd.Exchange != "" {
 			exchanges = map[string]*exchange{bd.Exchange: b.exchangeOnce(bd.Exchange, bd.Kind)}
 		}

@@ -25,6 +25,7 @@ type exchange struct {
 	mu     sync.Mutex // guards what follows; the last mutex to be taken
 	bounds map[*bound]struct{}
 	out    []*link // those in force
+	gone   bool    // it is being deleted, or was: nothing is bound to it any more
 }
 
 // A link is a binding from one exchange to another: what reaches from and fits
@@ -104,31 +105,44 @@ func (x *exchange) routes(key string, e *Envelope, seen []*exchange) bool {
 	return false
 }
 
-// bound adds or removes a binding that leads from x.
-func (x *exchange) bind(b *bound, is bool) {
+// bind adds or removes a binding that leads from x; false if x is gone.
+func (x *exchange) bind(b *bound, is bool) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if !is {
 		delete(x.bounds, b)
-		return
+		return true
+	}
+	if x.gone {
+		return false
 	}
 	if x.bounds == nil {
 		x.bounds = make(map[*bound]struct{})
 	}
 	x.bounds[b] = struct{}{}
+	return true
 }
 
-// uses counts the bindings that lead from x, and the links from and to it.
-func (x *exchange) uses() int {
-	n := 0
+// leave has nothing bound to x any more, unless something is: it counts the
+// bindings that lead from x, and the links from and to it. Broker.mu is held.
+func (x *exchange) leave() (uses int) {
 	for _, l := range *x.in.Load() {
 		if l.until == 0 {
-			n++
+			uses++
 		}
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return n + len(x.bounds) + len(x.out)
+	uses += len(x.bounds) + len(x.out)
+	x.gone = uses == 0
+	return uses
+}
+
+// stay is for an exchange that could not be deleted.
+func (x *exchange) stay() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.gone = false
 }
 
 // matches reports whether a message's key passes a binding's.
@@ -282,13 +296,13 @@ func (c *Client) DeleteExchange(ctx context.Context, name string) error {
 		if slices.Contains(builtinExchanges, x.ExchangeDefinition) {
 			return fmt.Errorf("%w: the exchange %q is built in", ErrInvalid, name)
 		}
-		if n := x.uses(); n > 0 {
-			return fmt.Errorf("%w: %d bindings lead from or to the exchange %q", ErrInUse, n, name)
-		}
 		for _, o := range b.exchanges {
 			if o.Alternate == name {
 				return fmt.Errorf("%w: the exchange %q is the alternate of %q", ErrInUse, name, o.Name)
 			}
+		}
+		if n := x.leave(); n > 0 {
+			return fmt.Errorf("%w: %d bindings lead from or to the exchange %q", ErrInUse, n, name)
 		}
 		return nil
 	}()
@@ -301,6 +315,7 @@ func (c *Client) DeleteExchange(ctx context.Context, name string) error {
 	if err := b.journal.change(ctx, Change{Key: keyExchange + name}); err != nil {
 		b.mu.Lock()
 		b.exchanges[name] = x
+		x.stay()
 		b.mu.Unlock()
 		return err
 	}

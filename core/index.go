@@ -78,12 +78,9 @@ func (b *bound) matches(topic string, at Offset) bool {
 	return ok && b.exchange.matches(b.Key, key) && b.exchange.leads(name, key, nil, at)
 }
 
-// register tells the binding's exchange that it is in force, or not any more.
-func (b *bound) register(is bool) {
-	if b.exchange != nil {
-		b.exchange.bind(b, is)
-	}
-}
+// register tells the binding's exchange that it is in force, or not any more;
+// false if the exchange has been deleted.
+func (b *bound) register(is bool) bool { return b.exchange == nil || b.exchange.bind(b, is) }
 
 // filters are what an engine reads with to find what the binding may match.
 func (b *bound) filters() []Filter {

@@ -190,6 +190,10 @@ func (c *Client) link(ctx context.Context, bd ExchangeBinding, change func(*Brok
 		return err
 	}
 	b := c.broker
+	// Neither end is deleted before this is durable: its definition, written
+	// after that, would bring it back.
+	b.declaring.Lock()
+	defer b.declaring.Unlock()
 	first, _ := b.engine.Bounds()
 	b.mu.Lock()
 	from, to := b.exchanges[bd.From], b.exchanges[bd.To]

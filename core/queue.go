@@ -684,7 +684,8 @@ type bindingState struct {
 	Exchange string `json:"exchange,omitempty"`
 	Key      string `json:"key,omitempty"`
 	Where    string `json:"where,omitempty"`
-	// Kind is the exchange's, which may be deleted once the binding has ended.
+	// Kind is the exchange's, which may be deleted once the binding has ended,
+	// before this says so.
 	Kind       ExchangeKind `json:"kind,omitempty"`
 	Tag        uint64       `json:"tag,omitempty"`
 	Settlement Settlement   `json:"settlement,omitempty"`
@@ -734,7 +735,7 @@ func (q *queue) definition() (Change, error) {
 		bs := bindingState{
 			Filter: b.Filter, Exchange: b.Exchange, Key: b.Key, Where: b.Where, Tag: b.Tag, Settlement: b.Settlement, From: b.from, Until: b.until,
 		}
-		if b.exchange != nil && b.until != 0 {
+		if b.exchange != nil {
 			bs.Kind = b.exchange.Kind
 		}
 		s.Bindings = append(s.Bindings, bs)

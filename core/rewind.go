@@ -106,8 +106,8 @@ func (q *queue) rewind(at Offset) {
 		if bd.until == 0 && bd.from > at {
 			earlier := *bd
 			earlier.from = at
-			bd.register(false)
 			earlier.register(true)
+			bd.register(false)
 			if q.attached {
 				d.index.remove(bd)
 				d.index.add(&q.cursor, &earlier)
