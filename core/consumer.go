@@ -173,7 +173,7 @@ func (k *Consumer) Bind(ctx context.Context, b Binding, opts BindOptions) error 
 			return err
 		}
 	}
-	if err := k.cursor.bind(b, k.cursor.b.dispatcher.end(), opts.Retained); err != nil {
+	if err := k.cursor.bind(b, fromNow, opts.Retained); err != nil {
 		return err
 	}
 	if opts.Unsaved {
@@ -240,8 +240,12 @@ func (k *Consumer) Close() {
 	k.client.forgetConsumer(k)
 }
 
-// bind adds a binding that begins at an offset. An ended binding stays until
-// the cursor has read past its end.
+// fromNow, as the offset at which a binding begins, is where the dispatcher
+// stands once nothing can come in between.
+const fromNow Offset = 0
+
+// bind adds a binding that begins at an offset; one that is there already stays
+// as it is.
 func (c *cursor) bind(b Binding, from Offset, retained bool) error {
 	nb, err := c.b.newBound(b, from)
 	if err != nil {
@@ -257,29 +261,44 @@ func (c *cursor) bind(b Binding, from Offset, retained bool) error {
 	if c.gone {
 		return ErrClosed
 	}
+	if from == fromNow {
+		nb.from = d.end()
+	}
 	var bs []*bound
+	var replaced *bound
+	same := false
 	for _, o := range c.bound() {
 		switch {
 		case o.until != 0:
-			if o.until > c.next && !c.live {
+			if !c.spent(o) {
 				bs = append(bs, o)
 			}
-			continue
+		case o.same(&b) && o.Tag == b.Tag && o.Settlement == b.Settlement && o.from <= nb.from:
+			same = true
+			bs = append(bs, o)
 		case o.same(&b):
-			if o = c.endBinding(o); o != nil {
+			replaced = o
+			if o = c.ended(o); o != nil {
 				bs = append(bs, o)
 			}
 		default:
 			bs = append(bs, o)
 		}
 	}
-	if len(bs) >= c.b.limits.Subscriptions {
-		return fmt.Errorf("%w: %d bindings, at most %d are allowed", ErrLimit, len(bs)+1, c.b.limits.Subscriptions)
-	}
-	c.setBindings(append(bs, nb))
-	nb.register(true)
-	if c.attached {
-		d.index.add(c, nb)
+	if !same {
+		if len(bs) >= c.b.limits.Subscriptions {
+			return fmt.Errorf("%w: %d bindings, at most %d are allowed", ErrLimit, len(bs)+1, c.b.limits.Subscriptions)
+		}
+		if !nb.register(true) {
+			return fmt.Errorf("%w: there is no exchange %q", ErrNotFound, b.Exchange)
+		}
+		if replaced != nil {
+			c.drop(replaced)
+		}
+		c.setBindings(append(bs, nb))
+		if c.attached {
+			d.index.add(c, nb)
+		}
 	}
 	if retained && b.Exchange == "" {
 		c.unlive()
@@ -289,19 +308,27 @@ func (c *cursor) bind(b Binding, from Offset, retained bool) error {
 	return nil
 }
 
-// endBinding takes a binding out of the index and returns it ended, or nil if
-// nothing is left to read for it. Both locks are held.
-func (c *cursor) endBinding(o *bound) *bound {
+// spent reports whether nothing is left to do for a binding that has ended: all
+// before its end was read and is dealt with. Until then it stays, or what it led
+// here would be taken for what never came. Both locks are held.
+func (c *cursor) spent(o *bound) bool {
+	return (o.until <= c.next || c.live && !c.feeding.Load()) && !c.owner.owes(o.from, o.until)
+}
+
+// drop ends what a binding in force brings about. Both locks are held.
+func (c *cursor) drop(o *bound) {
 	if c.attached {
 		c.b.dispatcher.index.remove(o)
 	}
 	o.register(false)
-	if c.live && !c.feeding.Load() {
-		return nil
-	}
+}
+
+// ended returns a binding as it is once it has ended, nil if it is spent then.
+// Both locks are held.
+func (c *cursor) ended(o *bound) *bound {
 	ended := *o
 	ended.until = c.b.dispatcher.end()
-	if ended.until <= c.next {
+	if c.spent(&ended) {
 		return nil
 	}
 	return &ended
@@ -321,9 +348,15 @@ func (c *cursor) unbind(b Binding) error {
 	var bs []*bound
 	found := false
 	for _, o := range c.bound() {
-		if o.until == 0 && o.same(&b) {
+		switch {
+		case o.until != 0:
+			if c.spent(o) {
+				continue
+			}
+		case o.same(&b):
 			found = true
-			if o = c.endBinding(o); o == nil {
+			c.drop(o)
+			if o = c.ended(o); o == nil {
 				continue
 			}
 		}

@@ -88,6 +88,9 @@ type owner interface {
 	ready() bool
 	// busy reports whether there are chores to do now; cursor.mu is held.
 	busy() bool
+	// owes reports whether it has read, and is not done with, a message of a
+	// range of offsets; cursor.mu is held.
+	owes(from, to Offset) bool
 	// notice tells the consumers.
 	notice(Notice)
 }

@@ -226,6 +226,21 @@ func (q *queue) busy() bool {
 	return q.picking()
 }
 
+// owes: what was passed over, and what is outstanding.
+func (q *queue) owes(from, to Offset) bool {
+	for _, l := range q.left {
+		if r, ok := l.after(from); ok && r.from < to {
+			return true
+		}
+	}
+	for i := range q.out.live() {
+		if e := &q.out.live()[i]; e.state != entryDone && e.offset >= from && e.offset < to {
+			return true
+		}
+	}
+	return false
+}
+
 // toBury is the first rejected message that may go to the dead letters now, nil
 // if there is none. cursor.mu is held.
 func (q *queue) toBury(now int64) *outEntry {

@@ -115,4 +115,5 @@ func (r *reader) atEnd() bool                   { return true }
 func (r *reader) lend() bool                    { return false }
 func (r *reader) ready() bool                   { return r.consumer.credit.positive() }
 func (r *reader) busy() bool                    { return false }
+func (r *reader) owes(from, to Offset) bool     { return false }
 func (r *reader) notice(n Notice)               { r.consumer.notice(n) }
