@@ -663,15 +663,19 @@ func (q *queue) awaitExpiry() {
 	q.expiry = time.AfterFunc(time.Until(q.idle.Add(q.settings.Expires)), func() { q.b.expire(q) })
 }
 
-// enter takes a consumer in.
-func (q *queue) enter(k *Consumer) error {
+// enter takes a consumer in; with exclusive, only where there is no other, which
+// it reports.
+func (q *queue) enter(k *Consumer, exclusive bool) (occupied bool, err error) {
 	d := q.b.dispatcher
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.deleted {
-		return fmt.Errorf("%w: the queue %q was deleted", ErrNotFound, q.name)
+		return false, q.wasDeleted()
+	}
+	if exclusive && len(q.consumers) > 0 {
+		return true, nil
 	}
 	q.consumers = append(q.consumers, k)
 	q.appoint()
@@ -685,7 +689,7 @@ func (q *queue) enter(k *Consumer) error {
 		q.changed()
 	}
 	q.attach()
-	return nil
+	return false, nil
 }
 
 // A queueState is a queue's definition as the state keeps it.
@@ -765,6 +769,9 @@ func (q *queue) save(ctx context.Context) error {
 	return q.b.journal.commitWith(ctx, func(p *commit) error {
 		q.mu.Lock()
 		defer q.mu.Unlock()
+		if q.deleted {
+			return q.wasDeleted() // and must not come back
+		}
 		change, err := q.definition()
 		if err != nil {
 			return err

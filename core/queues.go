@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"reflect"
@@ -143,11 +144,17 @@ func (c *Client) Consume(ctx context.Context, cn Consumption, recv Receiver) (*C
 		return nil, err
 	}
 	k := &Consumer{client: c, receiver: recv, queue: q, cursor: &q.cursor, settlement: cn.Settlement, where: w, alone: cn.Alone}
-	if cn.Exclusive {
-		q.revokeAll()
-	}
-	if err := q.enter(k); err != nil {
-		return nil, err
+	for occupied := true; occupied; {
+		if cn.Exclusive {
+			q.revokeAll()
+		}
+		// Another one may have come in between.
+		if occupied, err = q.enter(k, cn.Exclusive); err != nil {
+			if cn.Create && errors.Is(err, ErrNotFound) {
+				return c.Consume(ctx, cn, recv) // it has just ended; another one begins
+			}
+			return nil, err
+		}
 	}
 	if err := c.remember(k); err != nil {
 		k.Close()
@@ -353,13 +360,24 @@ func (c *Client) DeleteQueue(ctx context.Context, name string) error {
 }
 
 func (b *Broker) deleteQueue(ctx context.Context, q *queue) error {
+	return b.deleteQueueIf(ctx, q, func() bool { return true })
+}
+
+// deleteQueueIf deletes a queue if over, which is called with cursor.mu held,
+// reports that it is.
+func (b *Broker) deleteQueueIf(ctx context.Context, q *queue, over func() bool) error {
 	b.mu.Lock()
 	if b.queues[q.name] != q {
 		b.mu.Unlock()
 		return nil
 	}
-	delete(b.queues, q.name)
 	q.mu.Lock()
+	if !over() {
+		q.mu.Unlock()
+		b.mu.Unlock()
+		return nil
+	}
+	delete(b.queues, q.name)
 	q.deleted = true
 	if q.loans != nil {
 		close(q.loans.ended)
@@ -404,13 +422,10 @@ func (b *Broker) deleteQueue(ctx context.Context, q *queue) error {
 
 // expire deletes a queue whose time without a consumer is over.
 func (b *Broker) expire(q *queue) {
-	q.mu.Lock()
-	over := !q.idle.IsZero() && (q.settings.AutoDelete && len(q.consumers) == 0 || q.settings.Expires > 0 && time.Since(q.idle) >= q.settings.Expires)
-	q.mu.Unlock()
-	if !over {
-		return
-	}
-	if err := b.deleteQueue(context.Background(), q); err != nil {
+	err := b.deleteQueueIf(context.Background(), q, func() bool {
+		return !q.idle.IsZero() && (q.settings.AutoDelete && len(q.consumers) == 0 || q.settings.Expires > 0 && time.Since(q.idle) >= q.settings.Expires)
+	})
+	if err != nil {
 		b.log.Error("queue not expired", "queue", q.name, "err", err)
 	}
 }
