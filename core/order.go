@@ -102,9 +102,8 @@ func (p *pump) readKeys(q *queue) bool {
 	for i := range out {
 		r, err := p.readOne(out[i].offset)
 		if err != nil {
-			if p.ctx.Err() == nil {
-				p.b.log.Error("message not readable", "queue", q.name, "offset", out[i].offset, "err", err)
-			}
+			// What is read on before its keys are known could overtake.
+			p.failed(&q.cursor, out[i].offset, err)
 			return false
 		}
 		var e Envelope
@@ -112,7 +111,7 @@ func (p *pump) readKeys(q *queue) bool {
 			continue // redeliver tells of it
 		}
 		q.mu.Lock()
-		if o := q.out.find(out[i].offset); o != nil {
+		if o := q.out.find(out[i].offset); o != nil && q.keyOf[o.offset] == "" {
 			if o.state == entryWaiting && q.blocked(&e) {
 				o.state = entryParked
 				q.waiting--
