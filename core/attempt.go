@@ -72,7 +72,7 @@ func (q *queue) cover(ds []Delivery, after Offset) bool {
 	p.after = append(p.after, func(_ Offset, err error) {
 		q.mu.Lock()
 		q.reaching = false
-		if err == nil {
+		if err == nil && q.wanted >= before { // it was not rewound meanwhile
 			q.reach = max(q.reach, before)
 		}
 		q.mu.Unlock()
@@ -154,14 +154,7 @@ func (p *pump) hand(q *queue) {
 		return
 	}
 	for i, k := range q.touched {
-		q.mu.Lock()
-		for j := range k.batch {
-			if e := q.out.find(k.batch[j].Offset); e != nil && e.state == entryHeld && e.holder == k {
-				e.attempts--
-				q.release(e, defaultBackoff)
-			}
-		}
-		q.mu.Unlock()
+		q.undelivered(k, k.batch, defaultBackoff)
 		clear(k.batch)
 		k.batch = k.batch[:0]
 		q.touched[i] = nil

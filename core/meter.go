@@ -141,6 +141,14 @@ func (q *queue) uncount(size int64) {
 	}
 }
 
+// recount counts again what was counted off.
+func (q *queue) recount(e *outEntry) {
+	if q.settings.metered() {
+		q.meter.length.Add(1)
+		q.meter.bytes.Add(int64(e.size))
+	}
+}
+
 // rooms says which queue has no room for messages to topics, all together. The
 // journal is entered.
 func (b *Broker) rooms(es []*Envelope, to []string) error {

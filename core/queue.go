@@ -166,7 +166,7 @@ func (q *queue) deliver() {
 	for i, k := range q.touched {
 		pause.At("about to deliver")
 		if !k.deliver(k.batch) {
-			q.undelivered(k.batch)
+			q.undelivered(k, k.batch, 0)
 		}
 		clear(k.batch)
 		if k.batch = k.batch[:0]; cap(k.batch) > keepBatch && len(q.b.dispatcher.in) == 0 {
@@ -177,16 +177,55 @@ func (q *queue) deliver() {
 	q.touched = q.touched[:0]
 }
 
-// undelivered takes back the attempts of what a consumer was given as it left.
-// Nobody else has been given it yet: that is for the same runner to do.
-func (q *queue) undelivered(ds []Delivery) {
+// undelivered takes back what a consumer was assigned and never given: it had
+// left, or the attempts could not be made durable. It has not had its attempt,
+// and what nobody was to settle waits for somebody else; what k still holds goes
+// after a delay. Nobody else has been given it yet: that is for the same runner
+// to do.
+func (q *queue) undelivered(k *Consumer, ds []Delivery, delay time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for i := range ds {
-		if e := q.out.find(ds[i].Offset); e != nil && e.state == entryWaiting && e.attempts > 0 {
-			e.attempts--
+		d := &ds[i]
+		k.credit.Bytes += d.Size()
+		if !d.Settled {
+			k.credit.Messages++
+		}
+		e := q.out.find(d.Offset)
+		if e == nil {
+			if d.Settled && !d.Retained && !q.deleted {
+				q.putBack(d, delay)
+			}
+			continue
+		}
+		e.attempts = max(e.attempts, 1) - 1
+		switch {
+		case e.state == entryHeld && e.holder == k:
+			q.release(e, delay)
+		case e.state == entryRejected && e.reason == reasonAttempts:
+			q.rejected--
+			q.release(e, 0)
 		}
 	}
+}
+
+// putBack has a delivery wait that was to be accepted as it was handed over.
+// cursor.mu is held.
+func (q *queue) putBack(d *Delivery, delay time.Duration) {
+	e := outEntry{offset: d.Offset, attempts: d.Attempt - 1, state: entryWaiting, size: q.sizeOf(d)}
+	if delay > 0 {
+		e.due = q.now() + int64(delay)
+		q.arm(e.due)
+	}
+	if q.blocked(d.Envelope) {
+		e.state = entryParked
+	} else {
+		q.waiting++
+	}
+	q.out.add(e)
+	q.follow(d.Envelope, d.Offset)
+	q.recount(&e)
+	q.changed()
 }
 
 func (q *queue) ready() bool {
@@ -445,7 +484,7 @@ func (q *queue) tick() {
 // letters if it has had its attempts. cursor.mu is held.
 func (q *queue) release(e *outEntry, delay time.Duration) {
 	if most := q.settings.maxAttempts(); most > 0 && int(e.attempts) >= most {
-		q.reject(e, "attempts")
+		q.reject(e, reasonAttempts)
 		return
 	}
 	q.unlease(e)
@@ -459,6 +498,9 @@ func (q *queue) release(e *outEntry, delay time.Duration) {
 		q.arm(e.due)
 	}
 }
+
+// reasonAttempts is that of a dead letter that has had its attempts.
+const reasonAttempts = "attempts"
 
 // reject sends an entry to the dead letters. cursor.mu is held.
 func (q *queue) reject(e *outEntry, reason string) {

@@ -168,7 +168,7 @@ func (q *queue) again(d Delivery) bool {
 		d.Attempt--
 	}
 	if d.Settled = d.Settled && settled(k.settlement, d.Envelope); d.Settled {
-		q.out.settle(e)
+		q.settled(e)
 	} else {
 		size := e.size
 		*e = q.held(k, d.Offset, d.Attempt)
@@ -286,9 +286,9 @@ func (b *Broker) buryOne(q *queue, at Offset, to string, letter *Envelope) bool 
 	defer b.journal.leave()
 	q.mu.Lock()
 	e := q.out.find(at)
-	if e == nil || e.state != entryRejected {
+	if e == nil || e.state != entryRejected || e.due == never {
 		q.mu.Unlock()
-		return true
+		return true // buried already, or part of a transaction
 	}
 	if letter != nil {
 		letter.Headers = append(letter.Headers,

@@ -187,6 +187,9 @@ func (c *Client) sift(ctx context.Context, q *queue, t Transfer, s sifting) (Sif
 func (p *pump) siftOnce(c *Client, q *queue, at, end Offset, round int64, picks func(*Envelope, Offset) bool, dry bool, s sifting) (next Offset, got Sifted, err error) {
 	q.mu.Lock()
 	at = max(at, q.floor())
+	if s.remove && !dry {
+		at = min(at, q.next) // it may have been rewound since the last round
+	}
 	filters := q.filterSet()
 	q.mu.Unlock()
 	if at >= end {

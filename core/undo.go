@@ -142,8 +142,7 @@ func (u *undo) takeBack() {
 			}
 		}
 		q.out.add(e)
-		q.meter.length.Add(1)
-		q.meter.bytes.Add(int64(e.size))
+		q.recount(&e)
 	}
 	q.changed()
 }
