@@ -132,7 +132,7 @@ type Queue struct {
 	Backoff      Duration  `yaml:"backoff" doc:"pause before the first redelivery, then doubling; 0 is 1s"`
 	BackoffMax   Duration  `yaml:"backoff_max" doc:"the longest pause; 0 is 5m"`
 	DeadLetter   string    `yaml:"dead_letter" doc:"queue of dead letters; left out is the name followed by .dead, - drops them"`
-	TTL          Duration  `yaml:"ttl" doc:"life of messages that name no expiry; 0 is for ever"`
+	TTL          Duration  `yaml:"ttl" doc:"longest life of a message, whose own expiry holds where it is earlier; 0 is for ever"`
 	MaxLength    int64     `yaml:"max_length" doc:"messages that it may hold, those with consumers included; 0 is without bound"`
 	MaxBytes     Size      `yaml:"max_bytes" doc:"bytes that it may hold likewise; 0 is without bound"`
 	Overflow     Overflow  `yaml:"overflow" doc:"what a full queue does: reject, which left out stands for too, or drop-oldest"`

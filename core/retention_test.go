@@ -116,7 +116,15 @@ func TestQueueOverflowAndTTL(t *testing.T) {
 		want("length", "34")
 		time.Sleep(59 * time.Second)
 		a.publish("x/1", "5"+strings.Repeat("-", 99))
+		// Its own expiry does not lengthen what the queue allows, and may
+		// shorten it.
+		a.send(core.Envelope{Topic: "$queue/ttl", Payload: []byte("6"), Expires: time.Now().Add(time.Second)})
+		a.send(core.Envelope{Topic: "$queue/long", Payload: []byte("7")})
+		a.declare("brief", core.QueueSettings{TTL: time.Second})
+		a.send(core.Envelope{Topic: "$queue/brief", Payload: []byte("8"), Expires: time.Now().Add(time.Hour)})
 		time.Sleep(2 * time.Second)
+		want("long", "7")
+		want("brief", "")
 		want("bytes", "345")
 		want("ttl", "5")
 		for _, s := range []core.QueueSettings{{Priority: true, Ordered: true}, {MaxLength: -1}, {Overflow: "x"}, {TTL: -1}} {

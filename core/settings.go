@@ -26,7 +26,8 @@ type QueueSettings struct {
 	DeadLetter string `json:"dead_letter,omitempty"`
 	// DeadLetterExpired sends what has expired to the dead letters.
 	DeadLetterExpired bool `json:"dead_letter_expired,omitempty"`
-	// TTL of messages that have no expiry of their own; 0 is none.
+	// TTL is the longest life of a message; its own expiry holds where it is
+	// earlier. 0 is without end.
 	TTL time.Duration `json:"ttl,omitempty"`
 	// MaxLength and MaxBytes bound what is not settled, held messages
 	// included; 0 is no bound. A session's bounds are seen to when its client
