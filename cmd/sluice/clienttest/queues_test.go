@@ -92,59 +92,71 @@ func TestPriorityFromEveryDoor(t *testing.T) {
 // off, left, or stalled.
 func TestSingleActiveAcross(t *testing.T) {
 	b := startBroker(t)
-	b.admin(t, "PUT", "/v1/queues/s", `{"settings":{"single_active":true,"lease":"1s","max_attempts":-1}}`)
+	b.admin(t, "PUT", "/v1/queues/s", `{"settings":{"single_active":true}}`)
+	b.admin(t, "PUT", "/v1/queues/stalls", `{"settings":{"single_active":true,"lease":"3s"}}`)
 	publish, err := curlPub(t, b)
 	if err != nil {
 		t.Fatal(err)
 	}
 	next := 0
-	send := func(n int) (sent []message) {
-		for range n {
+	send := func(queue string) (sent []message) {
+		for range 3 {
 			next++
-			m := message{Topic: "$queue/s", Payload: fmt.Append(nil, next)}
-			if err := publish(queueAddress("s"), m); err != nil {
+			m := message{Topic: "$queue/" + queue, Payload: fmt.Append(nil, next)}
+			if err := publish(queueAddress(queue), m); err != nil {
 				t.Fatal(err)
 			}
 			sent = append(sent, m)
 		}
 		return sent
 	}
-	from := selection{from: []address{queueAddress("s")}}
-	stalled := from
-	stalled.hold = true
-	open := func(r func(testing.TB, *broker, selection) (*inbox, error), s selection) *inbox {
+	open := func(r func(testing.TB, *broker, selection) (*inbox, error), queue string, hold bool) *inbox {
 		t.Helper()
-		in, err := r(t, b, s)
+		in, err := r(t, b, selection{from: []address{queueAddress(queue)}, hold: hold})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return in
 	}
-	first := open(stompPy.receive, from)
-	second := open(paho.receive, from)
-	third := open(nodeWebSocket.receive, stalled)
-	fourth := open(curlPoll, from)
-	defer fourth.end()
-	if err := received(first, send(3)); err != nil {
-		t.Fatalf("stomp.py: %v", err)
+	// gives sends three and waits until the one that works has acknowledged them.
+	gives := func(name string, in *inbox) {
+		t.Helper()
+		if err := received(in, send("s")); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		eventually(t, 15*time.Second, func() error {
+			var q struct{ Lag, Held, Waiting int }
+			if err := json.Unmarshal(b.admin(t, "GET", "/v1/queues/s", ""), &q); err != nil || q.Lag+q.Held+q.Waiting > 0 {
+				return fmt.Errorf("%s leaves %+v, %v", name, q, err)
+			}
+			return nil
+		})
 	}
+	first := open(stompPy.receive, "s", false)
+	second := open(paho.receive, "s", false)
+	third := open(nodeWebSocket.receive, "s", false)
+	defer third.end()
+	gives("stomp.py", first)
 	if err := first.drop(); err != nil {
 		t.Fatal(err)
 	}
-	if err := received(second, send(3)); err != nil {
-		t.Fatalf("Paho: %v", err)
-	}
+	gives("Paho", second)
 	if err := second.end(); err != nil {
 		t.Fatal(err)
 	}
-	sent := send(3)
-	if err := received(third, sent); err != nil {
-		t.Fatalf("WebSocket: %v", err)
+	gives("WebSocket", third)
+
+	stalled := open(nodeWebSocket.receive, "stalls", true)
+	defer stalled.end()
+	heir := open(curlPoll, "stalls", false)
+	defer heir.end()
+	sent := send("stalls")
+	if err := received(stalled, sent); err != nil {
+		t.Fatalf("who stalls: %v", err)
 	}
-	if err := received(fourth, sent); err != nil { // it does not acknowledge
+	if err := received(heir, sent); err != nil {
 		t.Fatalf("curl: %v", err)
 	}
-	defer third.end()
 }
 
 // TestLimitsAcross: a full queue is told of in each protocol's words; one that
@@ -251,7 +263,13 @@ func TestQueuesThatEnd(t *testing.T) {
 	}
 	b.admin(t, "PUT", "/v1/queues/auto", `{"settings":{"auto_delete":true}}`)
 	b.admin(t, "PUT", "/v1/queues/short", `{"settings":{"expires":"1s"}}`)
-	b.admin(t, "PUT", "/v1/queues/used", `{"settings":{"expires":"1s"}}`)
+	used, err := stompPy.dial(t, b, func(event) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := used.call("stomp.subscribe", map[string]any{"destination": "/queue/used", "id": "1", "headers": map[string]string{"x-expires": "1000"}}); err != nil {
+		t.Fatal(err)
+	}
 	from := func(queue string) selection { return selection{from: []address{queueAddress(queue)}} }
 	for _, r := range receivers {
 		if r.name == "mosquitto_sub" || r.name == "SSE" {
@@ -269,10 +287,6 @@ func TestQueuesThatEnd(t *testing.T) {
 		if !told {
 			t.Errorf("%s consumes what is another's: %v", r.name, err)
 		}
-	}
-	used, err := paho.receive(t, b, from("used"))
-	if err != nil {
-		t.Fatal(err)
 	}
 	one, err := nodeWebSocket.receive(t, b, from("auto"))
 	if err != nil {
@@ -295,7 +309,6 @@ func TestQueuesThatEnd(t *testing.T) {
 	}
 	want("used")
 	b.kill()
-	used.end()
 	b.start()
 	want()
 }
