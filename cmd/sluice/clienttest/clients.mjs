@@ -182,6 +182,21 @@ export function makeClients({ mqtt, StompClient, WebSocket, EventSource, fetch }
       const res = await fetch(url, { method, headers: Object.fromEntries(headers ?? []), body: body === undefined ? undefined : toBytes(body) });
       return { status: res.status, headers: [...res.headers], body: toBase64(new Uint8Array(await res.arrayBuffer())) };
     },
+    // Reads a body as it comes, until a text stands in it.
+    'fetch.stream': async ({ url, until }) => {
+      const stop = new AbortController();
+      const res = await fetch(url, { signal: stop.signal });
+      const reader = res.body.pipeThrough(new TextDecoderStream()).getReader();
+      let text = '';
+      while (!text.includes(until)) {
+        const { value, done } = await reader.read();
+        if (done) break;
+        text += value;
+      }
+      reader.cancel().catch(() => {});
+      stop.abort();
+      return { status: res.status, text };
+    },
 
     close: async ({ conn }) => { const c = conns.get(conn); conns.delete(conn); await c?.close(); return {}; },
     drop: ({ conn }) => { const c = conns.get(conn); conns.delete(conn); c?.drop(); return {}; },

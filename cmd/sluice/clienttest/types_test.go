@@ -53,7 +53,7 @@ func TestTypes(t *testing.T) {
 		t.Errorf("only %d names were found in the types", len(names))
 	}
 	for _, n := range names {
-		if name := n[1] + n[2]; !regexp.MustCompile(`\b` + name + `\b`).Match(program) && !strings.HasPrefix(name, "Data") {
+		if name := n[1] + n[2]; !regexp.MustCompile(`\b`+name+`\b`).Match(program) && !strings.HasPrefix(name, "Data") {
 			t.Errorf("types.ts does not use %s", name)
 		}
 	}
