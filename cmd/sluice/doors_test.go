@@ -2,18 +2,10 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"io"
 	"log/slog"
-	"math/big"
-	"net"
 	nethttp "net/http"
 	"os"
 	"path/filepath"
@@ -21,76 +13,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluicemq/sluice/cmd/sluice/internal/certs"
 	"github.com/sluicemq/sluice/cmd/sluice/internal/link"
 	"github.com/sluicemq/sluice/configs"
 	"github.com/sluicemq/sluice/core"
 )
-
-// An authority signs certificates for tests.
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	dir  string
-}
-
-func newAuthority(t *testing.T) *authority {
-	a := &authority{dir: t.TempDir()}
-	a.cert, a.key = a.sign(t, "authority", nil)
-	return a
-}
-
-// sign makes a certificate of a common name and writes NAME.crt and NAME.key.
-func (a *authority) sign(t *testing.T, name string, by *authority) (*x509.Certificate, *ecdsa.PrivateKey) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	serial, _ := rand.Int(rand.Reader, big.NewInt(1<<62))
-	template := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: by == nil, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	parent, signer := template, key
-	if by != nil {
-		parent, signer = by.cert, by.key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for file, block := range map[string]*pem.Block{name + ".crt": {Type: "CERTIFICATE", Bytes: der}, name + ".key": {Type: "PRIVATE KEY", Bytes: private}} {
-		if err := os.WriteFile(filepath.Join(a.dir, file), pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return cert, key
-}
-
-func (a *authority) client(t *testing.T, name string) *tls.Config {
-	t.Helper()
-	pool := x509.NewCertPool()
-	pool.AddCert(a.cert)
-	c := &tls.Config{RootCAs: pool, ServerName: "127.0.0.1"}
-	if name != "" {
-		a.sign(t, name, a)
-		pair, err := tls.LoadX509KeyPair(filepath.Join(a.dir, name+".crt"), filepath.Join(a.dir, name+".key"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Certificates = []tls.Certificate{pair}
-	}
-	return c
-}
 
 const certificateRules = `
 auth:
@@ -102,13 +29,13 @@ auth:
 // TestCertificatesNameUsers: over every protocol, who a certificate names is
 // who the rules speak of, and nobody comes in without one.
 func TestCertificatesNameUsers(t *testing.T) {
-	a := newAuthority(t)
-	a.sign(t, "server", a)
+	a := certs.New(t)
+	a.Sign(t, "server")
 	cfg, err := configs.Parse("test.yaml", []byte(certificateRules))
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := func(name string) string { return filepath.Join(a.dir, name) }
+	at := func(name string) string { return filepath.Join(a.Dir, name) }
 	listen := []configs.Listener{{Address: "127.0.0.1:0", TLS: configs.TLS{Cert: at("server.crt"), Key: at("server.key"), ClientCA: at("authority.crt")}}}
 	cfg.MQTT.Listen, cfg.STOMP.Listen, cfg.HTTP.Listen = listen, append([]configs.Listener(nil), listen...), append([]configs.Listener(nil), listen...)
 	cfg.Data = t.TempDir()
@@ -130,7 +57,7 @@ func TestCertificatesNameUsers(t *testing.T) {
 	addresses["ws"] = addresses["http"]
 
 	for _, via := range link.Protocols {
-		o := link.Options{Address: addresses[via], TLS: a.client(t, "device-1"), Timeout: 10 * time.Second}
+		o := link.Options{Address: addresses[via], TLS: a.Client(t, "device-1"), Timeout: 10 * time.Second}
 		publish := func(o link.Options, topic string) error {
 			l, err := link.Dial(context.Background(), via, o)
 			if err != nil {
@@ -149,7 +76,7 @@ func TestCertificatesNameUsers(t *testing.T) {
 		if err := publish(o, "devices/device-2"); !errors.Is(err, core.ErrNotAuthorized) {
 			t.Errorf("%s: another's topic: %v", via, err)
 		}
-		o.TLS = a.client(t, "")
+		o.TLS = a.Client(t, "")
 		if err := publish(o, "devices/device-1"); err == nil {
 			t.Errorf("%s: without a certificate it came in", via)
 		}
@@ -157,7 +84,7 @@ func TestCertificatesNameUsers(t *testing.T) {
 
 	// The figures are for who may subscribe to them.
 	figures := func(name string) (int, string) {
-		transport := &nethttp.Transport{TLSClientConfig: a.client(t, name)}
+		transport := &nethttp.Transport{TLSClientConfig: a.Client(t, name)}
 		defer transport.CloseIdleConnections()
 		res, err := (&nethttp.Client{Transport: transport}).Get("https://" + addresses["http"] + "/metrics")
 		if err != nil {
@@ -176,7 +103,7 @@ func TestCertificatesNameUsers(t *testing.T) {
 
 	// A certificate that is read again is shown to the next connection.
 	before := shown(t, addresses["mqtt"], a)
-	a.sign(t, "server", a)
+	a.Sign(t, "server")
 	if err := g.certs.reload(); err != nil {
 		t.Fatal(err)
 	}
@@ -186,9 +113,9 @@ func TestCertificatesNameUsers(t *testing.T) {
 }
 
 // shown is the serial number of the certificate that an address shows.
-func shown(t *testing.T, address string, a *authority) string {
+func shown(t *testing.T, address string, a *certs.Authority) string {
 	t.Helper()
-	c, err := tls.Dial("tcp", address, a.client(t, "device-1"))
+	c, err := tls.Dial("tcp", address, a.Client(t, "device-1"))
 	if err != nil {
 		t.Fatal(err)
 	}

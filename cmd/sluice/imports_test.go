@@ -40,11 +40,12 @@ var mayImport = map[string][]string{
 	"configs":            {"core", "adapters"},
 	// Only the command names adapters and engines; its helpers do not.
 	"cmd/sluice":                   {"core", "adapters", "adapters/mqtt", "adapters/stomp", "adapters/http", "adapters/ws", "storage/seglog", "storage/vfs", "configs", "cmd/sluice/internal"},
-	"cmd/sluice/clienttest":        {"cmd/sluice/internal/loopback"},
+	"cmd/sluice/clienttest":        {"cmd/sluice/internal/certs", "cmd/sluice/internal/loopback"},
 	"cmd/sluice/internal/access":   {"core", "configs"},
 	"cmd/sluice/internal/backup":   {"core", "storage/vfs", "storage/seglog"},
 	"cmd/sluice/internal/bench":    {"core", "configs", "storage/seglog", "cmd/sluice/internal/loopback"},
 	"cmd/sluice/internal/link":     {"core"},
+	"cmd/sluice/internal/certs":    {},
 	"cmd/sluice/internal/loopback": {},
 }
 

@@ -28,6 +28,8 @@ type broker struct {
 	cmd    *exec.Cmd
 	ended  chan error
 	log    logBuffer
+	// ownMQTT says that the configuration names where MQTT is spoken.
+	ownMQTT bool
 	// failing says that its disk is made to fail, so that it may call that an
 	// error.
 	failing bool
@@ -67,6 +69,8 @@ func startBrokerIn(t testing.TB, dir string, config ...string) *broker {
 	b := &broker{t: t, dir: dir, MQTT: freeAddress(t), STOMP: freeAddress(t), HTTP: freeAddress(t)}
 	for _, c := range config {
 		b.config = filepath.Join(t.TempDir(), "sluice.yaml")
+		b.ownMQTT = strings.Contains(c, "$MQTT")
+		c = strings.ReplaceAll(c, "$MQTT", b.MQTT)
 		if err := os.WriteFile(b.config, []byte(c), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -109,7 +113,10 @@ func (b *broker) start() {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	args := []string{"serve", "--data", b.dir, "--mqtt", b.MQTT, "--stomp", b.STOMP, "--http", b.HTTP}
+	args := []string{"serve", "--data", b.dir, "--stomp", b.STOMP, "--http", b.HTTP}
+	if !b.ownMQTT {
+		args = append(args, "--mqtt", b.MQTT)
+	}
 	if b.config != "" {
 		args = append(args, "--config", b.config)
 	}

@@ -23,11 +23,13 @@ export function makeClients({ mqtt, StompClient, WebSocket, EventSource, fetch }
   const ops = {
     // MQTT.js.
 
-    'mqtt.connect': ({ conn, url, clientId, clean, version, sessionExpiry, reconnect }) =>
+    'mqtt.connect': ({ conn, url, clientId, clean, version, sessionExpiry, receiveMaximum, reconnect, username, password, will, ca, cert, key }) =>
       new Promise((resolve, reject) => {
-        const properties = sessionExpiry === undefined ? undefined : { sessionExpiryInterval: sessionExpiry };
+        const properties = { sessionExpiryInterval: sessionExpiry, receiveMaximum };
+        for (const name in properties) if (properties[name] === undefined) delete properties[name];
         const client = mqtt.connect(url, {
-          clientId, clean, protocolVersion: version ?? 5, properties,
+          clientId, clean, protocolVersion: version ?? 5, properties, username, password,
+          will: will && { ...will, properties: { willDelayInterval: will.delay ?? 0, userProperties: { from: 'the will' } } }, ca, cert, key,
           reconnectPeriod: reconnect ?? 0, connectTimeout: 10_000, keepalive: 60,
         });
         const c = { close: () => client.connected && client.endAsync(), drop: () => client.stream.destroy(), client, hold: false };
@@ -54,6 +56,7 @@ export function makeClients({ mqtt, StompClient, WebSocket, EventSource, fetch }
               // names is that of each name's first.
               userProperties: Object.entries(p.userProperties ?? {}).flatMap(
                 ([k, v]) => [v].flat().map((one) => [k, one])),
+              subscriptionIds: [p.subscriptionIdentifier ?? []].flat(),
             },
           });
         });
@@ -63,13 +66,17 @@ export function makeClients({ mqtt, StompClient, WebSocket, EventSource, fetch }
         client.on('disconnect', (p) => emit({ conn, event: 'disconnect', code: p.reasonCode }));
       }),
     'mqtt.hold': ({ conn }) => { conns.get(conn).hold = true; return {}; },
-    'mqtt.subscribe': async ({ conn, filters, qos, userProperties }) => {
+    'mqtt.subscribe': async ({ conn, filters, qos, userProperties, subscriptionId, noLocal, retainAsPublished, retainHandling }) => {
       const { client, failed } = conns.get(conn);
+      const properties = {};
+      if (userProperties) properties.userProperties = gather(userProperties);
+      if (subscriptionId) properties.subscriptionIdentifier = subscriptionId;
       const grants = await Promise.race([failed, client.subscribeAsync(filters, {
-        qos, properties: userProperties && { userProperties: gather(userProperties) },
+        qos, nl: noLocal, rap: retainAsPublished, rh: retainHandling, properties,
       })]);
       return { granted: grants.map((g) => g.qos) };
     },
+    'mqtt.unsubscribe': async ({ conn, filter }) => { await conns.get(conn).client.unsubscribeAsync(filter); return {}; },
     'mqtt.publish': async ({ conn, topic, payload, qos, retain, properties: p }) => {
       const properties = p && {
         ...p,

@@ -12,6 +12,9 @@
 //	                              → node_driver.mjs  → MQTT.js
 //	                              → browser_driver.mjs → MQTT.js in Chromium
 //
+// [TestMQTTSuites] and [TestStompSuites] put each library through all that its
+// protocol has; the other tests take one of each where several protocols meet.
+//
 // What must be installed stands in apt-packages.txt and package.json; a client
 // that is missing fails the test.
 package clienttest

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -166,4 +167,88 @@ func mosquittoMeta(t testing.TB, b *broker, s selection) (*inbox, error) {
 		}
 	}()
 	return in, nil
+}
+
+// TestMosquittoSuite does with mosquitto's programs what the libraries do in
+// [TestMQTTSuites]; versions, QoS, wills and groups stand in adapters/mqtt.
+func TestMosquittoSuite(t *testing.T) {
+	t.Parallel()
+	safe := startSafeBroker(t)
+	host, port := hostPort(safe.MQTT)
+	plain := []string{"-h", host, "-p", strconv.Itoa(port)}
+	host, port = hostPort(safe.tls)
+	ca, crt, key := safe.files("carl")
+	carl := []string{"-h", host, "-p", strconv.Itoa(port), "--cafile", ca, "--cert", crt, "--key", key}
+	ann := append([]string{"-u", "ann", "-P", "ann-secret"}, plain...)
+	bob := append([]string{"-u", "jwt", "-P", safe.token("bob", time.Hour)}, plain...)
+	do := func(program string, who []string, args ...string) (string, error) {
+		out, err := exec.Command(tool(t, program, "mosquitto-clients"), slices.Concat(who, args)...).CombinedOutput()
+		return string(out), err
+	}
+	pub := func(who []string, args ...string) {
+		t.Helper()
+		if out, err := do("mosquitto_pub", who, args...); err != nil || out != "" {
+			t.Errorf("mosquitto_pub %q: %s, %v", args, out, err)
+		}
+	}
+	sub := func(who []string, want string, args ...string) {
+		t.Helper()
+		if out, err := do("mosquitto_sub", who, append([]string{"-W", "20"}, args...)...); err != nil || out != want {
+			t.Errorf("mosquitto_sub %q: want %q, got %q, %v", args, want, out, err)
+		}
+	}
+
+	pub(carl, "-V", "mqttv5", "-t", "m/5", "-q", "2", "-r", "-m", "größe", "-D", "publish", "content-type", "text/plain",
+		"-D", "publish", "response-topic", "re/ply", "-D", "publish", "correlation-data", "c", "-D", "publish", "payload-format-indicator", "1",
+		"-D", "publish", "user-property", "b", "1", "-D", "publish", "user-property", "a", "2", "-D", "publish", "user-property", "b", "3")
+	sub(ann, "m/5 2 1 größe text/plain re/ply c 1 b:1 a:2 b:3\n", "-V", "mqttv5", "-t", "m/+", "-q", "2", "-C", "1", "-F", "%t %q %r %p %C %R %D %F %P")
+	sub(bob, "größe\n", "-V", "mqttv311", "-t", "m/#", "-C", "1")
+	pub(bob, "-q", "1", "-t", "m/5", "-r", "-n")
+	pub(bob, "-q", "1", "-t", "m/6", "-r", "-m", "alone")
+	sub(ann, "alone\n", "-t", "m/#", "--retained-only", "-C", "1")
+	for _, who := range [][]string{plain, append([]string{"-u", "ann", "-P", "no"}, plain...), append([]string{"-u", "jwt", "-P", safe.token("bob", -time.Hour)}, plain...), carl[:6]} {
+		if out, err := do("mosquitto_pub", who, "-t", "m", "-m", "x"); err == nil {
+			t.Errorf("%q came in: %s", who, out)
+		}
+	}
+
+	// A session, over a kill.
+	session := append([]string{"-c", "-i", "truck", "-q", "1", "-t", "jobs/+"}, ann...)
+	sub(session, "", "-E")
+	pub(carl, "-q", "1", "-t", "jobs/1", "-m", "one")
+	safe.kill()
+	safe.start()
+	pub(ann, "-q", "2", "-t", "jobs/2", "-m", "two")
+	sub(session, "one\ntwo\n", "-C", "2")
+
+	// What is Sluice's.
+	sub(bob, "one\ntwo\n", "-t", "$replay/earliest/jobs/#", "-C", "2")
+	pub(bob, "-q", "1", "-t", "$queue/q", "-m", "in the queue")
+	sub(ann, "in the queue\n", "-q", "1", "-t", "$queue/q", "-C", "1")
+	if out, err := do("mosquitto_sub", ann, "-t", "$SYS/broker/version", "-C", "1", "-W", "20"); err != nil || !strings.HasPrefix(out, "sluice version ") {
+		t.Errorf("$SYS: %q, %v", out, err)
+	}
+
+	// A request that is answered.
+	server, err := openGo5(t, safe.broker, mqttHello{id: "server", user: "ann", password: "ann-secret"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.subscribe("ask", 1, mqttWishes{}); err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan error, 1)
+	go func() {
+		m, err := server.next()
+		if err == nil {
+			err = server.publish(m.Properties.ResponseTopic, "yes, "+string(m.Payload), 1, false, &mqttProperties{CorrelationData: m.Properties.CorrelationData})
+		}
+		answered <- err
+	}()
+	if out, err := do("mosquitto_rr", bob, "-V", "mqttv5", "-q", "1", "-t", "ask", "-e", "answer", "-m", "indeed", "-W", "20"); err != nil || out != "yes, indeed\n" {
+		t.Errorf("mosquitto_rr: %q, %v", out, err)
+	}
+	if err := firstOf(<-answered, server.close()); err != nil {
+		t.Error(err)
+	}
 }

@@ -55,14 +55,23 @@ class Waits:
 
 
 class Conn:
-    def __init__(self, name, host, port, clientId="", clean=True, version=5, sessionExpiry=None):
+    def __init__(self, name, host, port, clientId="", clean=True, version=5, sessionExpiry=None, username=None,
+                 password=None, will=None, receiveMaximum=None, ca=None, cert=None, key=None, path=None):
         self.name, self.waits, self.hold = name, Waits(), threading.Event()
         self.hold.set()  # cleared: messages are not acknowledged
         v5 = version == 5
         self.v5 = v5
         kwargs = {} if v5 else {"clean_session": clean}
         c = self.client = mqtt.Client(client_id=clientId, protocol=mqtt.MQTTv5 if v5 else mqtt.MQTTv311,
-                                      reconnect_on_failure=False, **kwargs)
+                                      reconnect_on_failure=False, transport="websockets" if path else "tcp", **kwargs)
+        if path:
+            c.ws_set_options(path)
+        if username is not None:
+            c.username_pw_set(username, password)
+        if ca:
+            c.tls_set(ca, cert, key)
+        if will:
+            c.will_set(will["topic"], will["payload"], will["qos"], will["retain"], properties=self.will(will) if v5 else None)
         c.max_inflight_messages_set(1024)
         c.on_connect = lambda _c, _u, flags, rc, *p: self.waits.tell("connect", (int(rc.value if v5 else rc), flags))
         c.on_subscribe = lambda _c, _u, mid, codes, *p: self.waits.tell(("sub", mid), [int(getattr(x, "value", x)) for x in codes])
@@ -76,6 +85,8 @@ class Conn:
             p = Properties(PacketTypes.CONNECT)
             if sessionExpiry is not None:
                 p.SessionExpiryInterval = sessionExpiry
+            if receiveMaximum is not None:
+                p.ReceiveMaximum = receiveMaximum
             connect = {"clean_start": clean, "properties": p}
         c.connect(host, port, keepalive=60, **connect)
         c.loop_start()
@@ -83,6 +94,13 @@ class Conn:
         if code != 0:
             raise ConnectionError("CONNACK %d" % code)
         self.sessionPresent = bool(flags["session present"])
+
+    @staticmethod
+    def will(will):
+        p = Properties(PacketTypes.WILLMESSAGE)
+        p.WillDelayInterval = will.get("delay", 0)
+        p.UserProperty = [("from", "the will")]
+        return p
 
     def disconnected(self, *_):
         self.waits.close()
@@ -100,24 +118,31 @@ class Conn:
                 "messageExpiryInterval": getattr(p, "MessageExpiryInterval", None),
                 "payloadFormatIndicator": getattr(p, "PayloadFormatIndicator", None),
                 "userProperties": getattr(p, "UserProperty", []),
+                "subscriptionIds": getattr(p, "SubscriptionIdentifier", []),
             }
         write({"conn": self.name, "event": "message", "topic": m.topic, "payload": b64(m.payload),
                "qos": m.qos, "retain": bool(m.retain), "dup": bool(m.dup), "properties": properties})
         self.hold.wait()
 
-    def subscribe(self, filters, qos, userProperties=None):
-        properties = None
+    def subscribe(self, filters, qos, userProperties=None, subscriptionId=None, **options):
+        properties = Properties(PacketTypes.SUBSCRIBE)
         if userProperties:
-            properties = Properties(PacketTypes.SUBSCRIBE)
             properties.UserProperty = [tuple(p) for p in userProperties]
+        if subscriptionId:
+            properties.SubscriptionIdentifier = subscriptionId
         if self.v5:
-            _, mid = self.client.subscribe([(f, SubscribeOptions(qos=qos)) for f in filters], properties=properties)
+            _, mid = self.client.subscribe([(f, SubscribeOptions(qos=qos, **options)) for f in filters], properties=properties)
         else:
             _, mid = self.client.subscribe([(f, qos) for f in filters])
         codes = self.waits.wait(("sub", mid))
         if any(c >= 0x80 for c in codes):
             raise PermissionError("SUBACK %r" % codes)
         return {"granted": codes}
+
+    def unsubscribe(self, filter):
+        _, mid = self.client.unsubscribe(filter)
+        self.waits.wait(("unsub", mid))
+        return {}
 
     def note_refusals(self, c):
         """Paho 1.6 does not hand on the reason code of a PUBACK."""
@@ -190,6 +215,7 @@ OPS = {
     "mqtt.connect": connect,
     "mqtt.hold": hold,
     "mqtt.subscribe": lambda conn, **how: conns[conn].subscribe(**how),
+    "mqtt.unsubscribe": lambda conn, **how: conns[conn].unsubscribe(**how),
     "mqtt.publish": lambda conn, **how: conns[conn].publish(**how),
     "close": close,
     "drop": drop,
