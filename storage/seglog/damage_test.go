@@ -374,3 +374,57 @@ func TestOldActive(t *testing.T) {
 		}
 	}
 }
+
+// The last commit of a log whose process was killed was confirmed, and what is
+// damaged right in front of it does not cost it.
+func TestDamageBeforeTheLastCommit(t *testing.T) {
+	for _, n := range []int{1, 2} {
+		memory := vfs.NewMemory()
+		o := tiny(memory)
+		l, err := Open(context.Background(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var at []int64
+		var last core.Offset
+		for range 6 {
+			at = append(at, l.active().view().size)
+			last = appendWait(t, l, batchOf(true, "t"))
+		}
+		name := path.Join(l.dir, l.active().name)
+		o.FS = memory.Crash(vfs.CrashStrict)
+		if err := l.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		edit(t, o.FS, name, func(data []byte) []byte {
+			for i := range n {
+				data[at[4-i]+frameHeaderSize] ^= 1
+			}
+			return data
+		})
+		x, err := Examine(context.Background(), o, Progress{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if x.Problems() == 0 {
+			t.Errorf("%d damaged: doctor finds %+v", n, x.Findings)
+		}
+		m, err := Open(context.Background(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		records, gaps, err := everything(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := records[last]; !ok || len(records) != 6-n {
+			t.Errorf("%d damaged: %d records are left, the last one among them: %v", n, len(records), ok)
+		}
+		if want := []core.Gap{{From: last - core.Offset(n), To: last, Lost: true}}; len(gaps) == 0 || gaps[0] != want[0] {
+			t.Errorf("%d damaged: the gaps are %v, want %v", n, gaps, want)
+		}
+		if err := m.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

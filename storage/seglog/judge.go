@@ -155,6 +155,13 @@ func (j *judge) finish() (torn bool) {
 	if !seeded.On(seeded.LastFrameDropped) {
 		j.know(j.durable) // the last frame that was found has not been looked at
 	}
+	if len(j.waiting) > 0 && j.durable > j.last {
+		// What the first one waits for was durable, as it says itself, and is
+		// lost; it may have been confirmed.
+		if c := &j.waiting[0]; c.header.commit == j.durable+1 && c.header.flags&flagContinued == 0 && c.header.base >= j.next {
+			j.boundary(c.segment, j.durable, c.header.base)
+		}
+	}
 	for i := 0; i < len(j.waiting); {
 		n, base := i, j.next
 		for ; n < len(j.waiting); n++ {

@@ -66,12 +66,17 @@ func TestCrashWhileATransactionIsRefused(t *testing.T) {
 	const rounds = 12
 	ctx := t.Context()
 	queues := []string{"one", "two"}
+	options := func(fs vfs.FS) Options {
+		o := small(fs)
+		o.SegmentBytes = 256 << 10
+		return o
+	}
 	memory := vfs.NewMemory()
 	var kept atomic.Int64 // so many messages of each queue must be there
 	crashes := 0
 	check := func(op vfs.Op, seed uint64) error {
 		want := int(kept.Load())
-		e, err := Open(ctx, small(memory.Crash(seed)))
+		e, err := Open(ctx, options(memory.Crash(seed)))
 		if err != nil {
 			return err
 		}
@@ -108,12 +113,12 @@ func TestCrashWhileATransactionIsRefused(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if op.Kind == vfs.KindWrite && strings.HasPrefix(op.Name, "/data/log/") && op.Bytes > 5000 {
-			return &vfs.Fault{Err: syscall.ENOSPC, Short: 700}
+		if op.Kind == vfs.KindWrite && strings.HasPrefix(op.Name, "/data/log/") && op.Bytes > 32<<10 {
+			return &vfs.Fault{Err: syscall.ENOSPC, Short: 5000}
 		}
 		return nil
 	}}
-	e, err := Open(ctx, small(fs))
+	e, err := Open(ctx, options(fs))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +150,7 @@ func TestCrashWhileATransactionIsRefused(t *testing.T) {
 	}
 	// Not of zeros: those are what stands in the file ahead of the log, and the
 	// part that is written would make the whole.
-	large := bytes.Repeat([]byte{1}, 8000)
+	large := bytes.Repeat([]byte{1}, 40_000)
 	for round := range rounds {
 		var tx core.Transaction
 		tx.Publish = []*core.Envelope{{Topic: "out", Payload: large}}
