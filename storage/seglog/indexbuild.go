@@ -193,7 +193,9 @@ func (b *indexBuilder) scan() error {
 		b.records(h, body)
 		b.span.add(h, f.pos)
 	}
-	b.hole(was.next, !b.segment.rewritten)
+	// A copied segment says itself where it ends, and what is known to be removed
+	// is among the gaps.
+	b.hole(was.next, true)
 	b.span.size, b.span.next = was.size, was.next
 	b.span.lastCommit, b.span.lastChange = max(was.lastCommit, b.span.lastCommit), max(was.lastChange, b.span.lastChange)
 	return nil

@@ -161,3 +161,56 @@ func TestReopenAfterCopying(t *testing.T) {
 		t.Error("nothing was lost")
 	}
 }
+
+// A copy that loses its end before it has an index has lost what stood there.
+func TestCopyLosesItsEnd(t *testing.T) {
+	ctx := context.Background()
+	fs := vfs.NewMemory()
+	l, err := Open(ctx, small(fs))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close(ctx)
+	for i := range 100 {
+		appendWait(t, l, batchOf(true, "gone", fmt.Sprint("kept/", i), "gone"))
+	}
+	if err := l.request(ctx, l.retire); err != nil {
+		t.Fatal(err)
+	}
+	indexAll(t, l)
+	s := l.segmentsNow()[0]
+	r := core.Retention{Policies: []core.Policy{{Filters: []core.Filter{"kept/+"}}, {Filters: []core.Filter{"#"}, Age: time.Nanosecond}}, Now: time.UnixMilli(1 << 50)}
+	p := l.judgeSegment(s, &r, []*core.FilterSet{core.NewFilterSet("kept/+"), core.NewFilterSet("#")}, "test", make([]int64, 2))
+	replacement, err := l.rewrite(ctx, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Behind its first frame, which says where it begins.
+	sc := newScanner(replacement.file, replacement.generation, segmentHeaderSize, replacement.view().size)
+	if _, ok, err := sc.next(); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	edit(t, fs, "/data/log/"+replacement.name, func(data []byte) []byte { return data[:sc.pos] })
+	if err := l.replace(p.segments, replacement); err != nil {
+		t.Fatal(err)
+	}
+	records, gaps, err := everything(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := 0
+	for i := range core.Offset(100) {
+		at := 3*i + 2
+		of := slices.IndexFunc(gaps, func(g core.Gap) bool { return g.From <= at && at < g.To })
+		switch _, ok := records[at]; {
+		case ok:
+		case of < 0 || !gaps[of].Lost:
+			t.Errorf("%d is lost, and the gaps are %v", at, gaps)
+		default:
+			lost++
+		}
+	}
+	if lost == 0 {
+		t.Error("nothing was lost")
+	}
+}
