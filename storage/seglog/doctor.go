@@ -126,6 +126,7 @@ type examiner struct {
 	// stateDamage is what is wrong with the state, whole that the log has all
 	// that made it.
 	stateDamage error
+	swapping    bool // the state is being replaced, which was interrupted
 	whole       bool
 	bad         []string // segments in which nothing can be read
 }
@@ -576,6 +577,15 @@ func (x *examiner) damagedSegment(s *segment) bool {
 // state opens the state, to be read.
 func (x *examiner) state() {
 	l := x.log
+	step, _, err := readSwap(l.fs, l.o.Dir)
+	if x.swapping = err != nil || step != 0; x.swapping {
+		x.stateDamage = errors.Join(err, errSwapping)
+		x.add(Finding{
+			Severity: Damage, File: SwapName, What: "a mending of the state was interrupted",
+			Consequence: "none, if it is finished: the state is in two directories", Mend: "it is finished, as it is when the broker starts",
+		})
+		return
+	}
 	if _, err := l.fs.Stat(l.stateDir()); errors.Is(err, fs.ErrNotExist) {
 		x.stateDamage = fmt.Errorf("%w: there is no state in %s", core.ErrCorrupt, l.stateDir())
 		return
@@ -591,6 +601,8 @@ func (x *examiner) state() {
 		}
 	}
 }
+
+var errSwapping = errors.New("it is being replaced")
 
 // tables compares the checksums of all blocks of the state's tables.
 func (x *examiner) tables() {
@@ -642,7 +654,7 @@ func (x *examiner) judgeState() {
 	if x.stateDamage == nil {
 		x.stateDamage = x.recovery.stateDamage()
 	}
-	if x.stateDamage == nil || len(x.log.segments) == 0 && x.log.state == nil && len(x.bad) == 0 {
+	if x.stateDamage == nil || x.swapping || len(x.log.segments) == 0 && x.log.state == nil && len(x.bad) == 0 {
 		return
 	}
 	f := Finding{Severity: Damage, File: stateDirName, What: "the state is damaged: " + firstLine(x.stateDamage)}

@@ -104,6 +104,12 @@ func (l *Log) recover(ctx context.Context) error {
 	if err := checkStateVersion(l.stateDir(), l.fs); err != nil {
 		return err
 	}
+	if step, _, err := readSwap(l.fs, l.o.Dir); err != nil || step != 0 {
+		l.log.Warn("the state's mending was interrupted, it is finished", "err", err)
+		if _, err := finishSwap(l.fs, l.o.Dir); err != nil {
+			return err
+		}
+	}
 	found, err := l.survey()
 	if err != nil {
 		return err

@@ -430,26 +430,14 @@ func (r *recovery) hasAllChanges(ctx context.Context) (bool, error) {
 // putStateAside moves the state's files out of the way.
 func (l *Log) putStateAside() error {
 	dir := l.stateDir()
-	names, err := l.fs.List(dir)
-	if errors.Is(err, fs.ErrNotExist) {
+	if _, err := l.fs.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
-	}
-	if err != nil {
-		return err
 	}
 	aside, err := l.asideName(dir)
 	if err != nil {
 		return err
 	}
-	if err := l.fs.MkdirAll(aside); err != nil {
-		return err
-	}
-	for _, name := range names {
-		if err := l.fs.Rename(path.Join(dir, name), path.Join(aside, name)); err != nil {
-			return err
-		}
-	}
-	return errors.Join(l.fs.SyncDir(aside), l.fs.SyncDir(dir), l.fs.SyncDir(l.o.Dir))
+	return moveAll(l.fs, dir, aside)
 }
 
 // asideName is a name that is not taken yet for what is put aside.
