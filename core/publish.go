@@ -64,7 +64,7 @@ func (c *Client) refuse(ctx context.Context, why error, r Receipt) error {
 
 // CatchUp blocks until all that was handed in before, by any client, is where
 // who subscribes now looks: behind its beginning, and in the retained values.
-// Subscribing does so by itself.
+// Subscribing does so by itself; who browses asks for it.
 func (c *Client) CatchUp(ctx context.Context) error { return c.broker.journal.catchUp(ctx) }
 
 // check says why an envelope may not be published, makes the queue that it
@@ -377,12 +377,6 @@ func (c *Client) Commit(ctx context.Context, t Transaction, r Receipt) error {
 		s.Consumer.Grant(s.Options.Credit)
 	}
 	return nil
-}
-
-// Flush blocks until all that the client has handed in is durable and can be
-// read.
-func (c *Client) Flush(ctx context.Context) error {
-	return c.broker.journal.commitWith(ctx, func(*commit) error { return nil })
 }
 
 // Forget ends the memory of Envelope.Once and confirms when that is durable. A

@@ -27,7 +27,7 @@ func (c *conn) browse(f *clientFrame, s *subscription, w *subscribing) error {
 		return err
 	}
 	// What the client sent before is there, and its receipts are on their way.
-	if err := c.client.Flush(c.ctx); err != nil {
+	if err := c.client.CatchUp(c.ctx); err != nil {
 		return err
 	}
 	c.receipts.wait()
