@@ -67,7 +67,8 @@ func TestHistoryFindsFaults(t *testing.T) {
 
 // A queue with selectors, priorities or order by key does what the naive one
 // does: a list that is searched from the front, through settlements, consumers
-// that come and go, kills and restarts, rewindings and moves.
+// that come and go, bindings that come, are replaced and end, kills and restarts,
+// and purges; by priority, the highest of what may go comes first.
 func TestQueueAsTheNaiveOne(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		script := rapid.SliceOfN(rapid.IntRange(0, 1<<20), 5, 60).Draw(rt, "script")
@@ -131,7 +132,7 @@ func runNaive(t *testing.T, kind int, script []int) (fault error) {
 	pub.declare("q", core.QueueSettings{Priority: kind == 1, Ordered: kind == 2, MaxAttempts: core.Unlimited, Lease: core.Unlimited})
 	pub.declare("q.dead", core.QueueSettings{})
 	var consumers []*naiveConsumer
-	number := 0
+	number, bound := 0, false
 	fail := func(format string, args ...any) {
 		if fault == nil {
 			fault = fmt.Errorf(format, args...)
@@ -139,6 +140,7 @@ func runNaive(t *testing.T, kind int, script []int) (fault error) {
 	}
 	// collect takes in what was delivered and looks whether more should have been.
 	collect := func() {
+		lowest := make(map[*naiveConsumer]int) // of what each was given for its first time
 		for moved := true; moved; {
 			moved = false
 			for _, c := range consumers {
@@ -151,6 +153,12 @@ func runNaive(t *testing.T, kind int, script []int) (fault error) {
 						return
 					}
 					m := q.messages[i]
+					if l, some := lowest[c]; kind == 1 && m.attempts == 0 {
+						if some && l < m.level {
+							fail("%s of priority %d came behind one of %d", m.name, m.level, l)
+						}
+						lowest[c] = m.level
+					}
 					m.attempts++
 					if int(d.Attempt) != m.attempts {
 						fail("%s has attempt %d, not %d", m.name, d.Attempt, m.attempts)
@@ -172,13 +180,15 @@ func runNaive(t *testing.T, kind int, script []int) (fault error) {
 				continue
 			}
 			for _, c := range consumers {
+				if l, some := lowest[c]; some && m.attempts == 0 && m.level > l && (c.color == "" || c.color == m.color) {
+					fail("%s of priority %d waits, and one of %d came to %s", m.name, m.level, l, c.name)
+				}
 				if c.credit > 0 && (c.color == "" || c.color == m.color) {
 					fail("%s waits, and %s wants it", m.name, c.name)
 				}
 			}
 		}
 	}
-	// highest checks that none of a higher priority was there before.
 	lostAll := func() {
 		for _, c := range consumers {
 			h.Quit(c.name)
@@ -196,9 +206,14 @@ func runNaive(t *testing.T, kind int, script []int) (fault error) {
 			m := &naiveMessage{name: fmt.Sprint(number), key: []string{"x", "y", "z"}[arg%3], color: []string{"red", "blue"}[arg/3%2], level: arg / 6 % 10}
 			e := colored("q", m.color, m.name)
 			e.Key, e.Priority = m.key, core.PriorityOf(m.level)
+			if arg/60%2 == 1 { // over a binding, which may not be there
+				e.Topic = "t"
+			}
+			if pub.send(e); e.Topic == "t" && !bound {
+				continue
+			}
 			h.Published(m.name, m.key)
 			q.messages = append(q.messages, m)
-			pub.send(e)
 		case 0, 1: // a consumer comes
 			if len(consumers) == 4 {
 				continue
@@ -264,6 +279,17 @@ func runNaive(t *testing.T, kind int, script []int) (fault error) {
 				w.restart()
 			}
 			pub = w.peer("pub")
+		case 12: // a binding comes, is replaced, or ends
+			bd := core.Binding{Filter: "t", Settlement: []core.Settlement{core.SettleNever, core.SettleAlways}[arg%2]}
+			var err error
+			if bound && arg/2%2 == 0 {
+				bound, err = false, pub.UnbindQueue(context.Background(), "q", bd)
+			} else {
+				bound, err = true, pub.BindQueue(context.Background(), "q", bd, core.Latest)
+			}
+			if err != nil {
+				fail("%v", err)
+			}
 		case 11: // some are purged
 			color := []string{"red", "blue"}[arg%2]
 			if _, err := pub.Purge(context.Background(), "q", core.Selection{Where: fmt.Sprintf("color = '%s'", color)}, false); err != nil && !errors.Is(err, core.ErrNotFound) {
