@@ -23,6 +23,7 @@ func (b *broker) admin(t testing.TB, method, path, body string) []byte {
 // queue that goes by it delivers what was published last first, if it is higher;
 // what has none counts as 4.
 func TestPriorityFromEveryDoor(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t)
 	b.admin(t, "PUT", "/v1/queues/p", `{"settings":{"priority":true}}`)
 	var sent []message
@@ -91,6 +92,7 @@ func TestPriorityFromEveryDoor(t *testing.T) {
 // one works at a time; the next one takes over where the one before it was cut
 // off, left, or stalled.
 func TestSingleActiveAcross(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t)
 	b.admin(t, "PUT", "/v1/queues/s", `{"settings":{"single_active":true}}`)
 	b.admin(t, "PUT", "/v1/queues/stalls", `{"settings":{"single_active":true,"lease":"3s"}}`)
@@ -163,6 +165,7 @@ func TestSingleActiveAcross(t *testing.T) {
 // drops its oldest takes all; and what expires goes to the dead letters, by the
 // queue's time or the message's own.
 func TestLimitsAcross(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t)
 	b.admin(t, "PUT", "/v1/queues/full", `{"settings":{"max_length":1}}`)
 	b.admin(t, "PUT", "/v1/queues/newest", `{"settings":{"max_length":3,"overflow":"drop-oldest"}}`)
@@ -233,6 +236,7 @@ func TestLimitsAcross(t *testing.T) {
 // with its connection; an auto_delete queue goes with its last consumer; one that
 // expires goes when it was not used for so long, also over a kill.
 func TestQueuesThatEnd(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t)
 	queues := func() (names []string) {
 		t.Helper()

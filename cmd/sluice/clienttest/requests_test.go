@@ -148,6 +148,7 @@ func respond(t testing.TB, b *broker, r receiver, topic string) (end func(), err
 // each answer comes to who asked, with the correlation that it gave. Where
 // nobody answers, each is told so at once, in its protocol's words.
 func TestRequestsAcross(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t)
 	type open struct {
 		name   string
@@ -193,6 +194,7 @@ func TestRequestsAcross(t *testing.T) {
 // TestTemporaryAddressesEnd: who asked and went cannot be answered, and whoever
 // wants to is told.
 func TestTemporaryAddressesEnd(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t)
 	in, err := paho.receive(t, b, selection{from: []address{topicAddress("service")}})
 	if err != nil {
