@@ -42,6 +42,9 @@ func isEvent(r *nethttp.Request) (event, batch bool) {
 // into an envelope: its attributes into headers, sorted by name, in front of
 // those that there are.
 func decodeEvent(data []byte, e *core.Envelope) error {
+	if !utf8.Valid(data) {
+		return errors.New("the event is not UTF-8")
+	}
 	var members map[string]json.RawMessage
 	if err := unmarshalStrict(data, &members); err != nil {
 		return errors.New("the event is not a JSON object: " + err.Error())
@@ -170,7 +173,7 @@ func appendEvent(dst []byte, d *core.Delivery) []byte {
 	}
 	switch {
 	case len(d.Payload) == 0:
-	case isJSON(d.ContentType) && json.Valid(d.Payload):
+	case isJSON(d.ContentType) && json.Valid(d.Payload) && utf8.Valid(d.Payload):
 		dst = append(dst, `,"data":`...)
 		dst = append(dst, bytes.TrimSpace(d.Payload)...)
 	case d.ContentType != "" && !isJSON(d.ContentType) && utf8.Valid(d.Payload):

@@ -189,3 +189,44 @@ func FuzzFields(f *testing.F) {
 		}
 	})
 }
+
+// Any body is an event or an error; what it is as an event is what it is again
+// when written as one and read back, but for white space around JSON.
+func FuzzCloudEvent(f *testing.F) {
+	const head = `{"specversion":"1.0","id":"1","source":"/s","type":"t"`
+	for _, s := range []string{
+		head + `}`, head + `,"data":{"a":[1,2]}}`, head + `,"data":"text","datacontenttype":"text/plain"}`, head + `,"data":"text"}`, head + `,"data":null}`,
+		head + `,"data_base64":"AP8=","datacontenttype":"a/b"}`, head + `,"data_base64":"?"}`, head + `,"data":1,"data_base64":""}`,
+		head + `,"ext":true,"n":-2147483648,"big":2147483648,"partitionkey":"k","none":null,"Upper":1,"nest":{}}`,
+		head + `,"data":"\ud800","subject":"a\r\nb\u0000"}`, head + `,"subject":"\xff"}`, head + `,"data":"x","datacontenttype":"application/json"}`,
+		head + `,"id":""}`, `{"specversion":"0.3","id":"1","source":"/","type":"t"}`, `[]`, `{}`, `{} {}`, head + `,"data_base64":"gGI=","datacontenttype":"text/json"}`,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var e core.Envelope
+		if decodeEvent(data, &e) != nil {
+			return
+		}
+		for _, h := range e.Headers {
+			if !utf8.ValidString(h.Value) || !isAttribute(strings.TrimPrefix(h.Name, eventPrefix)) {
+				t.Fatalf("%q has the header %q: %q", data, h.Name, h.Value)
+			}
+		}
+		text := appendEvent(nil, &core.Delivery{Envelope: &e})
+		if !json.Valid(text) || !utf8.Valid(text) {
+			t.Fatalf("%q is written as %q", data, text)
+		}
+		var again core.Envelope
+		if err := decodeEvent(text, &again); err != nil {
+			t.Fatalf("%q is written as %q, which is none: %v", data, text, err)
+		}
+		e.Payload, again.Payload = bytes.TrimSpace(e.Payload), bytes.TrimSpace(again.Payload)
+		if len(e.Payload) == 0 { // no data is no payload
+			e.Payload, again.Payload, again.ContentType = nil, nil, e.ContentType
+		}
+		if !reflect.DeepEqual(e, again) {
+			t.Fatalf("%q is %+v, written as %q %+v", data, e, text, again)
+		}
+	})
+}

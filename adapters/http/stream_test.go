@@ -1,8 +1,10 @@
 package http_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -56,6 +58,89 @@ func TestStreamCannotBeForged(t *testing.T) {
 	}
 }
 
+// TestStreamsAreReadAsWritten reads streams as the HTML standard says, 9.2.6, and
+// wants of each message one event with its offset and its payload, whatever
+// stands in payload, topic, headers and key.
+func TestStreamsAreReadAsWritten(t *testing.T) {
+	d := open(t)
+	nasty := []string{"\n", "\r", "\r\n", "\x00", "\ufeff", "\u2028", "\u0085", "id: 9", "data: x", "event: error", ":", " ", "\n\n", "\xff", "retry: 1", "{\"o\":9}"}
+	var payloads []string
+	for _, a := range nasty {
+		payloads = append(payloads, a)
+		for _, b := range nasty {
+			payloads = append(payloads, a+b, "x"+a+b+"y")
+		}
+	}
+	for i, p := range payloads {
+		line, _ := json.Marshal(map[string]any{"t": "n/" + nasty[i%3], "b": []byte(p), "h": [][2]string{{"a\nid: 9", "b\r\ndata: z"}}, "key": "k\n\nid: 9"})
+		if ms := d.want(200, "POST", "/t", string(line)+"\n", "Content-Type: application/x-ndjson").messages(t); len(ms) != 1 || ms[0].O == 0 {
+			t.Fatalf("%q: %+v", line, ms)
+		}
+	}
+	for _, format := range []string{"text", "json"} {
+		w := d.dial()
+		w.say("GET /sse/n/%23?from=earliest&format=" + format + " HTTP/1.0\r\nHost: localhost\r\n\r\n")
+		resp, err := nethttp.ReadResponse(w.r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewReader(resp.Body)
+		for i, p := range payloads {
+			var id, data, name string
+			has := false
+			for {
+				line, err := lines.ReadString('\n')
+				if err != nil {
+					t.Fatalf("%s: event %d: %v", format, i, err)
+				}
+				if line == "\n" && has {
+					break
+				}
+				field, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
+				value = strings.TrimPrefix(value, " ")
+				if strings.Contains(line, "\r") {
+					t.Fatalf("%s: a line of %q has a CR", format, p)
+				}
+				switch field {
+				case "id":
+					id = value
+				case "event":
+					name = value
+				case "data":
+					if has {
+						data += "\n"
+					}
+					data, has = data+value, true
+				}
+			}
+			got := data
+			switch {
+			case format == "json":
+				var m message
+				if err := json.Unmarshal([]byte(data), &m); err != nil {
+					t.Fatalf("%q: %v", data, err)
+				}
+				if got = string(m.B); m.D != nil {
+					var text string
+					if json.Unmarshal(m.D, &text) != nil {
+						text = string(m.D)
+					}
+					got = text
+				}
+			case name == "binary":
+				b, err := base64.StdEncoding.DecodeString(data)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = string(b)
+			}
+			if got != p || id != fmt.Sprint(i+1) {
+				t.Errorf("%s: %q came as event %s %q with %q", format, p, id, name, got)
+			}
+		}
+	}
+}
+
 func TestStreamResumes(t *testing.T) {
 	d := open(t)
 	for i := range 5 {
@@ -67,7 +152,10 @@ func TestStreamResumes(t *testing.T) {
 	d.stream("/t/r?from=5", "Accept: text/event-stream").expect("id: 5|data: 4")
 	d.refused(416, "offset-ahead", "GET", "/sse/r?from=100", "")
 	d.refused(416, "offset-ahead", "GET", "/sse/r", "", "Last-Event-Id: 100")
-	d.refused(400, "invalid-from", "GET", "/sse/r", "", "Last-Event-Id: x")
+	d.refused(416, "offset-ahead", "GET", "/sse/r", "", "Last-Event-Id: 9223372036854775807")
+	for _, last := range []string{"x", "-1", "+1", "1.0", "1e3", "0x1", "1 2", "9223372036854775808", "99999999999999999999", "\xef\xbb\xbf1", "١", "earliest", "@2h"} {
+		d.refused(400, "invalid-from", "GET", "/sse/r", "", "Last-Event-Id: "+last)
+	}
 	d.refused(400, "invalid-from", "GET", "/sse/r?from=x", "")
 	d.refused(400, "bad-request", "GET", "/sse/r?limit=1", "")
 }
