@@ -124,10 +124,16 @@ func (l *Log) roll() error {
 	} else if err := l.sync(); err != nil {
 		return err
 	}
-	if c.ready == nil {
+	early := c.ready != nil
+	if !early {
 		l.prepare()
 	}
 	next := <-c.ready
+	if early && isFull(next.err) {
+		// There may be room by now.
+		l.prepare()
+		next = <-c.ready
+	}
 	c.ready = nil
 	if err := next.err; err != nil {
 		if isFull(err) {
