@@ -144,31 +144,6 @@ func TestBlocks(t *testing.T) {
 	})
 }
 
-// TestBlocksRefused: where the file system does not take a direct write, as here
-// one from an odd address, it is made the other way, and so are all later ones.
-func TestBlocksRefused(t *testing.T) {
-	f := OS{}
-	name := path.Join(t.TempDir(), "blocks")
-	file := put(t, f, name, "former")
-	defer file.Close()
-	var want []byte
-	for i, skip := range []int{0, 1, 0, 3} {
-		b := bytes.Repeat([]byte{byte('a' + i)}, 2*BlockSize)
-		b = append(Blocks(3 * BlockSize)[:skip], b...)[skip:]
-		at := int64(i) * BlockSize
-		n, err := file.WriteBlocks(b, at)
-		must(t, err)
-		if n != len(b) {
-			t.Errorf("%d bytes of %d were written", n, len(b))
-		}
-		want = patch(want, b, at)
-		if got := content(t, f, name); got != string(want) {
-			t.Errorf("write %d: another content is there", i)
-		}
-	}
-	must(t, file.SyncData())
-}
-
 // TestCrashStrict: what was synced is there, and nothing else.
 func TestCrashStrict(t *testing.T) {
 	m := NewMemory()
