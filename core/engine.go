@@ -13,9 +13,9 @@ import (
 type Engine interface {
 	// Append makes the records and the state changes of a batch durable,
 	// together or not at all, and then calls done once, on a goroutine of the
-	// engine's or before it returns. It may be pipelined: the order of calls is
-	// the order of offsets and of done, and it blocks while the engine holds as
-	// many batches as it wants. The batch belongs to the engine until done is called; its Buf
+	// engine's. It is pipelined: the order of calls is the order of offsets
+	// and of done, and it blocks while the engine holds as many batches as it
+	// wants. The batch belongs to the engine until done is called; its Buf
 	// belongs to it for ever and is never written again, so that it can serve
 	// reads at the log's tail.
 	//

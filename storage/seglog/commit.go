@@ -9,13 +9,37 @@ import (
 	"github.com/sluicemq/sluice/core"
 	"github.com/sluicemq/sluice/core/pause"
 	"github.com/sluicemq/sluice/core/seeded"
-	"github.com/sluicemq/sluice/storage/vfs"
 )
 
-// maxIdleBuffer is how large the buffer may be that is kept for later frames.
+// A pending commit is a batch on its way into the log.
+type pending struct {
+	batch *core.Batch
+	done  func(*core.Batch, core.Offset, error)
+	// section holds its state changes, buf its frames, complete but for what
+	// the seal adds.
+	section, buf []byte
+}
+
+// maxIdleBuffer is how large a frame buffer may be that is kept for later.
 const maxIdleBuffer = 4 << 20
 
-// A committer is what belongs to the one who has the log's turn.
+// Append implements core.Engine. The batch is turned into frames here, on the
+// caller's goroutine, while the committer still waits for the disk with the
+// batch before; it blocks while another one is queued already.
+func (l *Log) Append(b *core.Batch, done func(*core.Batch, core.Offset, error)) {
+	p := <-l.free
+	p.batch, p.done = b, done
+	p.buf, p.section = p.buf[:0], p.section[:0]
+	if len(b.Changes) > 0 {
+		p.section = appendChanges(p.section, b.Changes)
+	}
+	if len(b.Ends) > 0 || len(b.Changes) > 0 {
+		p.buf = l.packer.append(p.buf, p.section, b)
+	}
+	l.commits <- p
+}
+
+// A committer is what the commit goroutine has for itself.
 type committer struct {
 	segment *segment    // the active one
 	commit  uint64      // of the last one written
@@ -26,52 +50,49 @@ type committer struct {
 
 	ready chan prepared // will have the next segment, once one is being prepared
 
-	packer packer
-	// section holds a commit's state changes, encoded.
-	section []byte
-	// buf begins with what the block that the log ends in holds so far, lead
-	// bytes, for whole blocks are written; the frames of a commit stand behind it.
-	buf  []byte
-	lead int
-
 	unsyncedBytes   int
 	unsyncedRecords int
 	timer           *time.Timer // runs while something is unsynced
 }
 
-// Append implements core.Engine. The batch is written, and durable where it has
-// to be, and done is called, before Append returns: all on the caller's
-// goroutine, for each goroutine more that a batch passes through makes its
-// confirmation later.
-func (l *Log) Append(b *core.Batch, done func(*core.Batch, core.Offset, error)) {
-	l.turn <- struct{}{}
-	first, err := l.commit(b)
-	<-l.turn
-	done(b, first, err)
-}
-
-// syncLoop syncs what nobody waits for.
-func (l *Log) syncLoop() {
+// commitLoop is the goroutine that writes. One commit is outstanding at a time:
+// what comes meanwhile is the next batch.
+func (l *Log) commitLoop() {
+	defer close(l.committed)
+	c := &l.committer
 	for {
 		select {
-		case <-l.committer.timer.C:
-			if err := l.request(context.Background(), l.sync); err != nil && !errors.Is(err, core.ErrClosed) {
+		case p, ok := <-l.commits:
+			if !ok {
+				return
+			}
+			first, err := l.commit(p)
+			b, done := p.batch, p.done
+			p.batch, p.done = nil, nil
+			if cap(p.buf) > maxIdleBuffer {
+				p.buf = nil
+			}
+			l.free <- p
+			done(b, first, err)
+		case r := <-l.requests:
+			r.answer <- r.do()
+		case <-c.timer.C:
+			if err := l.sync(); err != nil {
 				l.log.Error("log sync failed, nothing is accepted any more", "err", err)
 			}
-		case <-l.closing:
-			return
 		}
 	}
 }
 
 // commit takes one batch through the log: written, durable, readable, applied
 // to the state.
-func (l *Log) commit(b *core.Batch) (core.Offset, error) {
+func (l *Log) commit(p *pending) (core.Offset, error) {
 	c := &l.committer
 	if c.failed != nil {
 		return 0, c.failed
 	}
-	if len(b.Ends) == 0 && len(b.Changes) == 0 {
+	b := p.batch
+	if len(p.buf) == 0 {
 		if b.Sync {
 			if err := l.sync(); err != nil {
 				return 0, err
@@ -82,131 +103,77 @@ func (l *Log) commit(b *core.Batch) (core.Offset, error) {
 	if len(b.Changes) > 0 && l.state.shield.full() {
 		return 0, fmt.Errorf("%w: the state waits for room", core.ErrStorageFull)
 	}
-	c.section = c.section[:0]
-	if len(b.Changes) > 0 {
-		c.section = appendChanges(c.section, b.Changes)
-	}
-	c.buf = c.packer.append(c.buf[:c.lead], c.section, b)
-	if err := l.makeRoom(int64(len(c.frames()))); err != nil {
+	if err := l.makeRoom(int64(len(p.buf))); err != nil {
 		return 0, err
 	}
 	s := c.segment
 	base, pos := c.next, s.span.size
 	c.time = max(c.time, b.Time)
-	seal{generation: s.generation, commit: c.commit + 1, synced: c.synced, base: base, time: c.time}.apply(c.frames())
-	// Changes to the state are synced at once, even if nobody waits: the
-	// state must not be ahead of the log, or it would remember, say, the ID
-	// of a message that a power cut took.
-	sync := b.Sync || len(b.Changes) > 0
-	n, err := l.write(sync)
-	if err != nil {
+	seal{generation: s.generation, commit: c.commit + 1, synced: c.synced, base: base, time: c.time}.apply(p.buf)
+	if err := l.write(s, p.buf, pos); err != nil {
 		return 0, err
 	}
 	c.commit++
-	c.unsyncedBytes += n
+	c.unsyncedBytes += len(p.buf)
 	c.unsyncedRecords += len(b.Ends)
+	// Changes to the state are synced at once, even if nobody waits: the
+	// state must not be ahead of the log, or it would remember, say, the ID
+	// of a message that a power cut took.
 	if seeded.On(seeded.StateBeforeSync) && len(b.Changes) > 0 {
-		if err := errors.Join(l.state.apply(c.section, c.commit, base, base+core.Offset(len(b.Ends))), l.state.sync()); err != nil {
+		if err := errors.Join(l.state.apply(p.section, c.commit, base, base+core.Offset(len(b.Ends))), l.state.sync()); err != nil {
 			return 0, l.fail(err)
 		}
 	}
 	early := len(b.Changes) == 0 && (seeded.On(seeded.EarlyConfirm) || seeded.On(seeded.RollWithoutSync) && s.span.size > l.o.SegmentBytes/2)
-	if !early && sync || c.unsyncedBytes >= maxUnsyncedBytes || c.unsyncedRecords >= maxUnsyncedRecords {
+	if !early && (b.Sync || len(b.Changes) > 0) || c.unsyncedBytes >= maxUnsyncedBytes || c.unsyncedRecords >= maxUnsyncedRecords {
 		if err := l.sync(); err != nil {
 			return 0, err
 		}
-	} else if c.unsyncedBytes == n {
+	} else if c.unsyncedBytes == len(p.buf) {
 		c.timer.Reset(l.o.SyncDelay)
 	}
 	c.next = base + core.Offset(len(b.Ends))
 	pause.At("durable")
 	// What the state names can be read.
-	l.publish(b, pos, base)
+	l.publish(s, p, pos, base)
 	pause.At("readable")
-	c.advance()
 	if len(b.Changes) > 0 {
-		if err := l.state.apply(c.section, c.commit, base, c.next); err != nil {
+		if err := l.state.apply(p.section, c.commit, base, c.next); err != nil {
 			return 0, l.fail(err)
 		}
 	}
 	return base, nil
 }
 
-// frames are those that stand in the buffer.
-func (c *committer) frames() []byte { return c.buf[c.lead:] }
-
-// advance makes the end of what was written the beginning of what is to be.
-func (c *committer) advance() {
-	n := len(c.buf)
-	c.lead = n % vfs.BlockSize
-	copy(c.buf, c.buf[n-c.lead:])
-	c.buf = c.buf[:c.lead]
-	if cap(c.buf) > maxIdleBuffer {
-		c.buf = append(vfs.Blocks(vfs.BlockSize)[:0], c.buf...)
-	}
-}
-
-// follow has the log go on in a segment, behind what it holds.
-func (c *committer) follow(s *segment) error {
-	frames := c.frames()
-	lead := int(s.span.size % vfs.BlockSize)
-	buf := vfs.Blocks(lead + len(frames))[:lead]
-	if n, err := readFull(s.file, buf, s.span.size-int64(lead)); err != nil {
-		return err
-	} else if n < lead {
-		return fmt.Errorf("%w: the log's last block has %d bytes of %d", core.ErrCorrupt, n, lead)
-	}
-	c.segment, c.buf, c.lead = s, append(buf, frames...), lead
-	return nil
-}
-
 // publish makes a commit readable.
-func (l *Log) publish(b *core.Batch, pos int64, base core.Offset) {
-	c := &l.committer
-	s := c.segment
+func (l *Log) publish(s *segment, p *pending, pos int64, base core.Offset) {
 	s.mu.Lock()
-	for buf := c.frames(); len(buf) > 0; {
+	for buf := p.buf; len(buf) > 0; {
 		h := decodeFrameHeader(buf)
 		s.span.add(&h, pos)
 		pos += h.size()
 		buf = buf[h.size():]
 	}
 	s.mu.Unlock()
-	if n := len(b.Ends); n > 0 {
-		l.tail.push(b, base, c.time)
+	if n := len(p.batch.Ends); n > 0 {
+		l.tail.push(p.batch, base, l.committer.time)
 		l.end.Store(uint64(base) + uint64(n))
 	}
 }
 
-// write writes the buffer's frames at the log's end and says how many bytes they
-// are: what is to be synced at once goes straight to the disk. Where that has no
-// room the batch is refused and the next one is written in the same place; after
-// any other error nothing is written any more.
-func (l *Log) write(straight bool) (n int, err error) {
-	c := &l.committer
-	n = len(c.frames())
-	at := c.segment.span.size - int64(c.lead)
-	whole := c.buf
-	if over := len(whole) % vfs.BlockSize; over > 0 {
-		whole = grow(whole, vfs.BlockSize)
-		c.buf = whole[:len(c.buf)]
-		whole = whole[:len(whole)+vfs.BlockSize-over]
-		clear(whole[len(c.buf):])
-	}
-	l.zeros.reach(at + int64(len(whole)))
-	var written int
-	if straight {
-		written, err = c.segment.file.WriteBlocks(whole, at)
-	} else {
-		written, err = c.segment.file.WriteAt(whole, at)
-	}
+// write writes frames at the log's end. Where the disk has no room the batch is
+// refused and the next one is written in the same place; after any other error
+// nothing is written any more.
+func (l *Log) write(s *segment, buf []byte, pos int64) error {
+	l.zeros.reach(pos + int64(len(buf)))
+	n, err := s.file.WriteAt(buf, pos)
 	switch {
-	case err == nil, written > 0 && seeded.On(seeded.ShortWriteAccepted):
-		return n, nil
+	case err == nil, n > 0 && seeded.On(seeded.ShortWriteAccepted):
+		return nil
 	case isFull(err):
-		return 0, fmt.Errorf("%w: %w", core.ErrStorageFull, err)
+		return fmt.Errorf("%w: %w", core.ErrStorageFull, err)
 	}
-	return 0, l.fail(fmt.Errorf("%w: writing the log: %w", core.ErrStorage, err))
+	return l.fail(fmt.Errorf("%w: writing the log: %w", core.ErrStorage, err))
 }
 
 // sync makes durable what was written. It is never tried again after an error:
@@ -243,17 +210,23 @@ func (l *Log) fail(err error) error {
 	return c.failed
 }
 
-// request does something between two commits.
+// A request is something that the committer is asked to do between commits.
+type request struct {
+	do     func() error
+	answer chan error
+}
+
+// request has the committer do something and waits for it.
 func (l *Log) request(ctx context.Context, do func() error) error {
+	r := request{do, make(chan error, 1)}
 	select {
-	case l.turn <- struct{}{}:
-	case <-l.closing:
+	case l.requests <- r:
+	case <-l.committed:
 		return core.ErrClosed
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	defer func() { <-l.turn }()
-	return do()
+	return <-r.answer
 }
 
 // Sync makes durable all that has been confirmed.

@@ -3,14 +3,13 @@
 //
 // A batch's way in, each step in the file that is named after it:
 //
-//	Append        one commit at a time, on the caller's goroutine       commit.go
-//	  packer      frames are made of it                                 frame.go
+//	Append        frames are made of it, on the caller's goroutine      frame.go
+//	commitLoop    the one goroutine that writes, one commit at a time   commit.go
 //	  makeRoom    the next segment, made ready in the background        prepare.go
-//	  write       at the log's end, in whole blocks, over zeros or a
-//	              former use; straight to the disk if it is synced next
+//	  write       at the log's end, over zeros or a former use
 //	  sync        fdatasync: from here on it is durable                 commit.go
-//	  publish     readers see it, in the block table and the tail       tail.go
 //	  apply       state changes go to the view in Pebble                state.go
+//	  publish     readers see it, in the block table and the tail       tail.go
 //	  done
 //
 // A record's way out:

@@ -9,7 +9,6 @@ import (
 
 	"github.com/sluicemq/sluice/core"
 	"github.com/sluicemq/sluice/core/seeded"
-	"github.com/sluicemq/sluice/storage/vfs"
 )
 
 // A commit is written as one or more frames. Each has a header, then its body,
@@ -82,10 +81,7 @@ func (h *frameHeader) hasChanges() bool {
 	return h.prefix > 0 && h.flags&(flagSparse|flagOpened) == 0
 }
 
-func align(n int64) int64 { return alignUp(n, frameAlign) }
-
-// alignUp is the first multiple of a power of two that is not less than n.
-func alignUp(n, to int64) int64 { return (n + to - 1) &^ (to - 1) }
+func align(n int64) int64 { return (n + frameAlign - 1) &^ (frameAlign - 1) }
 
 // put writes the header to dst, with its checksum.
 func (h *frameHeader) put(dst []byte) {
@@ -236,14 +232,13 @@ func (p *packer) appendFrame(dst []byte, h *frameHeader, body []byte, pack bool)
 	return dst
 }
 
-// grow makes sure that n bytes more fit, and some for the padding. What it makes
-// can be written by blocks.
+// grow makes sure that n bytes more fit, and some for the padding.
 func grow(b []byte, n int) []byte {
 	n += frameAlign
 	if cap(b)-len(b) >= n {
 		return b
 	}
-	grown := vfs.Blocks(max(len(b)+n, 2*cap(b)))[:len(b)]
+	grown := make([]byte, len(b), max(len(b)+n, 2*cap(b)))
 	copy(grown, b)
 	return grown
 }

@@ -73,12 +73,16 @@ type Log struct {
 	mu       sync.RWMutex // guards what follows
 	segments []*segment   // in order; the last is the active one
 
-	turn       chan struct{} // holds a token while somebody has the committer
-	committer  committer
+	commits    chan *pending // to the committer
+	requests   chan request  // to the committer, too
+	free       chan *pending // pending commits that may be used again
+	packer     packer        // Append's own
+	committed  chan struct{} // closed when the committer has ended
 	closing    chan struct{} // closed to end the background work
 	background sync.WaitGroup
 
-	zeros zeros
+	zeros     zeros
+	committer committer
 
 	indexWake  chan struct{}
 	indexing   sync.Mutex // guards what follows
@@ -147,7 +151,7 @@ func (l *Log) segmentsNow() []*segment {
 	return l.segments
 }
 
-// active is the segment that commits go to; only who has the turn changes it.
+// active is the segment that commits go to; only the committer changes it.
 func (l *Log) active() *segment {
 	l.mu.RLock()
 	defer l.mu.RUnlock()

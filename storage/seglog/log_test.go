@@ -95,57 +95,6 @@ func TestReopen(t *testing.T) {
 	}
 }
 
-// TestReadBehind: a reader close behind the log's end reads from the file what
-// has been appended, whether that was synced at once or not, while more is
-// written to the same blocks.
-func TestReadBehind(t *testing.T) {
-	l, err := Open(context.Background(), Options{Dir: t.TempDir(), SegmentBytes: 256 << 10, TailBytes: 1, ZeroBytes: 32 << 10})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close(context.Background())
-	const records = 4000
-	var reading sync.WaitGroup
-	defer reading.Wait()
-	more := make(chan struct{}, 1)
-	reading.Go(func() {
-		buf := core.ReadBuffer{MaxRecords: 50, MaxBytes: 64 << 10}
-		for at := core.Offset(1); at <= records; {
-			if _, end := l.Bounds(); at == end {
-				if _, ok := <-more; !ok {
-					t.Errorf("the log ends at %d", at)
-					return
-				}
-				continue
-			}
-			next, err := l.Read(context.Background(), at, 0, nil, &buf)
-			if err != nil || len(buf.Gaps) > 0 {
-				t.Errorf("at %d: gaps %v, %v", at, buf.Gaps, err)
-				return
-			}
-			for i, r := range buf.Records {
-				if want := fmt.Sprint("t/", at+core.Offset(i)); r.Topic != want {
-					t.Errorf("%q at %d, want %q", r.Topic, at+core.Offset(i), want)
-				}
-			}
-			at = next
-		}
-	})
-	defer close(more)
-	for n, i := 0, 0; n < records; i++ {
-		var topics []string
-		for range min(1+i*7%40, records-n) {
-			n++
-			topics = append(topics, fmt.Sprint("t/", n))
-		}
-		appendWait(t, l, batchOf(i%3 > 0, topics...))
-		select {
-		case more <- struct{}{}:
-		default:
-		}
-	}
-}
-
 func TestReopenAfterKill(t *testing.T) {
 	dir := t.TempDir()
 	l, err := Open(context.Background(), Options{Dir: dir, SegmentBytes: 64 << 10, TailBytes: 4 << 10})

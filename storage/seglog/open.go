@@ -45,13 +45,19 @@ func Open(ctx context.Context, o Options) (_ *Log, err error) {
 		dir:       path.Join(o.Dir, logDir),
 		log:       o.Logger,
 		tail:      tail{limit: o.TailBytes},
-		turn:      make(chan struct{}, 1),
+		commits:   make(chan *pending, 1),
+		requests:  make(chan request),
+		free:      make(chan *pending, 3),
+		committed: make(chan struct{}),
 		closing:   make(chan struct{}),
 		indexWake: make(chan struct{}, 1),
 		zeros:     zeros{window: o.ZeroBytes, wake: make(chan struct{}, 1)},
 	}
 	l.committer.timer = time.NewTimer(time.Hour)
 	l.committer.timer.Stop()
+	for range cap(l.free) {
+		l.free <- new(pending)
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("opening %s: %w", o.Dir, err), l.abandon())
@@ -69,7 +75,7 @@ func Open(ctx context.Context, o Options) (_ *Log, err error) {
 	if err := l.recover(ctx); err != nil {
 		return nil, err
 	}
-	l.background.Go(l.syncLoop)
+	go l.commitLoop()
 	l.background.Go(func() { l.zeros.run(l.closing) })
 	l.background.Go(l.indexLoop)
 	return l, nil
@@ -316,10 +322,14 @@ func (l *Log) goodSpare(name string) bool {
 }
 
 // Close implements core.Engine.
-func (l *Log) Close(context.Context) error {
-	// What is on its way to the disk cannot be called back. The turn is not
-	// given to anybody any more.
-	l.turn <- struct{}{}
+func (l *Log) Close(ctx context.Context) error {
+	close(l.commits)
+	select {
+	case <-l.committed:
+	case <-ctx.Done():
+		// What is on its way to the disk cannot be called back.
+		<-l.committed
+	}
 	c := &l.committer
 	err := l.sync()
 	if err == nil {

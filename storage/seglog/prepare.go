@@ -189,10 +189,8 @@ func (l *Log) activate(s *segment) error {
 	}
 	s.span.opened, s.span.first, s.span.next = l.committer.next, l.committer.next, l.committer.next
 	s.span.after = l.committer.commit
-	if err := l.committer.follow(s); err != nil {
-		return err
-	}
 	l.zeros.begin(s.file, size)
+	l.committer.segment = s
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.segments = append(l.segments[:len(l.segments):len(l.segments)], s)
@@ -222,11 +220,10 @@ type zeros struct {
 func (z *zeros) begin(f vfs.File, size int64) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	// Whole blocks are written, and never one that frames go to.
-	z.file, z.frontier, z.end = f, alignUp(size, vfs.BlockSize), 0
+	z.file, z.frontier, z.end = f, size, 0
 }
 
-// reach says that the log is about to be written up to end, of a block. It waits for zeros
+// reach says that the log is about to be written up to end. It waits for zeros
 // that are on their way to the same place.
 func (z *zeros) reach(end int64) {
 	if z.window <= 0 {
@@ -247,7 +244,7 @@ func (z *zeros) reach(end int64) {
 
 // run writes zeros until closing is closed.
 func (z *zeros) run(closing <-chan struct{}) {
-	nothing := vfs.Blocks(zeroPiece)
+	nothing := make([]byte, zeroPiece)
 	var file vfs.File
 	var end int64
 	began := time.Now()
@@ -270,11 +267,11 @@ func (z *zeros) run(closing <-chan struct{}) {
 		}
 		file, end, began = z.file, z.end, time.Now()
 		for more := true; more; {
-			n := min(z.window-(z.frontier-z.end), zeroPiece) &^ (vfs.BlockSize - 1)
+			n := min(z.window-(z.frontier-z.end), zeroPiece)
 			if n <= 0 || z.file != file {
 				break
 			}
-			if _, err := z.file.WriteBlocks(nothing[:n], z.frontier); err != nil {
+			if _, err := z.file.WriteAt(nothing[:n], z.frontier); err != nil {
 				// The log will meet the error itself, or not, if it is about
 				// room that it does not need.
 				break

@@ -310,8 +310,9 @@ func (r *recovery) begin() error {
 		if err != nil {
 			return err
 		}
+		c.segment = s
 		l.zeros.begin(s.file, size)
-		return c.follow(s)
+		return nil
 	}
 	h := segmentHeader{generation: newGeneration(), sequence: 1}
 	if n := len(l.segments); n > 0 {
@@ -333,21 +334,20 @@ func (l *Log) writeMark(h *frameHeader, prefix []byte) error {
 	}
 	s := c.segment
 	h.generation, h.commit, h.time = s.generation, c.commit+1, c.time
-	c.buf = c.packer.appendFrame(c.buf[:c.lead], h.withBody(prefix), prefix, false)
+	var p packer
+	buf := p.appendFrame(nil, h.withBody(prefix), prefix, false)
 	pos := s.span.size
-	n, err := l.write(true)
-	if err != nil {
+	if err := l.write(s, buf, pos); err != nil {
 		return err
 	}
 	c.commit++
-	c.unsyncedBytes += n
+	c.unsyncedBytes += len(buf)
 	if err := l.sync(); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	s.span.add(h, pos)
 	s.mu.Unlock()
-	c.advance()
 	return nil
 }
 

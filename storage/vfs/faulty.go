@@ -127,14 +127,6 @@ type faultyFile struct {
 }
 
 func (f *faultyFile) WriteAt(b []byte, at int64) (int, error) {
-	return f.write(b, at, f.File.WriteAt)
-}
-
-func (f *faultyFile) WriteBlocks(b []byte, at int64) (int, error) {
-	return f.write(b, at, f.File.WriteBlocks)
-}
-
-func (f *faultyFile) write(b []byte, at int64, do func([]byte, int64) (int, error)) (int, error) {
 	if fault := f.f.op(KindWrite, f.name, len(b)); fault != nil {
 		n := min(fault.Short, len(b))
 		if n > 0 {
@@ -144,7 +136,7 @@ func (f *faultyFile) write(b []byte, at int64, do func([]byte, int64) (int, erro
 		}
 		return n, fault.Err
 	}
-	return do(b, at)
+	return f.File.WriteAt(b, at)
 }
 
 func (f *faultyFile) ReadAt(b []byte, at int64) (int, error) {

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"unsafe"
 )
 
 // Memory is a file system in memory that knows what a crash would leave of it.
@@ -475,13 +474,6 @@ func (f *memoryFile) WriteAt(b []byte, at int64) (int, error) {
 		f.m.size += int64(len(n.data) - before)
 	}
 	return len(b), err
-}
-
-func (f *memoryFile) WriteBlocks(b []byte, at int64) (int, error) {
-	if len(b)%BlockSize != 0 || at%BlockSize != 0 || uintptr(unsafe.Pointer(unsafe.SliceData(b)))%BlockSize != 0 {
-		return 0, &fs.PathError{Op: "write", Path: f.name, Err: syscall.EINVAL}
-	}
-	return f.WriteAt(b, at)
 }
 
 // drop has what was written since the last sync never get to the disk.

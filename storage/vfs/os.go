@@ -6,8 +6,6 @@ import (
 	"io"
 	"os"
 	"sort"
-	"sync"
-	"sync/atomic"
 
 	"github.com/gofrs/flock"
 	"golang.org/x/sys/unix"
@@ -28,7 +26,7 @@ func (OS) Create(name string) (File, error) {
 	for {
 		f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
 		if err == nil {
-			return &osFile{File: f}, nil
+			return osFile{f}, nil
 		}
 		if !errors.Is(err, os.ErrExist) {
 			return nil, err
@@ -45,7 +43,7 @@ func (OS) Open(name string) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &osFile{File: f}, nil
+	return osFile{f}, nil
 }
 
 // OpenRead opens a file that exists for reading.
@@ -54,7 +52,7 @@ func (OS) OpenRead(name string) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &osFile{File: f}, nil
+	return osFile{f}, nil
 }
 
 // Rename is rename(2).
@@ -122,50 +120,16 @@ func (OS) Space(dir string) (Space, error) {
 	return Space{Free: uint64(s.Bavail) * uint64(s.Bsize), Total: uint64(s.Blocks) * uint64(s.Bsize)}, nil
 }
 
-type osFile struct {
-	*os.File
+type osFile struct{ *os.File }
 
-	// direct is the file opened once more, for WriteBlocks, which opens it when
-	// it is first called; nil where the file system knows no such writes.
-	direct  *os.File
-	opening sync.Once
-	refused atomic.Bool // by the file system
-}
-
-// WriteBlocks is pwrite(2) with O_DIRECT, or without where that is refused.
-func (f *osFile) WriteBlocks(b []byte, at int64) (int, error) {
-	f.opening.Do(func() {
-		var err error
-		if f.direct, err = openDirect(f.File); err != nil {
-			f.refused.Store(true)
-		}
-	})
-	if !f.refused.Load() {
-		n, err := f.direct.WriteAt(b, at)
-		if n > 0 || !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, unix.EINVAL) {
-			return n, err
-		}
-		f.refused.Store(true)
-	}
-	return f.WriteAt(b, at)
-}
-
-func (f *osFile) Close() error {
-	err := f.File.Close()
-	if f.direct != nil {
-		err = errors.Join(err, f.direct.Close())
-	}
-	return err
-}
-
-func (f *osFile) SyncData() error {
+func (f osFile) SyncData() error {
 	if err := syncData(f.File); err != nil {
 		return &os.PathError{Op: "fdatasync", Path: f.Name(), Err: err}
 	}
 	return nil
 }
 
-func (f *osFile) Size() (int64, error) {
+func (f osFile) Size() (int64, error) {
 	i, err := f.Stat()
 	if err != nil {
 		return 0, err
@@ -173,7 +137,7 @@ func (f *osFile) Size() (int64, error) {
 	return i.Size(), nil
 }
 
-func (f *osFile) Map(size int) ([]byte, func(), error) {
+func (f osFile) Map(size int) ([]byte, func(), error) {
 	if size == 0 {
 		return nil, func() {}, nil
 	}

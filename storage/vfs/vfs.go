@@ -14,10 +14,7 @@
 // was written since the last one that succeeded.
 package vfs
 
-import (
-	"io"
-	"unsafe"
-)
+import "io"
 
 // An FS is a tree of files. Names are slash-separated paths. All methods may be
 // called from several goroutines at once. Errors satisfy errors.Is with the
@@ -58,14 +55,6 @@ type File interface {
 	io.ReaderAt
 	io.WriterAt
 	io.Closer
-	// WriteBlocks is WriteAt of whole blocks, which go to the disk at once and
-	// not by way of the memory in which the operating system gathers writes,
-	// where it can do that: what is about to be synced gets there sooner so,
-	// most of all in a file that grows. It makes nothing durable. b is one of
-	// Blocks's, or a part of it, and its place in the file, its length and its
-	// place in the one of Blocks's are multiples of BlockSize. Nobody may write
-	// to the same blocks in another way meanwhile.
-	WriteBlocks(b []byte, at int64) (int, error)
 	// Sync makes the file's bytes and its size durable, and SyncData does,
 	// without the times and other attributes.
 	Sync() error
@@ -76,18 +65,6 @@ type File interface {
 	// unmap must be called when they are not needed any more. Touching them
 	// may fault (see runtime/debug.SetPanicOnFault) where the disk fails.
 	Map(size int) (data []byte, unmap func(), err error)
-}
-
-// BlockSize is the unit of File.WriteBlocks.
-const BlockSize = 4096
-
-// Blocks makes room for n bytes, rounded up to whole blocks, as File.WriteBlocks
-// needs it: it begins at an address that is a multiple of BlockSize.
-func Blocks(n int) []byte {
-	n = (n + BlockSize - 1) &^ (BlockSize - 1)
-	b := make([]byte, n+BlockSize)
-	skip := int(-uintptr(unsafe.Pointer(unsafe.SliceData(b))) & (BlockSize - 1))
-	return b[skip : skip+n : skip+n]
 }
 
 // Info describes a file.

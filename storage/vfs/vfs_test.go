@@ -1,7 +1,6 @@
 package vfs
 
 import (
-	"bytes"
 	"errors"
 	"io/fs"
 	"path"
@@ -100,46 +99,6 @@ func TestFiles(t *testing.T) {
 		must(t, held.Close())
 		if s, err := f.Space(dir); err != nil || s.Free == 0 || s.Free > s.Total {
 			t.Errorf("space %+v, %v", s, err)
-		}
-	})
-}
-
-// TestBlocks: what is written by blocks and what is written otherwise are one
-// file, whatever stood there before and whoever has read it.
-func TestBlocks(t *testing.T) {
-	each(t, func(t *testing.T, f FS, dir string) {
-		name := path.Join(dir, "blocks")
-		file := put(t, f, name, "former")
-		defer file.Close()
-		want := []byte("former")
-		for i := range 64 {
-			blocks := 1 + i%3
-			b := Blocks(blocks*BlockSize - 5)
-			if len(b) != blocks*BlockSize {
-				t.Fatalf("%d bytes for %d blocks", len(b), blocks)
-			}
-			for k := range b {
-				b[k] = byte('a' + (i+k)%23)
-			}
-			at := (i / 3 * 5 % 8) * BlockSize
-			_, err := file.WriteBlocks(b, int64(at))
-			must(t, err)
-			want = patch(want, b, int64(at))
-			if i%4 == 0 {
-				must(t, file.SyncData())
-			}
-			_, err = file.WriteAt(b[:7], int64(at+i))
-			must(t, err)
-			want = patch(want, b[:7], int64(at+i))
-			got := make([]byte, len(want))
-			_, err = file.ReadAt(got, 0)
-			must(t, err)
-			if !bytes.Equal(got, want) {
-				t.Fatalf("after write %d another content was read", i)
-			}
-		}
-		if got := content(t, f, name); got != string(want) {
-			t.Error("another content is there")
 		}
 	})
 }
