@@ -51,10 +51,13 @@ func (c *clock) left(t time.Time) time.Duration {
 	return t.Sub(c.wall())
 }
 
-// when turns a moment of the machine's clock into one of this clock.
+// when turns a moment of the machine's clock into one of this clock: the same one,
+// to the nanosecond, unless this clock is ahead.
 func (c *clock) when(t time.Time) time.Time {
-	left := c.left(t)
-	return time.UnixMilli(c.now()).Add(left)
+	ms := c.now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return t.Add(time.Duration(max(0, ms-c.wall().UnixMilli())) * time.Millisecond)
 }
 
 // moment turns a moment of this clock into one of the machine's clock.
