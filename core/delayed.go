@@ -149,24 +149,30 @@ const delayedRetry = time.Second
 // delayedRound is how many messages one commit makes due.
 const delayedRound = 1024
 
-// fire publishes what is due and returns when to look again.
+// fire publishes what is due and returns when to look again. To go over the places
+// of what was published and is gone from the list takes its time, too, so a round
+// begins behind the one before; the last one looks at all of the list again.
 func (d *delayed) fire(p *pump) time.Time {
+	after := ""
 	for {
-		next, more := d.fireRound(p)
-		if !more {
+		next, last, ok := d.fireRound(p, after)
+		if !ok || last == "" && after == "" {
 			return next
 		}
+		after = last
 	}
 }
 
-// fireRound publishes up to delayedRound messages that are due.
-func (d *delayed) fireRound(p *pump) (next time.Time, more bool) {
+// fireRound publishes up to delayedRound messages that are due, those whose keys
+// come at or behind one, and returns the last one's key, "" if there was none. If
+// it could not, ok is false, and next says when to try again.
+func (d *delayed) fireRound(p *pump, after string) (next time.Time, last string, ok bool) {
 	d.firing.Lock()
 	defer d.firing.Unlock()
 	var due []string
 	next = time.Now().Add(delayedPoll)
 	now := d.clock.now()
-	for s, err := range d.b.engine.State(keyDelayed, "") {
+	for s, err := range d.b.engine.State(keyDelayed, after) {
 		if err != nil {
 			d.b.log.Error("delayed messages not readable", "err", err)
 			next = time.Now().Add(delayedRetry)
@@ -189,20 +195,20 @@ func (d *delayed) fireRound(p *pump) (next time.Time, more bool) {
 	}
 	pause.At("delayed due")
 	if len(due) == 0 {
-		return next, false
+		return next, "", true
 	}
 	for _, key := range due {
 		e, ok, err := d.due(p, key)
 		if err != nil {
 			d.b.log.Error("delayed message not readable", "err", err)
 			if !errors.Is(err, ErrCorrupt) {
-				return time.Now().Add(delayedRetry), false
+				return time.Now().Add(delayedRetry), "", false
 			}
 			d.b.stats.Unreadable.Add(1)
 		}
 		c, err := d.b.journal.enterUnbounded()
 		if err != nil {
-			return time.Now().Add(delayedRetry), false
+			return time.Now().Add(delayedRetry), "", false
 		}
 		if ok {
 			s := e.Schedule
@@ -214,10 +220,10 @@ func (d *delayed) fireRound(p *pump) (next time.Time, more bool) {
 		if seeded.On(seeded.DelayedTwice) {
 			d.b.journal.leave()
 			if err := d.b.journal.change(p.ctx); err != nil {
-				return next, false
+				return next, "", false
 			}
 			if c, err = d.b.journal.enterUnbounded(); err != nil {
-				return next, false
+				return next, "", false
 			}
 		}
 		c.Changes = append(c.Changes, Change{Key: key})
@@ -229,9 +235,9 @@ func (d *delayed) fireRound(p *pump) (next time.Time, more bool) {
 	}
 	// The state must show that they are gone before it is asked again.
 	if err := d.b.journal.change(p.ctx); err != nil {
-		return time.Now().Add(delayedRetry), false
+		return time.Now().Add(delayedRetry), "", false
 	}
-	return next, true
+	return next, due[len(due)-1], true
 }
 
 // again adds a message that has just been published to the same commit once
