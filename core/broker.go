@@ -480,14 +480,19 @@ func (r *reclaimer) start() {
 			}
 			// However much there is to look at, it takes a small share of the
 			// time.
-			t.Reset(max(r.every, reclaimShare*time.Since(began)))
+			t.Reset(max(r.every, min(reclaimShare*time.Since(began), reclaimRest)))
 		}
 	})
 }
 
-// reclaimShare bounds the time that goes into reclaiming, to one part in so
-// many.
-const reclaimShare = 20
+const (
+	// reclaimShare bounds the time that goes into reclaiming, to one part in so
+	// many.
+	reclaimShare = 20
+	// reclaimRest bounds how long that leaves it at rest: it may have waited for
+	// a disk that stood still.
+	reclaimRest = 5 * time.Minute
+)
 
 func (r *reclaimer) reclaim() {
 	b := r.b

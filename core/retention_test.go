@@ -220,7 +220,7 @@ func freedEarly(t *testing.T) (early bool) {
 		a.publish("x", "m")
 		at := a.deliveries()[0].Offset
 		a.publish("$queue/other", "behind it")
-		time.Sleep(2 * time.Hour)
+		time.Sleep(2*time.Hour + time.Second) // not while it reclaims
 		if first, _ := w.engine.Bounds(); first > at {
 			t.Fatal("freed while it was held")
 		}
