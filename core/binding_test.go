@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/sluicemq/sluice/core"
-	"github.com/sluicemq/sluice/core/coretest"
 )
 
 // What a queue has passed over stays in it when the binding that led it there is
@@ -85,15 +83,7 @@ func TestBindBeyondTheLimit(t *testing.T) {
 // one side or the other.
 func TestStressBindRetained(t *testing.T) {
 	ctx := context.Background()
-	b, err := core.Open(ctx, core.Options{Engine: coretest.NewEngine()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close(ctx)
-	c, err := b.Connect(ctx, core.Credentials{}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := alone(t, core.Credentials{})
 	got := &arrivals{topics: make(chan string, 1000)}
 	k, err := c.Subscribe(ctx, core.Subscription{}, got)
 	if err != nil {
@@ -108,14 +98,7 @@ func TestStressBindRetained(t *testing.T) {
 		if err := k.Bind(ctx, core.Binding{Filter: core.Filter(topic)}, core.BindOptions{Retained: true}); err != nil {
 			t.Fatal(err)
 		}
-		select {
-		case at := <-got.topics:
-			if at != topic {
-				t.Fatalf("%s came instead of %s", at, topic)
-			}
-		case <-time.After(20 * time.Second):
-			t.Fatalf("%s does not come", topic)
-		}
+		got.want(t, topic)
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/sluicemq/sluice/core"
-	"github.com/sluicemq/sluice/core/coretest"
 )
 
 // A queue with a consumer costs little memory, its bindings and what the
@@ -15,15 +14,7 @@ import (
 func TestWhatAQueueCosts(t *testing.T) {
 	const queues, most = 10_000, 4 << 10
 	ctx := context.Background()
-	b, err := core.Open(ctx, core.Options{Engine: coretest.NewEngine()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close(ctx)
-	c, err := b.Connect(ctx, core.Credentials{}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := alone(t, core.Credentials{})
 	heap := func() uint64 {
 		runtime.GC()
 		var m runtime.MemStats

@@ -212,20 +212,7 @@ func (b *Broker) recount(ctx context.Context, q *queue, end Offset) error {
 }
 
 // floor is the lowest offset that may be pending. cursor.mu is held.
-func (q *queue) floor() Offset {
-	at := q.next
-	for _, l := range q.left {
-		if len(l) > 0 {
-			at = min(at, l[0].from)
-		}
-	}
-	for i := range q.out.live() {
-		if e := &q.out.live()[i]; e.state != entryDone {
-			return min(at, e.offset)
-		}
-	}
-	return at
-}
+func (q *queue) floor() Offset { return floorOf(q.next, q.left, q.out.live()) }
 
 // shrink drops a queue's oldest messages that nobody holds, until it keeps its
 // bounds.

@@ -69,26 +69,18 @@ type queueNeeds struct {
 
 // needs are the queue's now. All of it is of one moment: what is taken from what
 // was passed over is outstanding from then on.
-func (q *queue) needs() queueNeeds {
-	d := q.b.dispatcher
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	n := queueNeeds{bindings: q.bindings.Load(), next: q.next}
-	if q.live && !q.feeding.Load() {
-		n.next = d.end()
-	}
-	for i := range q.out.live() {
-		if e := &q.out.live()[i]; e.state != entryDone {
-			n.out = append(n.out, e.offset)
+func (q *queue) needs() (n queueNeeds) {
+	q.atOneMoment(func(next Offset) {
+		n = queueNeeds{bindings: q.bindings.Load(), next: next}
+		for i := range q.out.live() {
+			if e := &q.out.live()[i]; e.state != entryDone {
+				n.out = append(n.out, e.offset)
+			}
 		}
-	}
-	if q.leftRuns() > 0 {
-		for _, l := range q.left {
-			n.left = append(n.left, slices.Clone(l))
+		if q.leftRuns() > 0 {
+			n.left = copyRuns(q.left)
 		}
-	}
+	})
 	return n
 }
 

@@ -222,37 +222,54 @@ type standing struct {
 	filters  *FilterSet
 }
 
-func (q *queue) stands() standing {
+func (q *queue) stands() (p standing) {
+	q.atOneMoment(func(next Offset) {
+		p = standing{next: next, left: copyRuns(q.left), bindings: q.bound(), filters: q.filterSet()}
+		for _, e := range q.out.live() {
+			if e.state != entryDone {
+				p.out = append(p.out, e)
+			}
+		}
+	})
+	return p
+}
+
+// atOneMoment calls see with the queue's next offset while nothing of the queue
+// changes. No lock is held.
+func (q *queue) atOneMoment(see func(next Offset)) {
 	d := q.b.dispatcher
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	p := standing{next: q.next, left: make([]runs, len(q.left)), bindings: q.bound(), filters: q.filterSet()}
-	for _, e := range q.out.live() {
-		if e.state != entryDone {
-			p.out = append(p.out, e)
-		}
-	}
-	for i, l := range q.left {
-		p.left[i] = slices.Clone(l)
-	}
+	next := q.next
 	if q.live && !q.feeding.Load() {
-		p.next = d.end()
+		next = d.end()
 	}
-	return p
+	see(next)
 }
 
-// floor is the lowest offset that may be pending.
-func (p *standing) floor() Offset {
-	at := p.next
-	for _, l := range p.left {
+func copyRuns(left []runs) []runs {
+	c := make([]runs, len(left))
+	for i, l := range left {
+		c[i] = slices.Clone(l)
+	}
+	return c
+}
+
+func (p *standing) floor() Offset { return floorOf(p.next, p.left, p.out) }
+
+// floorOf is the lowest offset that may be pending of a queue that stands there.
+func floorOf(next Offset, left []runs, out []outEntry) Offset {
+	for _, l := range left {
 		if len(l) > 0 {
-			at = min(at, l[0].from)
+			next = min(next, l[0].from)
 		}
 	}
-	if len(p.out) > 0 {
-		at = min(at, p.out[0].offset)
+	for i := range out {
+		if e := &out[i]; e.state != entryDone {
+			return min(next, e.offset)
+		}
 	}
-	return at
+	return next
 }

@@ -228,15 +228,7 @@ func (s *stressConsumer) work(k *core.Consumer, rounds int) {
 func TestStressBind(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	b, err := core.Open(ctx, core.Options{Engine: coretest.NewEngine()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close(ctx)
-	c, err := b.Connect(ctx, core.Credentials{Client: "c"}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := alone(t, core.Credentials{Client: "c"})
 	got := &arrivals{topics: make(chan string, 1000)}
 	k, err := c.Consume(ctx, core.Consumption{Queue: core.SessionQueue("c"), Settings: &core.QueueSettings{Kind: core.KindSession}, Create: true}, got)
 	if err != nil {
@@ -269,14 +261,7 @@ func TestStressBind(t *testing.T) {
 		if err := c.Publish(ctx, &core.Envelope{Topic: topic}, 0); err != nil {
 			t.Fatal(err)
 		}
-		select {
-		case at := <-got.topics:
-			if at != topic {
-				t.Fatalf("%s came instead of %s", at, topic)
-			}
-		case <-time.After(20 * time.Second):
-			t.Fatalf("%s does not come", topic)
-		}
+		got.want(t, topic)
 		if err := k.Unbind(ctx, bd); err != nil {
 			t.Fatal(err)
 		}
@@ -293,3 +278,32 @@ func (a *arrivals) Deliver(ds []core.Delivery) {
 }
 
 func (a *arrivals) Notice(core.Notice) {}
+
+// want waits for what comes next, which is of that topic.
+func (a *arrivals) want(t *testing.T, topic string) {
+	t.Helper()
+	select {
+	case at := <-a.topics:
+		if at != topic {
+			t.Fatalf("%s came instead of %s", at, topic)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatalf("%s does not come", topic)
+	}
+}
+
+// alone is the one client of a broker on the model engine, which is closed when
+// the test ends.
+func alone(t *testing.T, credentials core.Credentials) *core.Client {
+	t.Helper()
+	b, err := core.Open(context.Background(), core.Options{Engine: coretest.NewEngine()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close(context.Background()) })
+	c, err := b.Connect(context.Background(), credentials, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}

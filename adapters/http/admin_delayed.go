@@ -65,11 +65,7 @@ func (s *Server) listDelayed(w nethttp.ResponseWriter, r *nethttp.Request) {
 	limit := q.int("limit", listPage, 1, listMost)
 	pick := core.Selection{Where: q.where()}
 	if q.has("filter") {
-		f, err := core.ParseFilter(q.string("filter"))
-		if err != nil {
-			q.fail(err)
-		}
-		pick.Filters = []core.Filter{f}
+		pick.Filters = []core.Filter{q.pattern("")}
 	}
 	after, err := base64.RawURLEncoding.DecodeString(q.string("after"))
 	if err != nil {

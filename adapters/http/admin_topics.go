@@ -19,13 +19,7 @@ type topicInfo struct {
 func (s *Server) listTopics(w nethttp.ResponseWriter, r *nethttp.Request) {
 	q := queryOf(r, "filter", "after", "limit")
 	limit := q.int("limit", listPage, 1, listMost)
-	filter := core.Filter("#")
-	if q.has("filter") {
-		var err error
-		if filter, err = core.ParseFilter(q.string("filter")); err != nil {
-			q.fail(err)
-		}
-	}
+	filter := q.pattern("#")
 	s.admin(w, r, nil, func(h *hold) error {
 		if q.err != nil {
 			return q.err

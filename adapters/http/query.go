@@ -102,6 +102,18 @@ func (q *query) segment(name string) string {
 	return v
 }
 
+// pattern is ?filter=, which topics a list is of, or absent.
+func (q *query) pattern(absent core.Filter) core.Filter {
+	if !q.has("filter") {
+		return absent
+	}
+	f, err := core.ParseFilter(q.string("filter"))
+	if err != nil {
+		q.fail(err)
+	}
+	return f
+}
+
 // where is the selector that ?where= is.
 func (q *query) where() string {
 	if err := core.CheckWhere(q.string("where")); err != nil {

@@ -55,18 +55,13 @@ var askers = []asker{
 		if err != nil {
 			return nil, nil, err
 		}
-		n := 0
+		answer := oneByOne(in)
 		ask := func(topic string, m message) (message, error) {
 			headers := [][2]string{{"reply-to", "/temp-queue/answers"}, {"correlation-id", string(m.Correlation)}}
 			if _, err := c.call("stomp.send", map[string]any{"destination": "/topic/" + topic, "headers": headers, "body": m.Payload}); err != nil {
 				return message{}, err
 			}
-			n++
-			got, err := in.wait(n, arrive)
-			if err != nil {
-				return message{}, err
-			}
-			return got[n-1], nil
+			return answer()
 		}
 		nobody := func(topic string) error {
 			_, err := c.call("stomp.send", map[string]any{"destination": "/topic/" + topic, "headers": [][2]string{{"mandatory", "true"}}, "body": []byte("?")})
@@ -85,18 +80,13 @@ var askers = []asker{
 		if err := mqttSubscribe(c, selection{from: []address{inbox}}); err != nil {
 			return nil, nil, err
 		}
-		n := 0
+		answer := oneByOne(in)
 		ask := func(topic string, m message) (message, error) {
 			m.ReplyTo = inbox.topic
 			if _, err := c.call("mqtt.publish", mqttPublish(topicAddress(topic), m)); err != nil {
 				return message{}, err
 			}
-			n++
-			got, err := in.wait(n, arrive)
-			if err != nil {
-				return message{}, err
-			}
-			return got[n-1], nil
+			return answer()
 		}
 		nobody := func(topic string) error {
 			ok, err := c.call("mqtt.publish", mqttPublish(topicAddress(topic), message{Headers: []header{{"mandatory", "true"}}}))
@@ -253,5 +243,18 @@ func TestTemporaryAddressesEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 		gone(n - 1)
+	}
+}
+
+// oneByOne waits, each time it is called, for the next message of an inbox.
+func oneByOne(in *inbox) func() (message, error) {
+	n := 0
+	return func() (message, error) {
+		n++
+		got, err := in.wait(n, arrive)
+		if err != nil {
+			return message{}, err
+		}
+		return got[n-1], nil
 	}
 }

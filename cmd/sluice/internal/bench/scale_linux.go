@@ -37,7 +37,7 @@ type heapSize struct{ objects, bytes int64 }
 
 // heapOf has a server collect its garbage and asks for its heap's size.
 func heapOf(ctx context.Context, s *server) (h heapSize, err error) {
-	body, err := get(ctx, "http://"+s.pprof+"/debug/pprof/heap?debug=1&gc=1")
+	body, err := ask(ctx, http.MethodGet, "http://"+s.pprof+"/debug/pprof/heap?debug=1&gc=1")
 	if err != nil {
 		return h, err
 	}
@@ -56,9 +56,9 @@ func heapOf(ctx context.Context, s *server) (h heapSize, err error) {
 	return h, nil
 }
 
-// get answers with what is at a URL.
-func get(ctx context.Context, url string) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+// ask answers with what a server says to a request without a body.
+func ask(ctx context.Context, method, url string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, url, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -304,7 +304,7 @@ func retainedScenario() scenario {
 				"/v1/retained": fmt.Sprintf("/v1/retained?limit=100&after=retained/%d", n/2),
 			} {
 				at := time.Now()
-				if _, err := get(ctx, "http://"+r.http+path); err != nil {
+				if _, err := ask(ctx, http.MethodGet, "http://"+r.http+path); err != nil {
 					unix.Close(fd)
 					return out, err
 				}
@@ -396,7 +396,7 @@ func readyScenario() scenario {
 			}
 			// The second start finds the first one's message released.
 			err = r.restarts(ctx, &out, "full", "first message", time.Millisecond, func() error {
-				body, err := post(ctx, "http://"+r.http+"/q/ready/lease?max=1&for=1s")
+				body, err := ask(ctx, http.MethodPost, "http://"+r.http+"/q/ready/lease?max=1&for=1s")
 				if err == nil && len(body) < 100 {
 					err = fmt.Errorf("a lease brought no message: %s", body)
 				}
@@ -413,7 +413,7 @@ func readyScenario() scenario {
 			out.addLower("resident", "MiB", float64(f.resident)/(1<<20))
 			out.addLower("heap", "MiB", float64(f.heap.bytes)/(1<<20))
 			at := time.Now()
-			body, err := get(ctx, "http://"+r.http+"/v1/queues/ready")
+			body, err := ask(ctx, http.MethodGet, "http://"+r.http+"/v1/queues/ready")
 			if err != nil {
 				return out, err
 			}
@@ -469,24 +469,6 @@ func queuesScenario() scenario {
 			out.addFootprint("queue", n, before, after)
 			return out, nil
 		}}
-}
-
-// post asks for what only a POST gives.
-func post(ctx context.Context, url string) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, nil)
-	if err != nil {
-		return nil, err
-	}
-	answer, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer answer.Body.Close()
-	body, err := io.ReadAll(answer.Body)
-	if err == nil && answer.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s: %.200s", url, answer.Status, body)
-	}
-	return body, err
 }
 
 // A latecomer notes how late messages come.

@@ -197,25 +197,11 @@ func (s *suite) ownProfile(name string) (stop func(), err error) {
 
 // fetch writes what is at a URL into a file.
 func fetch(ctx context.Context, url, file string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	body, err := ask(ctx, http.MethodGet, url)
 	if err != nil {
 		return err
 	}
-	answer, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer answer.Body.Close()
-	if answer.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", url, answer.Status)
-	}
-	f, err := os.Create(file)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	_, err = io.Copy(f, answer.Body)
-	return err
+	return os.WriteFile(file, body, 0o644)
 }
 
 // median takes each reading's median, and all faults.
