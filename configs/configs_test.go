@@ -13,6 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/sluicemq/sluice/core/coretest/sameseed"
 )
 
 var update = flag.Bool("update", false, "write the generated files anew")
@@ -260,7 +262,8 @@ func TestOpenAddresses(t *testing.T) {
 
 // FuzzParse reads any text without a panic, and what it takes it can write
 // and read again.
-func FuzzParse(f *testing.F) {
+func FuzzParse(plain *testing.F) {
+	f := sameseed.Fuzz(plain)
 	files, _ := filepath.Glob("*.yaml")
 	for _, file := range files {
 		text, err := os.ReadFile(file)

@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
+
+	"github.com/sluicemq/sluice/core/coretest/sameseed"
 )
 
 func genEnvelope(t *rapid.T) Envelope {
@@ -70,7 +72,8 @@ func TestRecordRoundTrip(t *testing.T) {
 	})
 }
 
-func FuzzRecord(f *testing.F) {
+func FuzzRecord(plain *testing.F) {
+	f := sameseed.Fuzz(plain)
 	e := Envelope{Topic: "a/b", Payload: []byte("p"), Key: "k", Headers: []Header{{"n", "v"}}, CorrelationID: []byte{0}, Expires: time.UnixMilli(1)}
 	full := AppendRecord(nil, &e)
 	f.Add(full)
@@ -89,7 +92,8 @@ func FuzzRecord(f *testing.F) {
 	})
 }
 
-func FuzzFrom(f *testing.F) {
+func FuzzFrom(plain *testing.F) {
+	f := sameseed.Fuzz(plain)
 	now := time.UnixMilli(1_700_000_000_000)
 	for _, s := range []string{"earliest", "latest", "1042", "-100", "@2h", "@2026-11-01T08:00:00Z", "-0", "@-2h", "", "@", "99999999999999999999"} {
 		f.Add(s)

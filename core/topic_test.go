@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/sluicemq/sluice/core/coretest/sameseed"
 )
 
 // naiveMatch is the definition of Filter.Match, read off level by level.
@@ -159,7 +161,8 @@ func TestMatchKeyAsDefined(t *testing.T) {
 	})
 }
 
-func FuzzFilter(f *testing.F) {
+func FuzzFilter(plain *testing.F) {
+	f := sameseed.Fuzz(plain)
 	for _, s := range []string{"a/b", "a/+/b", "#", "$queue/q", "+/#", "a//b", "\xff/\x00"} {
 		f.Add(s, "a/b")
 	}

@@ -41,7 +41,12 @@ func TestDelayedMessages(t *testing.T) {
 			}
 			for _, i := range page.Items {
 				got = append(got, i.Topic)
-				if left := time.Until(time.UnixMilli(i.Due)); left < 50*time.Minute || left > 2*time.Hour {
+				least, most := 50*time.Minute, time.Hour
+				if i.Topic == "$queue/jobs" {
+					least, most = 110*time.Minute, 2*time.Hour
+				}
+				// Due is a whole millisecond, the first that is not too early.
+				if left := time.Until(time.UnixMilli(i.Due)); left < least || left > most+time.Millisecond {
 					t.Errorf("%s is due in %s", i.Topic, left)
 				}
 			}

@@ -14,11 +14,13 @@ import (
 	"unicode/utf8"
 
 	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/core/coretest/sameseed"
 )
 
 // A path that is taken is decoded once, and encoded again it is taken as the
 // same topic.
-func FuzzPath(f *testing.F) {
+func FuzzPath(plain *testing.F) {
+	f := sameseed.Fuzz(plain)
 	for _, s := range []string{"a/b", "a//b", "/", "a%20b", "a%2Fb", "a%252Fb", "%00", "%ff", "a/%23", "a/%2B", "a/+", "%C5%BC", "a\"%2f", "a?b", ".."} {
 		f.Add(s)
 	}
@@ -53,7 +55,8 @@ func FuzzPath(f *testing.F) {
 
 // Any line is a message or a problem; and what it is as a message is what it
 // is again when written as one and read back.
-func FuzzLine(f *testing.F) {
+func FuzzLine(plain *testing.F) {
+	f := sameseed.Fuzz(plain)
 	for _, s := range []string{
 		`{}`, `{"d":"x"}`, `{"t":"a/b","d":{"x":[1,2]},"h":{"a":"b"}}`, `{"b":"AAH/"}`, `{"d":1e5,"type":"a/b+json"}`,
 		`{"h":[["a","1"],["a","2"]],"corr":"c","reply":"r","key":"k","prio":3,"ttl":1000,"id":"i"}`, `{"corr64":"/w=="}`, `{"d":"\ud800"}`,
@@ -96,7 +99,8 @@ func FuzzLine(f *testing.F) {
 }
 
 // Whatever stands in a message, its event is one event with its data.
-func FuzzEvent(f *testing.F) {
+func FuzzEvent(plain *testing.F) {
+	f := sameseed.Fuzz(plain)
 	f.Add("a/b", []byte("text"), true)
 	f.Add("a\n\nid: 9", []byte("x\n\nevent: error\r\ndata: y"), true)
 	f.Add("t", []byte("\xff\x00"), false)
@@ -156,7 +160,8 @@ func parseEvent(s string) (name, id, data, rest string) {
 
 // What an envelope's headers are on an answer is what they are on a request
 // with that answer's header.
-func FuzzFields(f *testing.F) {
+func FuzzFields(plain *testing.F) {
+	f := sameseed.Fuzz(plain)
 	f.Add("a", "1", "b", "2", "key", []byte("corr"))
 	f.Add("B", "1\r\nX: y", "b", " 2", "ż", []byte{0xff})
 	f.Add("", "", "ce-id", "\x7f", "a\n", []byte(""))
@@ -192,7 +197,8 @@ func FuzzFields(f *testing.F) {
 
 // Any body is an event or an error; what it is as an event is what it is again
 // when written as one and read back, but for white space around JSON.
-func FuzzCloudEvent(f *testing.F) {
+func FuzzCloudEvent(plain *testing.F) {
+	f := sameseed.Fuzz(plain)
 	const head = `{"specversion":"1.0","id":"1","source":"/s","type":"t"`
 	for _, s := range []string{
 		head + `}`, head + `,"data":{"a":[1,2]}}`, head + `,"data":"text","datacontenttype":"text/plain"}`, head + `,"data":"text"}`, head + `,"data":null}`,

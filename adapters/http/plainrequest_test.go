@@ -8,13 +8,16 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/sluicemq/sluice/core/coretest/sameseed"
 )
 
 const plainExample = "POST /t/a/b HTTP/1.1\r\nHost: localhost:8080\r\nUser-Agent: curl/8\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
 
 // What is taken as a plain request, net/http reads as the same request and to
 // the same byte, and each beginning of it may become one.
-func FuzzPlainRequest(f *testing.F) {
+func FuzzPlainRequest(plain *testing.F) {
+	f := sameseed.Fuzz(plain)
 	for _, s := range []string{
 		plainExample, plainExample + plainExample, strings.Replace(plainExample, "a/b", "a!b", 1),
 		"POST /t/x HTTP/1.1\r\nhost:a\r\ncontent-length:0\r\nConnection: Keep-Alive\r\nAccept: */*\r\naccept-encoding: gzip\r\naccept-language: de\r\n\r\n",

@@ -13,10 +13,11 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/core/coretest/sameseed"
 )
 
 // seeds are all packets that the transcripts send.
-func seeds(f *testing.F, add func([]byte)) {
+func seeds(f testing.TB, add func([]byte)) {
 	f.Helper()
 	files, _ := filepath.Glob("testdata/statements/*.txt")
 	for _, file := range files {
@@ -38,7 +39,8 @@ func seeds(f *testing.F, add func([]byte)) {
 
 // What mochi's decoder takes, ours takes as the same, unless it has a reason
 // that mochi's does not look for; and what ours takes, mochi's takes.
-func FuzzPublishDecode(f *testing.F) {
+func FuzzPublishDecode(plain *testing.F) {
+	f := sameseed.Fuzz(plain)
 	seeds(f, func(b []byte) {
 		if h, ok, _ := parseHeader(b); ok && h.kind() == typePublish && len(b) >= h.size {
 			f.Add(h.first&0x0F, b[h.size:], true)
@@ -83,7 +85,8 @@ func FuzzPublishDecode(f *testing.F) {
 }
 
 // A connection that gets any bytes ends or goes on, and nobody else notices.
-func FuzzConn(f *testing.F) {
+func FuzzConn(plain *testing.F) {
+	f := sameseed.Fuzz(plain)
 	hello := func(text string) []byte {
 		b, _, err := parseBytes(text)
 		if err != nil {

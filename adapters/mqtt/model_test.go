@@ -18,6 +18,7 @@ import (
 	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
 	"github.com/sluicemq/sluice/core/coretest"
+	"github.com/sluicemq/sluice/core/coretest/sameseed"
 )
 
 // A modelClient is a client with a lasting session that keeps its own part of
@@ -539,7 +540,8 @@ var packetsOfAllKinds = []string{
 // FuzzConversation: several clients say anything, valid or not, in any order.
 // Whatever it was, the broker does not panic, no session is stuck, and a client
 // that comes next is served as if nothing had been: that is the model.
-func FuzzConversation(f *testing.F) {
+func FuzzConversation(plain *testing.F) {
+	f := sameseed.Fuzz(plain)
 	f.Add([]byte{0, 1, 22, 2, 8, 1, 3, 23, 0, 14, 4, 30, 1, 28})
 	f.Add([]byte{0, 1, 0, 1, 0, 24, 2, 9, 0, 31})
 	f.Add([]byte{0, 4, 1, 2, 1, 22, 0, 31, 0, 4, 0, 32, 2, 200, 7})

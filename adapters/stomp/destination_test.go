@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/core/coretest/sameseed"
 )
 
 func TestParseDestination(t *testing.T) {
@@ -127,7 +128,8 @@ func TestComposites(t *testing.T) {
 
 // FuzzDestination: what a topic is given back as leads to that topic again, in
 // every style, and never reads as a composite.
-func FuzzDestination(f *testing.F) {
+func FuzzDestination(plain *testing.F) {
+	f := sameseed.Fuzz(plain)
 	for _, s := range []string{"a/b", "a.b", "a", "/a", "a//b", "%2E", "%25", "%%2E", "%2", "*", "a/*/>", "$queue/q", "$inbox/x", "$exchange/e/k", "a,/topic/b", "/topic/x", ".", "/", ">"} {
 		f.Add(s)
 	}
@@ -156,7 +158,8 @@ func FuzzDestination(f *testing.F) {
 
 // FuzzSource: no text makes the translation fail, and what it leads to is a
 // valid filter or queue.
-func FuzzSource(f *testing.F) {
+func FuzzSource(plain *testing.F) {
+	f := sameseed.Fuzz(plain)
 	for _, s := range []string{"/topic/a.*", "/topic/a/>", "/queue/x", "x", "/exchange/e/#", "/temp-queue/x", "/topic/%2A"} {
 		f.Add(s)
 	}

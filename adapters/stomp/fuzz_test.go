@@ -5,12 +5,15 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+
+	"github.com/sluicemq/sluice/core/coretest/sameseed"
 )
 
 // FuzzConnection: whatever a client sends, the broker answers in frames, an
 // ERROR is its last one, the connection ends with the client, and what another
 // client had confirmed is still there.
-func FuzzConnection(f *testing.F) {
+func FuzzConnection(plain *testing.F) {
+	f := sameseed.Fuzz(plain)
 	for _, frames := range []string{
 		"SEND\ndestination:/queue/q\nreceipt:1\n\nx^@DISCONNECT\nreceipt:2\n\n^@",
 		"SUBSCRIBE\nid:0\ndestination:/queue/q\nack:client\nselector:a = 'b'\n\n^@ACK\nid:1-1\n\n^@NACK\nid:1-1\nrequeue:false\n\n^@",

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/core/coretest/sameseed"
 )
 
 func testMetrics() *adapters.ProtocolMetrics {
@@ -225,7 +226,8 @@ func TestMessageForMany(t *testing.T) {
 
 // FuzzMessage: an envelope with any contents survives MESSAGE and SEND, in the
 // versions that can express it.
-func FuzzMessage(f *testing.F) {
+func FuzzMessage(plain *testing.F) {
+	f := sameseed.Fuzz(plain)
 	f.Add("a/b", "name", "value", "text/plain", "$queue/r", []byte("corr"), []byte("body"), uint8(2))
 	f.Add("a.b", "a:b", "c\r\nd\\", "", "", []byte{0xff}, []byte{0}, uint8(1))
 	f.Fuzz(func(t *testing.T, topic, name, value, contentType, replyTo string, corr, body []byte, vn uint8) {

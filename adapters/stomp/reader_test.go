@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/core/coretest/sameseed"
 )
 
 // readText reads the frames of a text in which ^@ stands for NUL, as they come
@@ -274,7 +275,8 @@ func BenchmarkReadSend(b *testing.B) {
 
 // FuzzReader: whatever the bytes and however they are cut, the reader returns
 // the same frames and the same error, within its limits.
-func FuzzReader(f *testing.F) {
+func FuzzReader(plain *testing.F) {
+	f := sameseed.Fuzz(plain)
 	for _, text := range []string{
 		typicalSend, "CONNECT\naccept-version:1.2\n\n\x00", "\n\r\n\nSEND\r\na:\\c\\n\\r\r\n\r\n\x00", "SEND\ncontent-length:3\n\na\x00b\x00",
 		"ACK\nid:1-2\n\n\x00NACK\nid:1-2\n\n\x00", "SEND\n\n" + strings.Repeat("x", 300), "SEND\ncontent-length:99999999999999999999\n\n",

@@ -16,6 +16,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/gorilla/websocket"
+
+	"github.com/sluicemq/sluice/core/coretest/sameseed"
 )
 
 // serveFunc is a ConnServer.
@@ -300,7 +302,8 @@ func TestCarrierFrames(t *testing.T) {
 	}
 }
 
-func FuzzRuneChecker(f *testing.F) {
+func FuzzRuneChecker(plain *testing.F) {
+	f := sameseed.Fuzz(plain)
 	f.Add([]byte("a\u00e4\u20ac\U0001f600"), uint64(0x1234))
 	f.Add([]byte("\xe2\x82"), uint64(1))
 	f.Fuzz(func(t *testing.T, text []byte, cuts uint64) {
@@ -326,7 +329,8 @@ func FuzzRuneChecker(f *testing.F) {
 
 // FuzzCarrier reads a peer's bytes, whatever they are: no panic, and what is
 // read is what the library reads from the same bytes.
-func FuzzCarrier(f *testing.F) {
+func FuzzCarrier(plain *testing.F) {
+	f := sameseed.Fuzz(plain)
 	f.Add(masked(frameBinary, "abc"))
 	f.Add(append(masked(0x02, "ab"), masked(0x80, "c")...))
 	f.Add(append(masked(framePing, "p"), masked(frameText, "\u20ac")...))

@@ -16,6 +16,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 
 	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/core/coretest/sameseed"
 )
 
 // strict decodes as a client does that takes nothing doubtful.
@@ -271,7 +272,8 @@ func TestHostileCBOREnvelope(t *testing.T) {
 
 // FuzzCBORCommand: no message makes decoding panic or grow, what is accepted is
 // a map to a decoder of others too, and has the same members.
-func FuzzCBORCommand(f *testing.F) {
+func FuzzCBORCommand(plain *testing.F) {
+	f := sameseed.Fuzz(plain)
 	for _, seed := range []string{
 		`{"op":"pub","req":1,"topic":"a/b","d":{"x":[1,2.5,"y",null]},"h":[["a","b"]],"ttl":5,"prio":9,"key":"k","id":"i","corr":"c","reply":"r","type":"t"}`,
 		`{"op":"pub","req":"x","queue":"q","b":"AAH/","h":{"a":"b"},"corr64":"/w==","durable":false}`,

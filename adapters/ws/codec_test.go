@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/core/coretest/sameseed"
 )
 
 // decodeNew decodes a copy of a text.
@@ -77,7 +78,8 @@ func TestHostileEnvelope(t *testing.T) {
 
 // FuzzCommand: no text makes decoding panic, what is accepted is valid JSON to
 // encoding/json too, and a message that is published comes out as it went in.
-func FuzzCommand(f *testing.F) {
+func FuzzCommand(plain *testing.F) {
+	f := sameseed.Fuzz(plain)
 	for _, seed := range []string{
 		`{"op":"pub","req":1,"topic":"a/b","d":{"x":[1,"\u00e4"]},"h":[["a","b"]],"ttl":5,"prio":9,"key":"k","id":"i","corr":"c","reply":"r","type":"t"}`,
 		`{"op":"sub","sub":"s","queue":"q","credit":5,"from":"-10","ack":true,"create":false,"exclusive":true}`,

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/sluicemq/sluice/core/coretest/sameseed"
 )
 
 func TestLexerStrings(t *testing.T) {
@@ -61,7 +63,8 @@ func TestLexerIntegers(t *testing.T) {
 }
 
 // FuzzLexer holds the lexer against encoding/json.
-func FuzzLexer(f *testing.F) {
+func FuzzLexer(plain *testing.F) {
+	f := sameseed.Fuzz(plain)
 	for _, seed := range []string{`{"a":[1,2.5e3,null]}`, `"\ud83d\ude00"`, `[[[[]]]]`, `-0`, `{"a":{"b":"c"}}`, "\"\x7f\"", `12`, `[{"":0},""]`} {
 		f.Add([]byte(seed))
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/core/coretest/sameseed"
 	"github.com/sluicemq/sluice/storage/vfs"
 )
 
@@ -122,7 +123,8 @@ func TestFrames(t *testing.T) {
 }
 
 // FuzzFrame decodes what claims to be a frame with a good checksum.
-func FuzzFrame(f *testing.F) {
+func FuzzFrame(plain *testing.F) {
+	f := sameseed.Fuzz(plain)
 	for _, n := range []int{0, 1, 20, 100} {
 		f.Add(goldenFrames(goldenBatch(n)))
 	}
@@ -169,7 +171,8 @@ func FuzzFrame(f *testing.F) {
 }
 
 // FuzzScan looks for frames in anything.
-func FuzzScan(f *testing.F) {
+func FuzzScan(plain *testing.F) {
+	f := sameseed.Fuzz(plain)
 	f.Add(goldenFrames(goldenBatch(40)), uint16(100), byte(1))
 	f.Fuzz(func(t *testing.T, b []byte, at uint16, with byte) {
 		whole := append(goldenFrames(goldenBatch(3)), b...)

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/sluicemq/sluice/core/coretest/sameseed"
 )
 
 // decode decodes one packet with a codec that is not ours.
@@ -132,7 +134,8 @@ func TestBadPacketsAreErrors(t *testing.T) {
 	}
 }
 
-func FuzzNextMQTT(f *testing.F) {
+func FuzzNextMQTT(plain *testing.F) {
+	f := sameseed.Fuzz(plain)
 	f.Add([]byte{0x30, 3, 0, 1, 'a'})
 	f.Add([]byte{0x32, 0x80, 0x80, 0x80, 0x80})
 	f.Fuzz(func(t *testing.T, b []byte) {
