@@ -73,6 +73,10 @@ type Broker struct {
 	meters     meters
 	reclaimer  *reclaimer
 
+	// freeing has one place, which is taken while space is reclaimed, and by
+	// [Broker.keepLog].
+	freeing chan struct{}
+
 	// declaring is held while an exchange is made or deleted, until that is
 	// durable; the first mutex to be taken.
 	declaring sync.Mutex
@@ -93,7 +97,7 @@ type Broker struct {
 func Open(ctx context.Context, o Options) (*Broker, error) {
 	b := &Broker{
 		engine: o.Engine, authorizer: o.Authorizer, limits: withDefaults(o.Limits), policies: o.Policies, log: o.Logger,
-		queues: make(map[string]*queue), exchanges: make(map[string]*exchange),
+		queues: make(map[string]*queue), exchanges: make(map[string]*exchange), freeing: make(chan struct{}, 1),
 	}
 	if b.authorizer == nil {
 		b.authorizer, b.open = AllowAll{}, true
@@ -510,10 +514,27 @@ func (r *reclaimer) close() {
 	r.stopped.Wait()
 }
 
+// keepLog blocks while space is being reclaimed, and has nothing freed until done
+// is called: for whoever is about to need what nobody does, so that it is still
+// there once it is needed.
+func (b *Broker) keepLog(ctx context.Context) (done func(), err error) {
+	select {
+	case b.freeing <- struct{}{}:
+		return func() { <-b.freeing }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 // reclaim frees what nobody needs any more. What the queues have let go of may
 // go only once that they have is durable: a crash before would bring the need
 // back without the record.
 func (b *Broker) reclaim(ctx context.Context) (Reclaimed, error) {
+	done, err := b.keepLog(ctx)
+	if err != nil {
+		return Reclaimed{}, err
+	}
+	defer done()
 	undone := b.undone.Load()
 	// What comes from here on, needs does not know: nor, perhaps, what is in the
 	// log and not yet dispatched, for the state may not show it yet.

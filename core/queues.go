@@ -192,12 +192,11 @@ func (c *Client) declare(ctx context.Context, d QueueDefinition) (q *queue, made
 			return nil, false, err
 		}
 	}
-	from, err := b.resolve(ctx, d.From, d.Bindings)
-	if err != nil {
-		return nil, false, err
-	}
 	done := make(chan error, 1)
-	q, made, err = b.makeQueue(d, from, func(err error) { done <- err })
+	err = b.begin(ctx, d.From, d.Bindings, func(at Offset) (err error) {
+		q, made, err = b.makeQueue(d, at, func(err error) { done <- err })
+		return err
+	})
 	if err == nil && !made {
 		err = q.durable(ctx, false)
 	}
@@ -444,14 +443,28 @@ func (c *Client) BindQueue(ctx context.Context, queue string, bd Binding, from F
 	if q == nil {
 		return fmt.Errorf("%w: there is no queue %q", ErrNotFound, queue)
 	}
-	at, err := c.broker.resolve(ctx, from, []Binding{bd})
+	err := c.broker.begin(ctx, from, []Binding{bd}, func(at Offset) error { return q.bind(bd, at, false) })
 	if err != nil {
 		return err
 	}
-	if err := q.bind(bd, at, false); err != nil {
+	return q.save(ctx)
+}
+
+// begin calls set with the offset at which bindings begin, while the log keeps
+// what is there from it on.
+func (b *Broker) begin(ctx context.Context, from From, bindings []Binding, set func(at Offset) error) error {
+	if from.kind != fromLatest {
+		done, err := b.keepLog(ctx)
+		if err != nil {
+			return err
+		}
+		defer done()
+	}
+	at, err := b.resolve(ctx, from, bindings)
+	if err != nil {
 		return err
 	}
-	return q.save(ctx)
+	return set(at)
 }
 
 // UnbindQueue removes a binding, and blocks until that is durable. What it has

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync"
 )
 
 // A Rewound tells what a rewinding did, or would do.
@@ -30,6 +31,12 @@ func (c *Client) Rewind(ctx context.Context, queue string, to From, dry bool) (R
 		return Rewound{}, err
 	}
 	b := c.broker
+	done, err := b.keepLog(ctx)
+	if err != nil {
+		return Rewound{}, err
+	}
+	moved := sync.OnceFunc(done)
+	defer moved()
 	at, err := b.resolve(ctx, to, q.list())
 	if err != nil {
 		return Rewound{}, err
@@ -43,6 +50,7 @@ func (c *Client) Rewind(ctx context.Context, queue string, to From, dry bool) (R
 			return err
 		}
 		q.rewind(at)
+		moved()
 		if q.settings.metered() {
 			if err := b.recount(ctx, q, b.dispatcher.end()); err != nil {
 				return err

@@ -20,9 +20,12 @@ import (
 // contract, for as long as the process lives. Fail makes every later Append
 // fail. Hold, where it is set, is called before each Append is done. Refuse, where
 // it is set, says why a batch fails, if it does; it is called behind Hold.
+// Reclaiming, where it is set, is called once Reclaim knows what goes, before it
+// goes, if anything does.
 type Engine struct {
-	Hold   func()
-	Refuse func(*core.Batch) error
+	Hold       func()
+	Refuse     func(*core.Batch) error
+	Reclaiming func()
 
 	mu      sync.Mutex // guards what follows
 	records []core.Record
@@ -202,6 +205,9 @@ func (g *Engine) Reclaim(_ context.Context, r core.Retention) (core.Reclaimed, e
 			got.Records++
 			got.Bytes += int64(len(rec.Body))
 		}
+	}
+	if g.Reclaiming != nil && len(gone) > 0 {
+		g.Reclaiming()
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
