@@ -1,9 +1,9 @@
 package core
 
 import (
-	"context"
 	"encoding/binary"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -299,19 +299,45 @@ func (b *Broker) loadTime() error {
 	if closed, err := b.engine.Get(keyClosed); err != nil || closed != nil {
 		return err
 	}
-	first, end := b.engine.Bounds()
-	at, _, err := b.newest(context.Background(), nil, 1, 0, first, end, nil)
-	if err != nil || at >= end {
-		return err
+	last, err := b.lastTime(b.journal.time)
+	b.journal.time = max(b.journal.time, last)
+	return err
+}
+
+// lastTime is the time of the last record, if that is later than after, or else
+// after. However far the log's end is from its last record, where offsets were
+// left out after crashes, this takes a few dozen questions for a time.
+func (b *Broker) lastTime(after int64) (int64, error) {
+	_, end := b.engine.Bounds()
+	is := func(at int64) (bool, error) {
+		o, err := b.engine.OffsetAt(time.UnixMilli(at))
+		return o < end, err
 	}
-	buf := &ReadBuffer{MaxRecords: 1}
-	if _, err := b.engine.Read(context.Background(), at, end, nil, buf); err != nil {
-		return err
+	// There is a record at low, or low is after; none is at or behind high.
+	low, high, step := after, after+1, int64(1)
+	for high < math.MaxInt64/4 {
+		there, err := is(high)
+		if err != nil {
+			return after, err
+		}
+		if !there {
+			break
+		}
+		low, high, step = high, high+2*step, 2*step
 	}
-	if len(buf.Records) > 0 {
-		b.journal.time = max(b.journal.time, buf.Records[0].Time)
+	for high-low > 1 {
+		middle := low + (high-low)/2
+		there, err := is(middle)
+		if err != nil {
+			return after, err
+		}
+		if there {
+			low = middle
+		} else {
+			high = middle
+		}
 	}
-	return nil
+	return low, nil
 }
 
 // older makes a queue that has no consumer so much older.

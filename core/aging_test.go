@@ -2,12 +2,14 @@ package core_test
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/core/coretest"
 )
 
 const year = 365 * 24 * time.Hour
@@ -216,4 +218,40 @@ func TestTrustedClock(t *testing.T) {
 		time.Sleep(50 * time.Minute)
 		w.wantLeft("3")
 	})
+}
+
+// An unread engine cannot be read.
+type unread struct{ *coretest.Engine }
+
+func (unread) Read(context.Context, core.Offset, core.Offset, *core.FilterSet, *core.ReadBuffer) (core.Offset, error) {
+	return 0, errors.New("read")
+}
+
+// After a kill the time of records goes on behind that of the last one, and the
+// start has read none to know it, however much the log holds.
+func TestTimeAfterAKill(t *testing.T) {
+	for name, marked := range map[string]time.Duration{"before the first mark": 0, "behind a mark": 12 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			runAging(t, false, func(w *world, set func(time.Duration)) {
+				time.Sleep(marked)
+				set(year)
+				w.peer("a").publish("y", "1")
+				killed := w.engine.Kill()
+				w.close()
+				w.engine, w.o.Engine = killed, unread{killed}
+				set(-year)
+				w.open()
+				w.peer("a").publish("y", "2")
+				w.o.Engine = killed
+				w.restart()
+				page, err := w.peer("b").Read(t.Context(), core.ReadRequest{Filters: []core.Filter{"y"}, From: core.Earliest})
+				if err != nil || len(page.Messages) != 2 {
+					t.Fatalf("read %v, %v", page, err)
+				}
+				if d := page.Messages[1].Time.Sub(page.Messages[0].Time); d < 0 || d > time.Minute {
+					t.Errorf("the second message is %v later than the first", d)
+				}
+			})
+		})
+	}
 }
