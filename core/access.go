@@ -37,12 +37,18 @@ type Principal struct {
 // An Action is what a principal wants to do with a resource.
 type Action uint8
 
-// The resource of Publish and Deliver is a topic, of Subscribe a filter, of
-// Consume a queue's topic ([QueueTopic]), of Manage the topic, queue or
-// exchange that is declared, changed or deleted.
+// The resource of Publish and Deliver is a topic, of Subscribe and Bind a
+// filter, of Consume a queue's topic ([QueueTopic]), of Manage the topic, queue
+// or exchange that is declared, changed or deleted.
+//
+// Who may receive some of what a filter matches may Subscribe: each topic is
+// asked for again, as Deliver. Where nobody asks again, since what comes is a
+// queue's or has been through an exchange, all that the filter matches has to be
+// allowed: that is Bind.
 const (
 	Publish Action = iota + 1
 	Subscribe
+	Bind
 	Deliver
 	Consume
 	Manage
@@ -54,6 +60,8 @@ func (a Action) String() string {
 		return "publish"
 	case Subscribe:
 		return "subscribe"
+	case Bind:
+		return "bind"
 	case Deliver:
 		return "deliver"
 	case Consume:
@@ -76,8 +84,12 @@ type Authorizer interface {
 	// Authorize must not block. A refusal wraps ErrNotAuthorized. The core
 	// keeps its answers for as long as Version stays the same.
 	Authorize(p *Principal, a Action, resource string) error
-	// Version changes whenever an answer of Authorize may have changed.
+	// Version changes whenever an answer of Authorize may have changed;
+	// [Broker.RightsChanged] is called then.
 	Version() uint64
+	// Renewed is who a principal is by now: the same, or with other roles. One
+	// who is nobody any more is ErrUnauthenticated. It does not block.
+	Renewed(p *Principal) (*Principal, error)
 }
 
 // AllowAll is the Authorizer of a broker that asks nobody who they are.
@@ -93,3 +105,6 @@ func (AllowAll) Authorize(*Principal, Action, string) error { return nil }
 
 // Version is always 0.
 func (AllowAll) Version() uint64 { return 0 }
+
+// Renewed is the same principal.
+func (AllowAll) Renewed(p *Principal) (*Principal, error) { return p, nil }

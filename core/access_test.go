@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +19,16 @@ type rules struct {
 	mu      sync.Mutex
 	allowed map[string]bool
 	version uint64
+	removed string // who is nobody any more
+}
+
+func (r *rules) Renewed(p *core.Principal) (*core.Principal, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p.Name == r.removed {
+		return nil, core.ErrUnauthenticated
+	}
+	return p, nil
 }
 
 func (r *rules) Authenticate(_ context.Context, c core.Credentials) (*core.Principal, error) {
@@ -136,6 +147,180 @@ func TestOneRuleOnEveryWay(t *testing.T) {
 			t.Fatal(err)
 		}
 		bob.want()
+	})
+}
+
+// What a queue holds is whose who may consume it, and what it holds is what
+// whoever bound it may have all of.
+func TestTheRightToAQueue(t *testing.T) {
+	r := new(rules)
+	r.set("ann manage $queue/q", "ann bind a/#", "ann subscribe #", "ann bind $exchange/amq.topic/k",
+		"pub publish a/1", "pub publish a/2", "bob consume $queue/q", "bob publish b", "bob publish $queue/q")
+	runWith(t, core.Options{Authorizer: r}, func(w *world) {
+		ctx := context.Background()
+		ann, bob, pub := w.login("ann"), w.login("bob"), w.login("pub")
+		refused := func(what string, err error) {
+			t.Helper()
+			if !errors.Is(err, core.ErrNotAuthorized) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		allowed := func(what string, err error) {
+			t.Helper()
+			if err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		bind := func(bd core.Binding) error { return ann.BindQueue(ctx, "q", bd, core.Latest) }
+		refused("declared with what is not all hers", ann.DeclareQueue(ctx, core.QueueDefinition{Name: "q", Bindings: []core.Binding{{Filter: "#"}}}))
+		for _, dead := range []string{"others", core.ExchangeTopic("amq.topic", "k")} {
+			refused("dead letters to "+dead, ann.DeclareQueue(ctx, core.QueueDefinition{Name: "q", Settings: core.QueueSettings{DeadLetter: dead}}))
+		}
+		allowed("declare", ann.DeclareQueue(ctx, core.QueueDefinition{Name: "q", Settings: core.QueueSettings{DeadLetter: "q.dead"}, Bindings: []core.Binding{{Filter: "a/#"}}}))
+		refused("bind what is not all hers", bind(core.Binding{Filter: "#"}))
+		refused("bind every key", bind(core.Binding{Exchange: "amq.topic", Key: "#"}))
+		refused("bind some keys", bind(core.Binding{Exchange: "amq.topic", Key: "*.x"}))
+		refused("bind what knows no keys", bind(core.Binding{Exchange: "amq.fanout", Key: "k"}))
+		refused("link what knows no keys", ann.BindExchange(ctx, core.ExchangeBinding{From: "amq.fanout", To: "amq.topic", Key: "k"}))
+		allowed("bind a key", bind(core.Binding{Exchange: "amq.topic", Key: "k"}))
+		_, err := ann.Subscribe(ctx, core.Subscription{Bindings: []core.Binding{{Exchange: "amq.topic", Key: "#"}}}, ann)
+		refused("subscribe to every key", err)
+		if n := len(slices.Collect(ann.Exchanges())); n != 0 {
+			t.Errorf("ann sees %d exchanges", n)
+		}
+
+		// Bob may subscribe to nothing, and gets what is in the queue.
+		pub.publish("a/1", "one")
+		pub.publish("a/2", "two")
+		if s := bob.browse("q"); s != "one two" {
+			t.Errorf("bob sees %q", s)
+		}
+		k := bob.consume("q")
+		k.Grant(plenty)
+		bob.want("one", "two")
+
+		// The right to consume it is withdrawn from who already does.
+		r.set("pub publish a/1")
+		w.broker.RightsChanged()
+		pub.publish("a/1", "three")
+		bob.want()
+		if len(bob.notices) != 1 || bob.notices[0].Kind != core.NoticeRevoked || !errors.Is(bob.notices[0].Err, core.ErrNotAuthorized) {
+			t.Errorf("bob was told %+v", bob.notices)
+		}
+		_, err = bob.Browse(ctx, "q", core.ReadRequest{})
+		refused("browse", err)
+		_, err = bob.Queue("q")
+		refused("look", err)
+
+		// Nothing was lost by it: what he held is there again.
+		r.set("carol consume $queue/q")
+		carol := w.login("carol")
+		carol.consume("q").Grant(plenty)
+		carol.want("one", "two", "three")
+	})
+}
+
+// What reaches an exchange is asked for when a subscription begins and when
+// rights change; other subscriptions of the client stay.
+func TestWithdrawnExchange(t *testing.T) {
+	r := new(rules)
+	may := []string{"bob subscribe a", "bob deliver a", "pub publish a", "pub publish $exchange/amq.direct/k"}
+	r.set(append(may, "bob bind $exchange/amq.direct/k")...)
+	runWith(t, core.Options{Authorizer: r}, func(w *world) {
+		ctx := context.Background()
+		bob, pub := w.login("bob"), w.login("pub")
+		for _, bd := range []core.Binding{{Exchange: "amq.direct", Key: "k"}, {Filter: "a"}} {
+			k, err := bob.Subscribe(ctx, core.Subscription{Bindings: []core.Binding{bd}}, bob)
+			if err != nil {
+				t.Fatal(err)
+			}
+			k.Grant(plenty)
+		}
+		pub.publish("$exchange/amq.direct/k", "one")
+		pub.publish("a", "two")
+		bob.want("one", "two")
+		r.set(may...)
+		w.broker.RightsChanged()
+		pub.publish("$exchange/amq.direct/k", "three")
+		pub.publish("a", "four")
+		bob.want("four")
+	})
+}
+
+// A session is looked at by its owner and by who may manage it: who may
+// subscribe to what it does may not.
+func TestASessionIsSeenByItsOwner(t *testing.T) {
+	r := new(rules)
+	r.set("ann subscribe a", "ann deliver a", "ann subscribe $inbox/secret", "bob subscribe $inbox/secret", "bob subscribe a", "bob deliver a", "root manage $queue/$session/s", "root deliver a")
+	runWith(t, core.Options{Authorizer: r}, func(w *world) {
+		ctx := context.Background()
+		ann, bob, root := w.login("ann"), w.login("bob"), w.login("root")
+		k := session(t, ann, core.QueueSettings{})
+		for _, f := range []core.Filter{"a", "$inbox/secret"} {
+			if err := k.Bind(ctx, core.Binding{Filter: f}, core.BindOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		k.Close()
+		name := core.SessionQueue("s")
+		for _, p := range []*peer{ann, root} {
+			if _, err := p.Queue(name); err != nil {
+				t.Error(err)
+			}
+			if n := len(slices.Collect(p.Queues(""))); n != 1 {
+				t.Errorf("%d queues are seen", n)
+			}
+			if _, err := p.Browse(ctx, name, core.ReadRequest{}); err != nil {
+				t.Error(err)
+			}
+		}
+		if _, err := bob.Queue(name); !errors.Is(err, core.ErrNotAuthorized) {
+			t.Error(err)
+		}
+		if _, err := bob.Browse(ctx, name, core.ReadRequest{}); !errors.Is(err, core.ErrNotAuthorized) {
+			t.Error(err)
+		}
+		if _, err := bob.Copy(ctx, name, core.Transfer{To: "x"}); !errors.Is(err, core.ErrNotAuthorized) {
+			t.Error(err)
+		}
+		if n := len(slices.Collect(bob.Queues(""))); n != 0 {
+			t.Errorf("bob sees %d queues", n)
+		}
+
+		// A right less does not keep the owner from the session.
+		r.set("pub publish a")
+		pub := w.login("pub")
+		pub.publish("a", "one")
+		again := session(t, ann, core.QueueSettings{})
+		again.Grant(plenty)
+		ann.want()
+		if len(again.Bindings()) != 2 {
+			t.Errorf("%v", again.Bindings())
+		}
+	})
+}
+
+// Who is nobody any more is ended.
+func TestRemovedPrincipal(t *testing.T) {
+	r := new(rules)
+	r.set("bob subscribe a", "ann subscribe a", "pub publish a", "bob deliver a", "ann deliver a")
+	runWith(t, core.Options{Authorizer: r}, func(w *world) {
+		ann, bob, pub := w.login("ann"), w.login("bob"), w.login("pub")
+		for _, p := range []*peer{ann, bob} {
+			p.subscribe(core.Latest, "a").Grant(plenty)
+		}
+		var why error
+		bob.WhenExpired(func(err error) { why = err })
+		r.mu.Lock()
+		r.removed = "bob"
+		r.mu.Unlock()
+		w.broker.RightsChanged()
+		pub.publish("a", "one")
+		bob.want()
+		ann.want("one")
+		if !errors.Is(why, core.ErrUnauthenticated) {
+			t.Error(why)
+		}
 	})
 }
 

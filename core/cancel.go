@@ -39,7 +39,7 @@ func (c *Client) Delayed(ctx context.Context, s Selection, after string) iter.Se
 			case err != nil:
 				yield(nil, err)
 				return
-			case !c.maySee(m.Envelope) || !picks(m.Envelope, m.Offset):
+			case !c.maySeeDelayed(m.Envelope) || !picks(m.Envelope, m.Offset):
 			case !yield(m, nil):
 				return
 			default:
@@ -65,7 +65,7 @@ func (c *Client) Cancel(ctx context.Context, s Selection, dry bool) (Sifted, err
 	}
 	n := int64(0)
 	mine := func(m *DelayedMessage) (bool, error) {
-		if s.Limit > 0 && n == s.Limit || !c.maySee(m.Envelope) || !picks(m.Envelope, m.Offset) {
+		if s.Limit > 0 && n == s.Limit || !c.maySeeDelayed(m.Envelope) || !picks(m.Envelope, m.Offset) {
 			return false, nil
 		}
 		if err := c.mayCancel(m.Envelope); err != nil {
@@ -96,8 +96,8 @@ func (c *Client) isOwn(e *Envelope) bool {
 	return name != "" && e.Publisher.Principal == name
 }
 
-// maySee reports whether the client may see a delayed message.
-func (c *Client) maySee(e *Envelope) bool {
+// maySeeDelayed reports whether the client may see a delayed message.
+func (c *Client) maySeeDelayed(e *Envelope) bool {
 	if strings.HasPrefix(e.Topic, InboxPrefix) {
 		return false // its name is its reader's secret
 	}

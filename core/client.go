@@ -62,8 +62,8 @@ const (
 	// NoticeCaughtUp: the reader has read all that was there when it began;
 	// what follows is live. It comes once, also where there was nothing.
 	NoticeCaughtUp
-	// NoticeRevoked: the consumer was ended: another one took over, or the
-	// right was withdrawn. Nothing follows.
+	// NoticeRevoked: the consumer was ended: another one took over, or, with
+	// an error, the right was withdrawn. Nothing follows.
 	NoticeRevoked
 	// NoticeDeleted: the queue was deleted. Nothing follows.
 	NoticeDeleted
@@ -380,8 +380,9 @@ func (c *Client) authorize(a Action, resource string) error {
 	return err
 }
 
-// mayBind says why the client may not have a binding.
-func (c *Client) mayBind(bd Binding) error {
+// mayBind says why the client may not have a binding: for itself, which is to
+// Subscribe, or for a queue, which is to Bind.
+func (c *Client) mayBind(a Action, bd Binding) error {
 	if err := CheckWhere(bd.Where); err != nil {
 		return err
 	}
@@ -392,7 +393,7 @@ func (c *Client) mayBind(bd Binding) error {
 		if err := CheckExchangeName(bd.Exchange); err != nil {
 			return err
 		}
-		return c.authorize(Subscribe, ExchangeTopic(bd.Exchange, bd.Key))
+		return c.mayTap(bd.Exchange, bd.Key)
 	}
 	if _, err := ParseFilter(string(bd.Filter)); err != nil {
 		return err
@@ -403,7 +404,20 @@ func (c *Client) mayBind(bd Binding) error {
 	if own(string(bd.Filter)) && !c.mayReadOwn(string(bd.Filter)) {
 		return fmt.Errorf("%w: the filter %q leads to the broker's own topics", ErrNotAuthorized, bd.Filter)
 	}
-	return c.authorize(Subscribe, string(bd.Filter))
+	return c.authorize(a, string(bd.Filter))
+}
+
+// mayTap says why the client may not have what reaches an exchange and passes a
+// key: it needs the right to every key that does.
+func (c *Client) mayTap(exchange, key string) error {
+	b := c.broker
+	b.mu.RLock()
+	x := b.exchanges[exchange]
+	b.mu.RUnlock()
+	if x != nil && !x.single(key) {
+		key = "#"
+	}
+	return c.authorize(Bind, ExchangeTopic(exchange, key))
 }
 
 // mayReadOwn: of the topics that are the broker's own, those can be
@@ -417,18 +431,35 @@ func (c *Client) mayReadOwn(filter string) bool {
 }
 
 // mayConsume says why the client may not consume a queue. Groups and sessions
-// are views of topics: who may subscribe may consume them.
+// are views of topics: who may subscribe may consume them. In a session are the
+// filters of one who might; each message is asked for again in any case.
 func (c *Client) mayConsume(queue string, bindings []Binding) error {
-	if kindOf(queue) == KindQueue {
+	kind := kindOf(queue)
+	if kind == KindQueue {
 		if err := CheckQueueName(queue); err != nil {
 			return err
 		}
 		return c.authorize(Consume, QueueTopic(queue))
 	}
 	for _, bd := range bindings {
-		if err := c.mayBind(bd); err != nil {
+		if kind == KindSession && bd.Exchange == "" {
+			continue
+		}
+		if err := c.mayBind(Subscribe, bd); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// maySee says why the client may not look at a queue: who may consume it may,
+// and at a session its owner and who may manage it.
+func (c *Client) maySee(q *queue) error {
+	if kindOf(q.name) != KindSession {
+		return c.mayConsume(q.name, q.list())
+	}
+	if c.mayOwn(q) == nil {
+		return nil
+	}
+	return c.authorize(Manage, QueueTopic(q.name))
 }

@@ -19,6 +19,7 @@ type Consumer struct {
 	cursor     *cursor
 	place      int    // in client.consumers; guarded by client.mu
 	queue      *queue // nil for a reader of topics
+	whole      bool   // its queue is neither a group nor a session: the right to consume it is the right to all that is in it
 	settlement Settlement
 	where      *where // of a queue's consumer
 	alone      bool   // likewise: Consumption.Alone
@@ -68,10 +69,11 @@ func (k *Consumer) end() {
 }
 
 // mayReceive asks the authorizer, once for each topic. Queues, exchanges and
-// inboxes are asked for when a consumer begins. cursor.mu is held.
+// inboxes are asked for when a consumer begins, and again by
+// [Broker.RightsChanged]. cursor.mu is held.
 func (k *Consumer) mayReceive(topic string) bool {
 	b := k.client.broker
-	if b.open || own(topic) && !strings.HasPrefix(topic, SysPrefix) {
+	if b.open || k.whole || own(topic) && !strings.HasPrefix(topic, SysPrefix) {
 		return true
 	}
 	p := k.client.Principal()
@@ -162,7 +164,11 @@ func (k *Consumer) Extend(at Offset, by time.Duration) error {
 // exchange and key), from now on: it blocks until what was published before is
 // dispatched, and with a queue until the binding is durable.
 func (k *Consumer) Bind(ctx context.Context, b Binding, opts BindOptions) error {
-	if err := k.client.mayBind(b); err != nil {
+	a := Subscribe
+	if k.whole {
+		a = Bind
+	}
+	if err := k.client.mayBind(a, b); err != nil {
 		return err
 	}
 	if opts.Retained {

@@ -156,6 +156,21 @@ func (x *exchange) matches(pattern, key string) bool {
 	return pattern == key
 }
 
+// single reports whether a binding's key lets no other key than itself pass.
+func (x *exchange) single(pattern string) bool {
+	switch x.Kind {
+	case Fanout, HeadersExchange:
+		return false
+	case TopicExchange:
+		for _, w := range keyWords(pattern) {
+			if w == "*" || w == "#" {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // MatchKey reports whether a pattern of words between dots matches a key: "*"
 // stands for one word, "#" for any number of words, none included. Both may
 // stand anywhere. The empty key has no words.
@@ -322,7 +337,8 @@ func (c *Client) DeleteExchange(ctx context.Context, name string) error {
 	return nil
 }
 
-// Exchanges yields the exchanges by name.
+// Exchanges yields, by name, the exchanges that the principal may manage,
+// publish to, or subscribe to in part.
 func (c *Client) Exchanges() iter.Seq[ExchangeDefinition] {
 	b := c.broker
 	b.mu.RLock()
@@ -332,5 +348,8 @@ func (c *Client) Exchanges() iter.Seq[ExchangeDefinition] {
 		all[i] = b.exchanges[name].ExchangeDefinition
 	}
 	b.mu.RUnlock()
-	return slices.Values(all)
+	return slices.Values(slices.DeleteFunc(all, func(d ExchangeDefinition) bool {
+		address := ExchangeTopic(d.Name, "")
+		return c.authorize(Manage, address) != nil && c.authorize(Publish, address) != nil && c.authorize(Subscribe, address+"#") != nil
+	}))
 }

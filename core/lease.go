@@ -115,7 +115,7 @@ func (c *Client) leasedQueue(token string) (*queue, Offset, uint64, error) {
 	if q == nil {
 		return nil, 0, 0, fmt.Errorf("%w: the queue %q is gone", ErrNotHeld, name)
 	}
-	if err := c.mayConsume(q.name, q.list()); err != nil {
+	if err := c.maySee(q); err != nil {
 		return nil, 0, 0, err
 	}
 	return q, at, t, nil

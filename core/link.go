@@ -186,7 +186,7 @@ func (c *Client) link(ctx context.Context, bd ExchangeBinding, change func(*Brok
 	if err := c.authorize(Manage, ExchangeTopic(bd.To, "")); err != nil {
 		return err
 	}
-	if err := c.authorize(Subscribe, ExchangeTopic(bd.From, bd.Key)); err != nil {
+	if err := c.mayTap(bd.From, bd.Key); err != nil {
 		return err
 	}
 	b := c.broker
@@ -251,7 +251,7 @@ func (b *Broker) rereadFilters() {
 }
 
 // ExchangeBindings yields the bindings between exchanges, by the names of what
-// they lead to.
+// they lead to, as far as the principal sees that ([Client.Exchanges]).
 func (c *Client) ExchangeBindings() []ExchangeBinding {
 	var all []ExchangeBinding
 	for x := range c.Exchanges() {

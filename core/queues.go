@@ -143,7 +143,7 @@ func (c *Client) Consume(ctx context.Context, cn Consumption, recv Receiver) (*C
 	if err := b.trimQueue(ctx, q); err != nil {
 		return nil, err
 	}
-	k := &Consumer{client: c, receiver: recv, queue: q, cursor: &q.cursor, settlement: cn.Settlement, where: w, alone: cn.Alone}
+	k := &Consumer{client: c, receiver: recv, queue: q, whole: kind == KindQueue, cursor: &q.cursor, settlement: cn.Settlement, where: w, alone: cn.Alone}
 	for occupied := true; occupied; {
 		if cn.Exclusive {
 			q.revokeAll()
@@ -187,10 +187,17 @@ func (c *Client) declare(ctx context.Context, d QueueDefinition) (q *queue, made
 	if err := d.Settings.check(); err != nil {
 		return nil, false, err
 	}
+	a := Subscribe
+	if kindOf(d.Name) == KindQueue {
+		a = Bind
+	}
 	for _, bd := range d.Bindings {
-		if err := c.mayBind(bd); err != nil {
+		if err := c.mayBind(a, bd); err != nil {
 			return nil, false, err
 		}
+	}
+	if err := c.mayBury(d); err != nil {
+		return nil, false, err
 	}
 	done := make(chan error, 1)
 	err = b.begin(ctx, d.From, d.Bindings, func(at Offset) (err error) {
@@ -215,6 +222,19 @@ func (c *Client) declare(ctx context.Context, d QueueDefinition) (q *queue, made
 		return q, true, c.own(q)
 	}
 	return q, true, nil
+}
+
+// mayBury says why a queue's dead letters may not go where its settings say. A
+// queue of dead letters by the name that all have needs no right.
+func (c *Client) mayBury(d QueueDefinition) error {
+	to, own := d.Settings.deadLetter(d.Name), (&QueueSettings{}).deadLetter(d.Name)
+	if to == "" || to == own {
+		return nil
+	}
+	if _, _, ok := ExchangeOf(to); !ok {
+		to = QueueTopic(to)
+	}
+	return c.authorize(Publish, to)
 }
 
 // own makes the client the owner of an exclusive queue.
@@ -436,7 +456,7 @@ func (c *Client) BindQueue(ctx context.Context, queue string, bd Binding, from F
 	if err := c.authorize(Manage, QueueTopic(queue)); err != nil {
 		return err
 	}
-	if err := c.mayBind(bd); err != nil {
+	if err := c.mayBind(Bind, bd); err != nil {
 		return err
 	}
 	q := c.broker.queue(queue)
@@ -492,7 +512,7 @@ func (c *Client) Queue(name string) (QueueInfo, error) {
 	if q == nil {
 		return QueueInfo{}, fmt.Errorf("%w: there is no queue %q", ErrNotFound, name)
 	}
-	if err := c.mayConsume(name, q.list()); err != nil {
+	if err := c.maySee(q); err != nil {
 		return QueueInfo{}, err
 	}
 	info := q.info()
@@ -515,7 +535,7 @@ func (c *Client) Queues(prefix string) iter.Seq[QueueInfo] {
 	slices.SortFunc(qs, func(a, b *queue) int { return strings.Compare(a.name, b.name) })
 	return func(yield func(QueueInfo) bool) {
 		for _, q := range qs {
-			if c.mayConsume(q.name, q.list()) == nil && !yield(q.info()) {
+			if c.maySee(q) == nil && !yield(q.info()) {
 				return
 			}
 		}

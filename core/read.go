@@ -45,7 +45,7 @@ func (c *Client) Read(ctx context.Context, q ReadRequest) (Page, error) {
 	bindings := make([]Binding, len(q.Filters))
 	for i, f := range q.Filters {
 		bindings[i] = Binding{Filter: f, Where: q.Where}
-		if err := c.mayBind(bindings[i]); err != nil {
+		if err := c.mayBind(Subscribe, bindings[i]); err != nil {
 			return Page{}, err
 		}
 	}
@@ -65,7 +65,7 @@ func (c *Client) Read(ctx context.Context, q ReadRequest) (Page, error) {
 	if q.MaxBytes <= 0 {
 		q.MaxBytes = 1 << 20
 	}
-	page, err := c.readPage(ctx, q, from, keep)
+	page, err := c.readPage(ctx, q, from, c.mayReceive, keep)
 	if err != nil || len(page.Messages) > 0 || q.Wait <= 0 || q.Until != 0 {
 		return page, err
 	}
@@ -91,8 +91,15 @@ func (c *Client) Read(ctx context.Context, q ReadRequest) (Page, error) {
 	return page, nil
 }
 
-// readPage reads forward what keep lets pass.
-func (c *Client) readPage(ctx context.Context, q ReadRequest, from Offset, keep func(*Envelope, Offset) bool) (Page, error) {
+// mayReceive reports whether the client may be given messages of a topic that
+// it could subscribe to.
+func (c *Client) mayReceive(topic string) bool {
+	return own(topic) || c.authorize(Deliver, topic) == nil
+}
+
+// readPage reads forward what of the topics that the client may receive keep
+// lets pass.
+func (c *Client) readPage(ctx context.Context, q ReadRequest, from Offset, may func(topic string) bool, keep func(*Envelope, Offset) bool) (Page, error) {
 	b := c.broker
 	end := b.dispatcher.end()
 	if q.Until != 0 && q.Until < end {
@@ -114,12 +121,12 @@ func (c *Client) readPage(ctx context.Context, q ReadRequest, from Offset, keep 
 		page.Gaps = append(page.Gaps, b.untold(buf.Gaps)...)
 		for i := range buf.Records {
 			r := &buf.Records[i]
-			may, known := rights[r.Topic]
+			allowed, known := rights[r.Topic]
 			if !known {
-				may = own(r.Topic) || c.authorize(Deliver, r.Topic) == nil
-				rights[string([]byte(r.Topic))] = may
+				allowed = may(r.Topic)
+				rights[string([]byte(r.Topic))] = allowed
 			}
-			if !may {
+			if !allowed {
 				continue
 			}
 			e := new(Envelope)
@@ -172,8 +179,7 @@ func (c *Client) Browse(ctx context.Context, queue string, q ReadRequest) (Page,
 	if err != nil {
 		return Page{}, err
 	}
-	bindings := qu.list()
-	if err := c.mayConsume(queue, bindings); err != nil {
+	if err := c.maySee(qu); err != nil {
 		return Page{}, err
 	}
 	if q.Limit <= 0 {
@@ -199,7 +205,11 @@ func (c *Client) Browse(ctx context.Context, queue string, q ReadRequest) (Page,
 	for _, bd := range bs {
 		q.Filters = append(q.Filters, bd.filters()...)
 	}
-	page, err := c.readPage(ctx, q, from, func(e *Envelope, at Offset) bool {
+	may := c.mayReceive
+	if kindOf(queue) == KindQueue {
+		may = func(string) bool { return true }
+	}
+	page, err := c.readPage(ctx, q, from, may, func(e *Envelope, at Offset) bool {
 		_, is := attempts[at]
 		return (is || at >= stands.next || stands.left[qu.lane(e)].has(at)) && w.match(e, at) && (len(asked) == 0 || slices.ContainsFunc(asked, func(f Filter) bool { return f.Match(e.Topic) })) &&
 			slices.ContainsFunc(bs, func(bd *bound) bool { return bd.matches(e.Topic, at) && bd.holds(e, at) })

@@ -15,7 +15,7 @@ type reader struct {
 func (c *Client) Subscribe(ctx context.Context, s Subscription, recv Receiver) (*Consumer, error) {
 	b := c.broker
 	for _, bd := range s.Bindings {
-		if err := c.mayBind(bd); err != nil {
+		if err := c.mayBind(Subscribe, bd); err != nil {
 			return nil, err
 		}
 		if s.Retained {

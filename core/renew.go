@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -105,4 +106,56 @@ func (c *Client) turnAway(why error) bool {
 		k.Close()
 	}
 	return true
+}
+
+// RightsChanged sees to what is not asked for with each message. It is called
+// after the authorizer's answers have changed, from a goroutine that no adapter
+// waits for. Clients whose principal is nobody any more are ended, others get
+// the roles that they have now; and consumers that may not consume their queue,
+// or have what reaches an exchange, any more are revoked.
+func (b *Broker) RightsChanged() {
+	if b.open {
+		return
+	}
+	b.connected.mu.Lock()
+	clients := slices.Collect(maps.Keys(b.connected.clients))
+	b.connected.mu.Unlock()
+	for _, c := range clients {
+		if c.reports {
+			continue
+		}
+		now, err := b.authorizer.Renewed(c.Principal())
+		if err != nil {
+			c.turnAway(err)
+			continue
+		}
+		if now != c.Principal() {
+			_ = c.renew(now) // otherwise its time is over
+		}
+		c.mu.Lock()
+		ks := slices.Clone(c.consumers)
+		c.mu.Unlock()
+		for _, k := range ks {
+			if err := k.mayGoOn(); err != nil {
+				k.notice(Notice{Kind: NoticeRevoked, Err: err})
+				k.Close()
+			}
+		}
+	}
+}
+
+// mayGoOn says why a consumer may not go on.
+func (k *Consumer) mayGoOn() error {
+	if k.whole {
+		return k.client.authorize(Consume, QueueTopic(k.queue.name))
+	}
+	for _, bd := range k.Bindings() {
+		if bd.Exchange == "" {
+			continue
+		}
+		if err := k.client.mayTap(bd.Exchange, bd.Key); err != nil {
+			return err
+		}
+	}
+	return nil
 }

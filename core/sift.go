@@ -82,7 +82,7 @@ func (c *Client) Copy(ctx context.Context, queue string, t Transfer) (Sifted, er
 	if q == nil {
 		return Sifted{}, fmt.Errorf("%w: there is no queue %q", ErrNotFound, queue)
 	}
-	if err := c.mayConsume(queue, q.list()); err != nil {
+	if err := c.maySee(q); err != nil {
 		return Sifted{}, err
 	}
 	if err := c.mayTransfer(q, t.To); err != nil {

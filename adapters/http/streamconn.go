@@ -199,7 +199,7 @@ func (st *stream) Notice(n core.Notice) {
 	case core.NoticeGap:
 		event = appendGapEvent(nil, n.From, n.To)
 	case core.NoticeRevoked:
-		if p = forbidden.with("the right to read this was withdrawn, or another consumer took over"); n.Err != nil {
+		if p = forbidden.with("another consumer took over"); n.Err != nil {
 			p = problemOf(n.Err)
 		}
 	case core.NoticeDeleted:

@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"encoding/binary"
+	"errors"
 	"time"
 
 	"github.com/sluicemq/sluice/adapters"
@@ -315,6 +316,10 @@ func (a *attachment) Notice(n core.Notice) {
 		a.c.s.metrics.Refused("gap")
 		a.c.s.log.Warn("messages are gone", "queue", a.k.Queue(), "offset", uint64(n.From), "to", uint64(n.To))
 	case core.NoticeRevoked:
+		if errors.Is(n.Err, core.ErrNotAuthorized) {
+			a.ended(errWithdrawn)
+			return
+		}
 		a.ended(errRevoked)
 	case core.NoticeDeleted:
 		a.ended(errDeleted)

@@ -101,7 +101,8 @@ var (
 	errExpired      = &fault{codeNotAuthorized, "expired", "the credentials have expired"}
 	errDisconnected = &fault{codeAdministrative, "disconnected", "an operator ended the connection"}
 	errShutdown     = &fault{codeShutdown, "shutdown", "the server shuts down"}
-	errRevoked      = &fault{codeTakenOver, "taken_over", "the session was taken over or withdrawn"}
+	errRevoked      = &fault{codeTakenOver, "taken_over", "the session was taken over"}
+	errWithdrawn    = &fault{codeNotAuthorized, "not_authorized", "the right to a subscription was withdrawn"}
 	errDeleted      = &fault{codeAdministrative, "deleted", "the session was deleted"}
 	errFailed       = &fault{codeUnspecified, "storage", "the log could not be read"}
 	errPanic        = &fault{codeUnspecified, "panic", "a packet could not be handled"}

@@ -134,7 +134,10 @@ func (s *subscription) Notice(n core.Notice) {
 		s.gap.To = n.To
 		return
 	case core.NoticeRevoked:
-		r = &refusal{"revoked", "subscription ended", "Another consumer took over, or the right to receive was withdrawn.", n.Err}
+		r = &refusal{"revoked", "subscription ended", "Another consumer took over.", n.Err}
+		if n.Err != nil {
+			r.detail = "The right to receive was withdrawn."
+		}
 	case core.NoticeDeleted:
 		r = &refusal{"deleted", "subscription ended", "The queue was deleted.", n.Err}
 	case core.NoticeFailed:

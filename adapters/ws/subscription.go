@@ -316,7 +316,7 @@ func (s *subscription) tell(n core.Notice) {
 func endOf(n core.Notice) (code, text string) {
 	switch n.Kind {
 	case core.NoticeRevoked:
-		code, text = "revoked", "another consumer took over, or the right was withdrawn"
+		code, text = "revoked", "another consumer took over"
 	case core.NoticeDeleted:
 		code, text = "deleted", "the queue was deleted"
 	default:

@@ -322,6 +322,7 @@ func (g *gateway) Reload(load func() (*configs.Config, error), level *slog.Level
 		if err := g.access.Reload(cfg.Access()); err != nil {
 			return err
 		}
+		g.broker.RightsChanged()
 	}
 	level.Set(cfg.Log.Level.Slog())
 	return g.certs.reload()

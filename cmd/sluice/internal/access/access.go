@@ -21,6 +21,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -41,7 +42,8 @@ type Access struct {
 type state struct {
 	version   uint64
 	users     map[string]User
-	hasUsers  bool // there is something to log in by
+	removed   map[string]bool // who was among them before
+	hasUsers  bool            // there is something to log in by
 	scram     map[string]scramKeys
 	hasSCRAM  bool
 	issuers   []issuer
@@ -102,9 +104,26 @@ func (a *Access) Reload(auth configs.Auth) error {
 	}
 	if before := a.now.Load(); before != nil {
 		s.version = before.version + 1
+		s.removed = before.without(s.users)
 	}
 	a.now.Store(s)
 	return nil
+}
+
+// without is who was among the users at some time and is not among those there
+// are now.
+func (s *state) without(now map[string]User) map[string]bool {
+	removed := make(map[string]bool)
+	for name := range s.users {
+		removed[name] = true
+	}
+	for name := range s.removed {
+		removed[name] = true
+	}
+	for name := range now {
+		delete(removed, name)
+	}
+	return removed
 }
 
 // Hashed is how many passwords were checked by their hash, so far, which takes
@@ -122,6 +141,24 @@ func (a *Access) Operator() core.Credentials {
 
 // Version changes with every Reload.
 func (a *Access) Version() uint64 { return a.now.Load().version }
+
+// Renewed is who a principal is with the users file as it is now: one who stands
+// in it has the roles that it says, and one who was taken out of it is nobody any
+// more. Who a token names is as the token says.
+func (a *Access) Renewed(p *core.Principal) (*core.Principal, error) {
+	s := a.now.Load()
+	if p.Name == "" || p.Name == operatorName || !p.Until.IsZero() {
+		return p, nil
+	}
+	if s.removed[p.Name] {
+		return nil, fmt.Errorf("%w: the user %q was removed", core.ErrUnauthenticated, p.Name)
+	}
+	now := principal(p.Name, s.users[p.Name].Roles, clientOf(p))
+	if slices.Equal(now.Roles, p.Roles) {
+		return p, nil
+	}
+	return now, nil
+}
 
 // Authenticate finds out who a peer is. It blocks while a password is hashed.
 func (a *Access) Authenticate(ctx context.Context, c core.Credentials) (*core.Principal, error) {
@@ -170,6 +207,16 @@ func principal(name string, roles []string, client string) *core.Principal {
 	return p
 }
 
+// clientOf is the client id that a principal was made with.
+func clientOf(p *core.Principal) string {
+	for _, role := range p.Roles {
+		if id, ok := strings.CutPrefix(role, clientRole); ok {
+			return id
+		}
+	}
+	return ""
+}
+
 // certificateName is the user that a verified certificate names.
 func certificateName(cert *x509.Certificate, san bool) (string, error) {
 	name := cert.Subject.CommonName
@@ -214,5 +261,9 @@ func (a *Access) Authorize(p *core.Principal, action core.Action, resource strin
 	if p.Name != "" {
 		who = fmt.Sprintf("user %q", p.Name)
 	}
-	return fmt.Errorf("%w: no rule lets %s %v %q", core.ErrNotAuthorized, who, action, resource)
+	what := action.String()
+	if action == core.Bind {
+		what = "subscribe to all of" // which is what the rules call it
+	}
+	return fmt.Errorf("%w: no rule lets %s %s %q", core.ErrNotAuthorized, who, what, resource)
 }

@@ -285,3 +285,62 @@ func TestNobodyIsAHash(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestRenewed: on a reload, who was taken out of the users file is nobody any
+// more, others have the roles that it says now, and a token's are the token's.
+func TestRenewed(t *testing.T) {
+	users := filepath.Join(t.TempDir(), "users.yaml")
+	file := func(us ...User) configs.Auth {
+		t.Helper()
+		if err := os.RemoveAll(users); err != nil {
+			t.Fatal(err)
+		}
+		writeUsers(t, users, us...)
+		return configs.Auth{Users: users, Rules: []configs.Rule{{Who: []configs.Who{"role:ops"}, Allow: []configs.Action{"all"}}}}
+	}
+	alice, bob := User{Name: "alice", Roles: []string{"ops"}}, User{Name: "bob"}
+	a, err := New(file(alice, bob))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := map[string]*core.Principal{
+		"alice": principal("alice", alice.Roles, "c"), "bob": principal("bob", nil, ""), "anonymous": principal("", nil, "c"),
+		"certificate": principal("carol", nil, ""), "token": principal("alice", []string{"ops"}, ""), "operator": {Name: operatorName},
+	}
+	p["token"].Until = time.Now().Add(time.Hour)
+	want := func(when string, changed map[string]string) {
+		t.Helper()
+		for name, before := range p {
+			now, err := a.Renewed(before)
+			got := "the same"
+			if err != nil && !errors.Is(err, core.ErrUnauthenticated) {
+				t.Errorf("%s: %s: %v", when, name, err)
+			} else if err != nil {
+				got = "nobody"
+			} else if now != before {
+				got = now.Name + " " + strings.Join(now.Roles, " ")
+			}
+			is := changed[name]
+			if is == "" {
+				is = "the same"
+			}
+			if got != is {
+				t.Errorf("%s: %s is %s, want %s", when, name, got, is)
+			}
+		}
+	}
+	reload := func(us ...User) {
+		t.Helper()
+		if err := a.Reload(file(us...)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want("at first", nil)
+	alice.Roles = nil
+	reload(alice)
+	want("without bob and alice's role", map[string]string{"alice": "alice client:c", "bob": "nobody"})
+	reload(alice)
+	want("once more", map[string]string{"alice": "alice client:c", "bob": "nobody"})
+	reload(alice, bob)
+	want("with bob again", map[string]string{"alice": "alice client:c"})
+}

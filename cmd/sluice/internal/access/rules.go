@@ -43,8 +43,8 @@ func compile(r configs.Rule) rule {
 	}
 	for _, action := range append(slices.Clone(r.Allow), r.Deny...) {
 		for a := core.Publish; a <= core.Manage; a++ {
-			// What may be subscribed to may be delivered.
-			if string(action) == "all" || string(action) == a.String() || action == "subscribe" && a == core.Deliver {
+			// What may be subscribed to may be delivered, and led to queues.
+			if string(action) == "all" || string(action) == a.String() || action == "subscribe" && (a == core.Deliver || a == core.Bind) {
 				out.actions[a] = true
 			}
 		}
@@ -82,12 +82,7 @@ func (t *pattern) filter(p *core.Principal) (core.Filter, bool) {
 		s = strings.ReplaceAll(s, "%u", p.Name)
 	}
 	if t.client {
-		client := ""
-		for _, role := range p.Roles {
-			if id, ok := strings.CutPrefix(role, clientRole); ok {
-				client = id
-			}
-		}
+		client := clientOf(p)
 		if !oneLevel(client) {
 			return "", false
 		}
@@ -119,7 +114,8 @@ func (s *state) allowed(p *core.Principal, action core.Action, resource string) 
 }
 
 // matches reports whether the rule decides about a resource. Of a filter with
-// wildcards a denial must cover all, whereas an allowance of some is enough.
+// wildcards that is subscribed to a denial must cover all, whereas an allowance
+// of some is enough; with one that is bound it is the other way round.
 func (r *rule) matches(p *core.Principal, action core.Action, resource string) bool {
 	if r.all {
 		return true
@@ -130,9 +126,9 @@ func (r *rule) matches(p *core.Principal, action core.Action, resource string) b
 			continue
 		}
 		switch {
-		case action != core.Subscribe || core.Filter(resource).Exact():
+		case action != core.Subscribe && action != core.Bind || core.Filter(resource).Exact():
 			ok = f.Match(resource)
-		case r.allow:
+		case r.allow == (action == core.Subscribe):
 			ok = overlaps(string(f), resource)
 		default:
 			ok = covers(string(f), resource)
@@ -233,7 +229,7 @@ func (a *Access) Explain(user, client string, roles []string, action core.Action
 // ParseAction reads the name of what a rule is about.
 func ParseAction(s string) (core.Action, error) {
 	for a := core.Publish; a <= core.Manage; a++ {
-		if a.String() == s && a != core.Deliver {
+		if a.String() == s && a != core.Deliver && a != core.Bind {
 			return a, nil
 		}
 	}

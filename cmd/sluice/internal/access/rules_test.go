@@ -65,6 +65,11 @@ func TestRules(t *testing.T) {
 		{bob, core.Subscribe, "a/temp", true},
 		{bob, core.Subscribe, "#", true},         // some of it may be
 		{bob, core.Subscribe, "secret/#", false}, // none of it may be
+		{bob, core.Bind, "#", false},             // not all of it may be
+		{bob, core.Bind, "alarms/#", true},
+		{bob, core.Bind, "+/temp", false}, // secret/temp may not
+		{bob, core.Bind, "a/temp", true},
+		{bob, core.Bind, "secret/temp", false},
 		{bob, core.Subscribe, "secret/temp", false},
 		{bob, core.Deliver, "secret/temp", false},
 		{bob, core.Deliver, "a/temp", true},
@@ -107,7 +112,8 @@ func universe() []string {
 
 // TestRulesAgainstOracle holds rules to the plainest reading of them: of a
 // topic the first rule that names the user, the action and the topic decides;
-// a filter is refused only if every topic that it matches is.
+// a filter is refused to a subscriber only if every topic that it matches is,
+// and to a binding if any is.
 func TestRulesAgainstOracle(t *testing.T) {
 	topics := universe()
 	level := rapid.SampledFrom([]string{"a", "b", "", "+", "%u", "%c", "$x"})
@@ -149,7 +155,7 @@ func TestRulesAgainstOracle(t *testing.T) {
 			if topic == "" {
 				continue
 			}
-			for action, word := range map[core.Action]configs.Action{core.Publish: "publish", core.Deliver: "subscribe", core.Subscribe: "subscribe"} {
+			for action, word := range map[core.Action]configs.Action{core.Publish: "publish", core.Deliver: "subscribe", core.Subscribe: "subscribe", core.Bind: "subscribe"} {
 				want := oracle(auth.Rules, p, word, topic)
 				if got := a.Authorize(p, action, topic) == nil; got != want {
 					t.Fatalf("%q %v %q: %v, want %v", p.Name, action, topic, got, want)
@@ -157,12 +163,17 @@ func TestRulesAgainstOracle(t *testing.T) {
 			}
 		}
 		asked := strings.NewReplacer("%u", "u", "%c", "c1").Replace(filter.Draw(t, "asked"))
-		if a.Authorize(p, core.Subscribe, asked) == nil {
-			return
-		}
+		subscribes, binds := a.Authorize(p, core.Subscribe, asked) == nil, a.Authorize(p, core.Bind, asked) == nil
 		for _, topic := range topics {
-			if core.Filter(asked).Match(topic) && a.Authorize(p, core.Deliver, topic) == nil {
+			if !core.Filter(asked).Match(topic) {
+				continue
+			}
+			may := a.Authorize(p, core.Deliver, topic) == nil
+			if may && !subscribes {
 				t.Fatalf("%q may get %q and yet not subscribe to %q", p.Name, topic, asked)
+			}
+			if binds && !may {
+				t.Fatalf("%q may not get %q and yet bind %q", p.Name, topic, asked)
 			}
 		}
 	})
