@@ -132,7 +132,7 @@ func (l *Limits) Table() []Limit {
 		{Name: "disk_full", Bounds: "the share of the disk below which publishes are refused, in percent", Value: &l.DiskFull, Max: 100},
 		{Name: "disk_full_size", Bounds: "what must be free, too, for that not to happen", Unit: Bytes, Value: &l.DiskFullBytes},
 		{Name: "memory_high", Bounds: "the share of the memory above which nobody new may publish, in percent", Value: &l.MemoryHigh, Max: 100},
-		{Name: "memory_full", Bounds: "the share of the memory above which publishes are refused, in percent", Value: &l.MemoryFull, Max: 100},
+		{Name: "memory_full", Bounds: "the share of the memory above which publishes are refused and slow connections are ended, in percent", Value: &l.MemoryFull, Max: 100},
 		{Name: "pre_auth", Bounds: "a packet, frame or request header before authentication", Unit: Bytes, Value: &l.PreAuthBytes},
 		{Name: "handshake", Bounds: "the time for TLS, CONNECT or a request header, all together", Unit: Span, Value: &l.Handshake},
 		{Name: "client_id", Bounds: "a client id", Unit: Bytes, Value: &l.ClientIDBytes, Max: 65535},

@@ -26,6 +26,7 @@ type Outbox struct {
 	grants  []grant    // for what waits
 	done    []grant    // the writer's
 	writing bool       // a writer is running
+	flying  int        // bytes that it is writing
 	closing bool       // nothing more is taken
 	err     error      // why writing ended
 	writers sync.WaitGroup
@@ -167,7 +168,7 @@ func (o *Outbox) write() {
 	o.mu.Lock()
 	for o.buf != nil && o.err == nil {
 		buf, grants := o.buf, o.grants
-		o.buf = nil
+		o.buf, o.flying = nil, len(buf.bytes)
 		o.grants, o.done = o.done[:0], nil
 		o.mu.Unlock()
 
@@ -181,6 +182,7 @@ func (o *Outbox) write() {
 		clear(grants)
 
 		o.mu.Lock()
+		o.flying = 0
 		o.done = grants[:0]
 		o.err = err
 		o.room.Broadcast()
@@ -249,6 +251,30 @@ func (o *Outbox) WaitContext(ctx context.Context) error {
 		return o.err
 	}
 	return ctx.Err()
+}
+
+// Buffered is how many bytes wait or are being written. An Outbox is a
+// core.Buffer.
+func (o *Outbox) Buffered() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.waiting() + o.flying
+}
+
+// Drop forgets what waits behind what is being written, and who was to be paid
+// for it: of what the outbox was given whole, the peer gets all or nothing.
+// While nothing is being written nothing is dropped. An adapter drops before it
+// tells a peer that reads too slowly why the connection ends.
+func (o *Outbox) Drop() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.flying == 0 {
+		return
+	}
+	o.buf = nil // for the collector, not for others: the memory is short
+	clear(o.grants)
+	o.grants = o.grants[:0]
+	o.room.Broadcast()
 }
 
 // Close takes nothing more, waits until what is left is written or ctx ends,

@@ -302,3 +302,35 @@ type discardConn struct{ net.Conn }
 
 func (discardConn) Write(b []byte) (int, error)      { return len(b), nil }
 func (discardConn) SetWriteDeadline(time.Time) error { return nil }
+
+// Drop forgets what waits behind a write, and whom it was for; what is being
+// written, and what comes later, the peer gets whole.
+func TestOutboxDrops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &slowConn{gate: make(chan struct{})}
+		o := NewOutbox(c, 10, time.Second)
+		o.Append(text("first"))
+		o.Drop() // nothing waits behind a write
+		synctest.Wait()
+		o.Append(text("12345678901"))
+		if n := o.Buffered(); n != 5+11 {
+			t.Errorf("%d bytes are buffered", n)
+		}
+		var waited sync.WaitGroup
+		waited.Go(func() { o.Wait() })
+		synctest.Wait()
+		o.Drop()
+		waited.Wait() // while nothing was written
+		if n := o.Buffered(); n != 5 {
+			t.Errorf("%d bytes are buffered behind a drop", n)
+		}
+		o.Append(text("why"))
+		close(c.gate)
+		if err := o.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if len(c.writes) != 2 || string(c.writes[0]) != "first" || string(c.writes[1]) != "why" {
+			t.Errorf("written: %q", c.writes)
+		}
+	})
+}

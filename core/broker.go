@@ -62,6 +62,7 @@ type Broker struct {
 	log        *slog.Logger
 	stats      Stats
 	pressure   pressure
+	shedder    shedder
 	undone     atomic.Uint64 // how many commits' settlements were taken back
 
 	aging      *aging
@@ -275,6 +276,7 @@ func (b *Broker) Limits() Limits { return b.limits }
 // Close stops the broker: what was handed in is made durable and confirmed,
 // the engine is closed. Adapters have been closed before.
 func (b *Broker) Close(ctx context.Context) error {
+	b.shedder.close()
 	b.reclaimer.close()
 	b.age(true)
 	b.delayed.close()

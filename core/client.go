@@ -274,6 +274,7 @@ type Client struct {
 	ended       bool
 	expired     error // the principal's time is over, or an operator ended it
 	whenExpired func(error)
+	buffer      Buffer // nil where the adapter has none
 	rights      map[right]error
 	rules       uint64 // the authorizer's version that rights are of
 }

@@ -3,6 +3,7 @@ package core
 import (
 	"cmp"
 	"iter"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -42,6 +43,13 @@ func (s *connected) forget(c *Client) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.clients, c)
+}
+
+// all are the clients that are connected, in no order.
+func (s *connected) all() []*Client {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.clients))
 }
 
 // Clients yields the clients that are connected and that the principal may

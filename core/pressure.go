@@ -27,7 +27,8 @@ const (
 	// pressureNoNew: publishes of clients that have not published yet are
 	// refused, for want of memory.
 	pressureNoNew
-	// pressureNoMemory: publishes are refused, for want of memory.
+	// pressureNoMemory: publishes are refused, for want of memory, and slow
+	// clients are ended.
 	pressureNoMemory
 )
 
@@ -35,11 +36,17 @@ const (
 // then publishes at most a thousand messages a second.
 const throttleDelay = time.Millisecond
 
+// memoryRelief is by how many percent the use of memory must have come below a
+// limit before that holds no more, so that it does not come and go.
+const memoryRelief = 5
+
 // SetResources tells the broker what is left. Publishes are slowed down, or
-// refused, while too little is; reads go on. It does not block.
+// refused, while too little is, and for want of memory the clients that read
+// too slowly are ended; reads go on. It does not block, and its calls must not
+// overlap.
 func (b *Broker) SetResources(r Resources) {
 	l := &b.limits
-	level := uint32(0)
+	level, was := uint32(0), b.pressure.level.Load()
 	low := func(percent int, bytes int) bool {
 		return r.DiskTotal > 0 && r.DiskFree < uint64(bytes) && float64(r.DiskFree)*100 < float64(r.DiskTotal)*float64(percent)
 	}
@@ -49,16 +56,25 @@ func (b *Broker) SetResources(r Resources) {
 	case low(l.DiskLow, l.DiskLowBytes):
 		level |= pressureSlow
 	}
-	used := func(percent int) bool {
+	used := func(percent int, holds bool) bool {
+		if holds {
+			percent -= memoryRelief
+		}
 		return r.MemoryTotal > 0 && float64(r.MemoryUsed)*100 > float64(r.MemoryTotal)*float64(percent)
 	}
 	switch {
-	case used(l.MemoryFull):
+	case used(l.MemoryFull, was&pressureNoMemory != 0):
 		level |= pressureNoMemory
-	case used(l.MemoryHigh):
+	case used(l.MemoryHigh, was&(pressureNoNew|pressureNoMemory) != 0):
 		level |= pressureNoNew
 	}
-	if was := b.pressure.level.Swap(level); was != level {
+	b.pressure.level.Store(level)
+	if level&pressureNoMemory != 0 {
+		b.shed(r.MemoryUsed - min(r.MemoryUsed, r.MemoryTotal/100*uint64(max(l.MemoryFull-memoryRelief, 0))))
+	} else {
+		b.shedder.calm()
+	}
+	if was != level {
 		b.log.Warn("resources", "publishes_slowed", level&pressureSlow != 0,
 			"publishes_refused", level&(pressureNoDisk|pressureNoMemory) != 0, "new_publishers_refused", level&pressureNoNew != 0,
 			"disk_free", r.DiskFree, "memory_used", r.MemoryUsed)

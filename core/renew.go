@@ -19,8 +19,9 @@ type proof struct {
 var errProofOver = fmt.Errorf("%w: the credentials have expired", ErrUnauthenticated)
 
 // WhenExpired has f called once the time of the client's principal is over
-// ([Principal.Until]), or an operator ends it (ErrDisconnected), so that the
-// adapter tells the peer and ends the connection. f gets the reason and must
+// ([Principal.Until]), an operator ends it (ErrDisconnected), or it reads too
+// slowly for the memory that is left (ErrShed), so that the adapter tells the
+// peer and ends the connection. f gets the reason and must
 // not block; it is called by a goroutine of its own, at once
 // where the time is over already, and not after [Client.Close]. When it has
 // returned, the client's consumers are revoked. From then on all calls that ask

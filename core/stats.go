@@ -1,10 +1,6 @@
 package core
 
-import (
-	"maps"
-	"slices"
-	"sync/atomic"
-)
+import "sync/atomic"
 
 // Stats are the broker's counters since it was opened.
 type Stats struct {
@@ -23,6 +19,9 @@ type Stats struct {
 	Expired, Withheld, Unreadable atomic.Uint64
 	// Overflowed counts how often a queue's oldest messages made room.
 	Overflowed atomic.Uint64
+	// Shed clients were ended because they read too slowly while the memory was
+	// short.
+	Shed atomic.Uint64
 	// StorageFailures counts commits that were not made durable.
 	StorageFailures atomic.Uint64
 	ReclaimedBytes  atomic.Uint64
@@ -59,10 +58,7 @@ type Attendance struct {
 
 // Attendance counts, one by one: it is not for every message.
 func (b *Broker) Attendance() Attendance {
-	s := &b.connected
-	s.mu.Lock()
-	clients := slices.Collect(maps.Keys(s.clients))
-	s.mu.Unlock()
+	clients := b.connected.all()
 	a := Attendance{Clients: len(clients)}
 	for _, c := range clients {
 		c.mu.Lock()

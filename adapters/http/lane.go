@@ -137,6 +137,7 @@ func (l *lane) enter(host []byte) bool {
 			l.client = nil
 			return false
 		}
+		l.client.Buffers(l.out)
 	}
 	l.host = append(l.host[:0], host...)
 	return true

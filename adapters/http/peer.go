@@ -253,7 +253,7 @@ func (s *Server) login(ctx context.Context, p *peer, c core.Credentials, confirm
 	}
 	client.WhenExpired(func(why error) {
 		// Streams are told, and end by themselves.
-		if errors.Is(why, core.ErrDisconnected) && !p.streams.Load() {
+		if (errors.Is(why, core.ErrDisconnected) || errors.Is(why, core.ErrShed)) && !p.streams.Load() {
 			s.cut(func(q *peer) bool { return q == p })
 		}
 	})

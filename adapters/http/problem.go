@@ -85,6 +85,8 @@ var (
 		hint: "No queue, session or subscriber is there for it. ?mandatory=false publishes it all the same."}
 	storageFailed = problem{status: 503, kind: "storage-failed", title: "The log cannot be written or read", retry: 5 * time.Second,
 		hint: "Nothing is confirmed until the log has been recovered; the broker's log says why."}
+	tooSlow = problem{status: 503, kind: "too-slow", title: "Memory is short and the connection reads too slowly", retry: 5 * time.Second,
+		hint: "Come again; a stream goes on behind its last event."}
 	shuttingDown = problem{status: 503, kind: "shutting-down", title: "The broker is stopping", retry: time.Second,
 		hint: "Come again when it is back; what was confirmed is in the log."}
 	noReply = problem{status: 504, kind: "no-reply", title: "No reply came in time",
@@ -126,6 +128,8 @@ func problemOf(err error) *problem {
 		return notHeld.with(detail)
 	case errors.Is(err, core.ErrQueueFull):
 		return queueFull.with(detail)
+	case errors.Is(err, core.ErrShed):
+		return tooSlow.with(detail)
 	case errors.Is(err, core.ErrLimit):
 		return tooMany.with(detail)
 	case errors.Is(err, core.ErrNoResponders):

@@ -2,6 +2,7 @@ package http
 
 import (
 	"context"
+	"errors"
 	"net"
 	nethttp "net/http"
 	"strconv"
@@ -62,6 +63,7 @@ func (st *stream) begin(w nethttp.ResponseWriter, r *nethttp.Request) error {
 		h["Transfer-Encoding"] = []string{"chunked"}
 	}
 	st.conn, st.out = conn, adapters.NewOutbox(conn, st.s.limits.OutputBytes, st.s.limits.Stall)
+	st.client.Buffers(st.out)
 	st.out.Append(func(b []byte) []byte {
 		b = append(b, "HTTP/1.1 200 OK\r\nDate: "...)
 		b = append(st.s.clock.appendDate(b), "\r\n"...)
@@ -208,7 +210,11 @@ func (st *stream) Notice(n core.Notice) {
 		p = storageFailed.with("the log could not be read")
 	}
 	if p != nil {
-		event = append(p.appendJSON([]byte("event: error\ndata: ")), "\n\n"...)
+		event = append(p.appendJSON([]byte("event: error\ndata: ")), '\n')
+		if p.retry > retryAfter {
+			event = append(strconv.AppendInt(append(event, "retry: "...), p.retry.Milliseconds(), 10), '\n')
+		}
+		event = append(event, '\n')
 	}
 	if event == nil {
 		return
@@ -222,6 +228,9 @@ func (st *stream) Notice(n core.Notice) {
 	if st.beat == nil {
 		st.early = append(st.early, event...)
 		return
+	}
+	if errors.Is(n.Err, core.ErrShed) {
+		st.out.Drop()
 	}
 	st.send(func(b []byte) []byte { return append(b, event...) })
 	if st.ended {

@@ -167,11 +167,16 @@ func (c *conn) goOn(data []byte) error {
 // enteredBy takes the client that a login gave.
 func (c *conn) enteredBy(client *core.Client) {
 	c.client = client
+	client.Buffers(c.out)
 	client.WhenExpired(func(why error) {
-		if errors.Is(why, core.ErrDisconnected) {
+		switch {
+		case errors.Is(why, core.ErrShed):
+			c.out.Drop()
+			c.stop(errShed)
+		case errors.Is(why, core.ErrDisconnected):
 			c.stop(errDisconnected)
-			return
+		default:
+			c.stop(errExpired)
 		}
-		c.stop(errExpired)
 	})
 }

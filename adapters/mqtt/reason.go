@@ -100,6 +100,7 @@ var (
 	errForeign      = &fault{codeNotAuthorized, "not_authorized", "the client id is another user's"}
 	errExpired      = &fault{codeNotAuthorized, "expired", "the credentials have expired"}
 	errDisconnected = &fault{codeAdministrative, "disconnected", "an operator ended the connection"}
+	errShed         = &fault{codeBusy, "shed", "memory is short and the client reads too slowly: come again"}
 	errShutdown     = &fault{codeShutdown, "shutdown", "the server shuts down"}
 	errRevoked      = &fault{codeTakenOver, "taken_over", "the session was taken over"}
 	errWithdrawn    = &fault{codeNotAuthorized, "not_authorized", "the right to a subscription was withdrawn"}

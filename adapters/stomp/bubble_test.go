@@ -68,6 +68,15 @@ type line struct {
 	got  []byte
 	err  error
 	wait time.Time // the deadline of reads
+	held bool      // takes nothing
+}
+
+// hold has the line take nothing more, or take again.
+func (l *line) hold(held bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held = held
+	l.more.Broadcast()
 }
 
 func newLine(c net.Conn) *line {
@@ -76,6 +85,11 @@ func newLine(c net.Conn) *line {
 	go func() {
 		buf := make([]byte, 4<<10)
 		for {
+			l.mu.Lock()
+			for l.held {
+				l.more.Wait()
+			}
+			l.mu.Unlock()
 			n, err := c.Read(buf)
 			l.mu.Lock()
 			l.got, l.err = append(l.got, buf[:n]...), err

@@ -83,6 +83,7 @@ func (c *conn) connect(f *clientFrame) error {
 	server := beats.answer(c.server.limits)
 	c.out.Append(func(buf []byte) []byte { return appendConnected(buf, v, c.session, server.String()) })
 	c.beats.start(beats, server, c.beat)
+	client.Buffers(c.out)
 	client.WhenExpired(c.expire)
 	return nil
 }
@@ -90,10 +91,17 @@ func (c *conn) connect(f *clientFrame) error {
 // errOperator ends one that an operator ended.
 var errOperator = &refusal{reason: "disconnected", message: "disconnected", detail: "An operator ended the connection."}
 
+// errShed ends one that reads too slowly while the memory is short.
+var errShed = &refusal{reason: "shed", message: "too slow", detail: "Memory is short and the connection reads too slowly. Connect again."}
+
 // expire ends the connection of a client whose token's time is over.
 func (c *conn) expire(why error) {
 	refusal := errExpired
-	if errors.Is(why, core.ErrDisconnected) {
+	switch {
+	case errors.Is(why, core.ErrShed):
+		c.out.Drop()
+		refusal = errShed
+	case errors.Is(why, core.ErrDisconnected):
 		refusal = errOperator
 	}
 	c.refuse(refusal, nil, false)

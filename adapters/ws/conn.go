@@ -112,7 +112,15 @@ func (c *conn) enter(cr core.Credentials, shown bool) (status int, code, text st
 // expire turns a client away whose token's time is over.
 func (c *conn) expire(why error) {
 	text := "the credentials have expired: connect with new ones"
-	if errors.Is(why, core.ErrDisconnected) {
+	switch {
+	case errors.Is(why, core.ErrShed):
+		text = "memory is short and the connection reads too slowly: come again"
+		c.out.Drop()
+		c.srv.count.Refused("shed")
+		c.sendFrame(func(buf []byte) []byte { return c.coding.appendErr(buf, nil, codeLimit, text, true, nil) })
+		c.part(websocket.CloseTryAgainLater, text)
+		return
+	case errors.Is(why, core.ErrDisconnected):
 		text = "an operator ended the connection"
 	}
 	c.srv.count.Refused("expired")

@@ -181,6 +181,7 @@ func (c *conn) greet() {
 func (c *conn) welcome(req []byte) {
 	user := c.client.Principal().Name
 	c.srv.remember(c)
+	c.client.Buffers(c.out)
 	c.client.WhenExpired(c.expire)
 	c.answer("welcome", func(o *object) {
 		o.req(req)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"math"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"sync"
@@ -23,20 +24,26 @@ type watch struct {
 // on until close.
 func startWatch(b *core.Broker, data string) *watch {
 	w := &watch{stop: make(chan struct{})}
+	high := b.Limits().MemoryHigh
 	b.SetResources(measure(data))
 	w.stopped.Go(func() {
 		t := time.NewTicker(measureEvery)
 		defer t.Stop()
 		var idle spell
+		var collected time.Time
 		for {
 			select {
 			case <-w.stop:
 				return
 			case <-t.C:
-				b.SetResources(measure(data))
-				if idle.over(heapNow()) {
-					debug.FreeOSMemory()
-				}
+			}
+			if heldShare() > high && time.Since(collected) > collectEvery {
+				runtime.GC()
+				collected = time.Now()
+			}
+			b.SetResources(measure(data))
+			if idle.over(heapNow()) {
+				debug.FreeOSMemory()
 			}
 		}
 	})
@@ -48,6 +55,10 @@ func (w *watch) close() {
 	w.stopped.Wait()
 }
 
+// collectEvery is how often garbage is collected at the most to find out how much
+// of the memory is in use.
+const collectEvery = 10 * time.Second
+
 // measure looks at the log's disk and at the process's memory. The total of
 // the memory is the limit that the process was given; where it has none, it is
 // not known.
@@ -55,13 +66,36 @@ func measure(data string) core.Resources {
 	var r core.Resources
 	r.DiskFree, r.DiskTotal = diskSpace(data)
 	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 {
-		sample := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}, {Name: "/memory/classes/heap/free:bytes"}}
-		metrics.Read(sample)
-		// What the heap has free is the runtime's to use again or to give back.
-		r.MemoryUsed = sample[0].Value.Uint64() - sample[1].Value.Uint64() - sample[2].Value.Uint64()
-		r.MemoryTotal = uint64(limit)
+		held, garbage := memoryNow()
+		r.MemoryUsed, r.MemoryTotal = held-garbage, uint64(limit)
 	}
 	return r
+}
+
+// memoryNow is what the process holds of memory, and how much of that may be
+// garbage: what has come onto the heap since the runtime last looked what of it is
+// in use. The heap grows to twice that before it looks again, so what is held
+// says little of what is needed.
+func memoryNow() (held, garbage uint64) {
+	sample := []metrics.Sample{
+		{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}, {Name: "/memory/classes/heap/free:bytes"},
+		{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/gc/heap/live:bytes"},
+	}
+	metrics.Read(sample)
+	// What the heap has free is the runtime's to use again or to give back.
+	held = sample[0].Value.Uint64() - sample[1].Value.Uint64() - sample[2].Value.Uint64()
+	objects := sample[3].Value.Uint64()
+	return held, objects - min(objects, sample[4].Value.Uint64())
+}
+
+// heldShare is what is held of the limit, in percent; 0 where there is none.
+func heldShare() int {
+	limit := debug.SetMemoryLimit(-1)
+	if limit == math.MaxInt64 {
+		return 0
+	}
+	held, _ := memoryNow()
+	return int(float64(held) / float64(limit) * 100)
 }
 
 // A spell is a time in which little is allocated. The runtime lets the heap grow

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"testing"
@@ -12,6 +13,33 @@ func TestMeasure(t *testing.T) {
 	if r.DiskTotal == 0 || r.DiskFree > r.DiskTotal || r.MemoryTotal != 1<<40 || r.MemoryUsed == 0 || r.MemoryUsed > 1<<36 {
 		t.Fatalf("%+v", r)
 	}
+}
+
+// Garbage is not memory in use, what somebody has is.
+func TestMeasureKnowsGarbage(t *testing.T) {
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(1 << 40))
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // only when it is told
+	const mib = 1 << 20
+	var kept [][]byte
+	allocate := func() {
+		for range 64 {
+			kept = append(kept, make([]byte, mib))
+		}
+	}
+	dir := t.TempDir()
+	runtime.GC()
+	before := measure(dir).MemoryUsed
+	allocate()
+	kept = nil
+	if grown := int64(measure(dir).MemoryUsed - before); grown > 32*mib {
+		t.Errorf("%d MiB of garbage count as %d MiB in use", 64, grown/mib)
+	}
+	allocate()
+	runtime.GC()
+	if grown := int64(measure(dir).MemoryUsed - before); grown < 48*mib {
+		t.Errorf("%d MiB that are kept count as %d MiB in use", len(kept), grown/mib)
+	}
+	runtime.KeepAlive(kept)
 }
 
 // Memory is given back once in a spell, and only where there is much of it.
