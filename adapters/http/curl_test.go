@@ -6,14 +6,13 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 )
 
 // curl runs curl with a server's address in front of the path, and returns what
 // it prints.
 func (d *door) curl(args ...string) string {
 	d.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for i, a := range args {
 		if strings.HasPrefix(a, "/") {

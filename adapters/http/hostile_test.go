@@ -24,7 +24,7 @@ func (d *door) ask(requests string) (statuses string, answers []string) {
 		d.Fatal(err)
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(30 * time.Second))
+	c.SetDeadline(time.Now().Add(2 * patience))
 	if _, err := io.WriteString(c, requests); err != nil {
 		d.Fatal(err)
 	}

@@ -15,23 +15,23 @@ func TestQueue(t *testing.T) {
 	if got := texts(d.want(200, "GET", "/q/orders", "").messages(t)); got != "job0 job1 job2 job3" {
 		t.Fatalf("browsed %s", got)
 	}
-	ms := d.want(200, "POST", "/q/orders/lease?max=2&for=30s", "").messages(t)
-	if texts(ms) != "job0 job1" || ms[0].Lease == "" || ms[0].N != 1 || ms[0].Until < time.Now().Add(20*time.Second).UnixMilli() {
+	ms := d.want(200, "POST", "/q/orders/lease?max=2&for=1h", "").messages(t)
+	if texts(ms) != "job0 job1" || ms[0].Lease == "" || ms[0].N != 1 || ms[0].Until < time.Now().Add(50*time.Minute).UnixMilli() {
 		t.Fatalf("leased %+v", ms)
 	}
 	d.want(204, "POST", "/lease/"+ms[0].Lease+"/accept", "")
 	d.refused(409, "lease-ended", "POST", "/lease/"+ms[0].Lease+"/accept", "")
-	a := d.want(204, "POST", "/lease/"+ms[1].Lease+"/extend?for=1h", "")
-	if until, err := time.Parse(time.RFC3339, a.Header.Get("X-Lease-Until")); err != nil || time.Until(until) < 59*time.Minute {
+	a := d.want(204, "POST", "/lease/"+ms[1].Lease+"/extend?for=2h", "")
+	if until, err := time.Parse(time.RFC3339, a.Header.Get("X-Lease-Until")); err != nil || time.Until(until) < 100*time.Minute {
 		t.Errorf("extended until %q", a.Header.Get("X-Lease-Until"))
 	}
 	d.want(204, "POST", "/lease/"+ms[1].Lease+"/release?delay=0", "")
-	again := d.want(200, "POST", "/q/orders/lease?format=raw&wait=5s", "")
+	again := d.want(200, "POST", "/q/orders/lease?format=raw&wait=1m", "")
 	if again.body != "job1" || again.Header.Get("X-Attempt") != "2" || again.Header.Get("X-Topic") != "$queue/orders" {
 		t.Fatalf("again %q %v", again.body, again.Header)
 	}
 	d.want(204, "POST", "/lease/"+again.Header.Get("X-Lease")+"/reject?reason=bad%20job", "")
-	dead := d.want(200, "POST", "/q/orders.dead/lease?wait=5s", "").messages(t)
+	dead := d.want(200, "POST", "/q/orders.dead/lease?wait=1m", "").messages(t)
 	if texts(dead) != "job1" || !strings.Contains(string(dead[0].H), "bad job") {
 		t.Fatalf("dead letters %+v", dead)
 	}
@@ -50,7 +50,7 @@ func TestQueue(t *testing.T) {
 func TestLeaseWaits(t *testing.T) {
 	d := open(t)
 	got := make(chan answer, 1)
-	go func() { got <- d.do("POST", "/q/later/lease?wait=20s", "") }()
+	go func() { got <- d.do("POST", "/q/later/lease?wait=1m", "") }()
 	d.eventually(func() bool {
 		return strings.Contains(d.want(200, "GET", "/v1/queues", "").body, `"consumers":1`)
 	})

@@ -44,7 +44,7 @@ func TestLongPoll(t *testing.T) {
 	d := open(t)
 	d.want(201, "POST", "/t/p", "old")
 	got := make(chan answer, 1)
-	go func() { got <- d.do("GET", "/t/p?wait=20s", "") }()
+	go func() { got <- d.do("GET", "/t/p?wait=1m", "") }()
 	var a answer
 	d.eventually(func() bool { // it may not have begun to wait
 		d.want(201, "POST", "/t/p", "new")
@@ -65,7 +65,7 @@ func TestLongPoll(t *testing.T) {
 	if a.body != "" || a.Header.Get("X-Next") != end || time.Since(start) < 100*time.Millisecond {
 		t.Errorf("%q %v after %v", a.body, a.Header, time.Since(start))
 	}
-	if got := texts(d.want(200, "GET", "/t/p?from=1&wait=20s&limit=2", "").messages(t)); got != "old new" {
+	if got := texts(d.want(200, "GET", "/t/p?from=1&wait=1m&limit=2", "").messages(t)); got != "old new" {
 		t.Errorf("what is there: %s", got)
 	}
 }

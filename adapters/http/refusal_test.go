@@ -1,10 +1,10 @@
 package http_test
 
 import (
-	"bufio"
+	"cmp"
 	"errors"
+	"fmt"
 	"io"
-	"net"
 	nethttp "net/http"
 	"strings"
 	"testing"
@@ -212,22 +212,23 @@ func TestNotHTTP(t *testing.T) {
 	}
 }
 
-// dribble sends the beginning of a request and returns what comes back.
-func (d *door) dribble(request string) string {
+// dribble sends the beginning of a request and returns the answer.
+func (d *door) dribble(request string) (got string) {
 	d.Helper()
-	c, err := net.Dial("tcp", d.addr)
-	if err != nil {
-		d.Fatal(err)
-	}
-	defer c.Close()
-	io.WriteString(c, request)
-	c.SetReadDeadline(time.Now().Add(20 * time.Second))
-	resp, err := nethttp.ReadResponse(bufio.NewReader(c), nil)
-	if err != nil {
-		return err.Error()
-	}
-	b, _ := io.ReadAll(resp.Body)
-	return resp.Status + " " + string(b)
+	d.inTime(func() error {
+		w := d.dial()
+		if err := w.tell(request); err != nil {
+			return err
+		}
+		resp, err := nethttp.ReadResponse(w.r, nil)
+		if err != nil {
+			return err
+		}
+		b, err := io.ReadAll(resp.Body)
+		got = resp.Status + " " + string(b)
+		return err
+	})
+	return got
 }
 
 func TestSlowPeers(t *testing.T) {
@@ -241,19 +242,42 @@ func TestSlowPeers(t *testing.T) {
 		t.Errorf("a slow line: %s", got)
 	}
 	// What had come whole is published, and told.
-	if got := d.dribble("POST /t/a HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{}\n\r\n"); !strings.HasPrefix(got, "200 ") || !strings.Contains(got, `{"o":1}`) || !strings.Contains(got, "#slow-body") {
+	if got := d.dribble("POST /t/a HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{}\n\r\n"); !strings.HasPrefix(got, "200 ") || !strings.Contains(got, `{"o":`) || !strings.Contains(got, "#slow-body") {
 		t.Errorf("a slow batch: %s", got)
 	}
 	// A header that does not come is not answered.
-	if got := d.dribble("GET / HTTP/1.1\r\nHost: lo"); !strings.Contains(got, "EOF") {
-		t.Errorf("a slow header: %s", got)
-	}
+	d.inTime(func() error {
+		if err := d.dial().tell("GET / HTTP/1.1\r\nHost: lo"); err != io.EOF {
+			return cmp.Or(err, errors.New("it is answered"))
+		}
+		return nil
+	})
 	// The deadline of one body is not the next request's.
-	for range 3 {
-		d.want(201, "POST", "/t/a", "x")
-	}
-	d.want(200, "GET", "/t/none?wait=300ms", "")
-	d.want(201, "POST", "/t/a", "x")
+	d.inTime(func() error {
+		for i, path := range []string{"/t/a", "/t/a", "/t/a", "/t/none?wait=300ms", "/t/a"} {
+			method, status := "POST", 201
+			if i == 3 {
+				method, status = "GET", 200
+			}
+			r, err := nethttp.NewRequestWithContext(t.Context(), method, "http://"+d.addr+path, strings.NewReader("x"[:len(method)-3]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := d.client.Do(r)
+			if err != nil {
+				return err
+			}
+			_, err = io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+			if resp.StatusCode != status {
+				return fmt.Errorf("%s %s: %s", method, path, resp.Status)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // A storage failure is told as one, and nothing is confirmed.

@@ -33,6 +33,9 @@ type door struct {
 	client   *nethttp.Client
 }
 
+// patience bounds every wait of a test.
+const patience = time.Minute
+
 // open starts a server; change may change its options.
 func open(t testing.TB, change ...func(*http.Options, *core.Options)) *door {
 	t.Helper()
@@ -42,6 +45,7 @@ func open(t testing.TB, change ...func(*http.Options, *core.Options)) *door {
 		t.Fatal(err)
 	}
 	limits := adapters.DefaultLimits()
+	limits.Handshake, limits.Stall = patience, patience // the machine may stand still
 	d := &door{TB: t, registry: prometheus.NewRegistry()}
 	o := http.Options{
 		Limits: limits, Metrics: adapters.NewMetrics(d.registry), Logger: log,
@@ -65,10 +69,10 @@ func open(t testing.TB, change ...func(*http.Options, *core.Options)) *door {
 	go func() { served <- d.server.Serve() }()
 	d.addr = d.server.Addrs()[0].String()
 	transport := &nethttp.Transport{DisableCompression: true}
-	d.client = &nethttp.Client{Transport: transport, Timeout: 30 * time.Second}
+	d.client = &nethttp.Client{Transport: transport, Timeout: 5 * patience}
 	t.Cleanup(func() {
 		transport.CloseIdleConnections()
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := d.server.Close(ctx); err != nil {
 			t.Error("close:", err)
@@ -220,7 +224,7 @@ func (d *door) raw(request string) string {
 	if _, err := io.WriteString(c, request); err != nil {
 		d.Fatal(err)
 	}
-	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	c.SetReadDeadline(time.Now().Add(patience))
 	var b bytes.Buffer
 	io.Copy(&b, c)
 	return b.String()

@@ -191,7 +191,7 @@ func TestStreamGroup(t *testing.T) {
 // eventually asks until it holds.
 func (d *door) eventually(holds func() bool) {
 	d.Helper()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(patience); time.Now().Before(end); {
 		if holds() {
 			return
 		}
@@ -229,7 +229,7 @@ func TestCloseEndsStreams(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer fresh.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience/2)
 	defer cancel()
 	if err := d.server.Close(ctx); err != nil {
 		t.Fatal(err)

@@ -44,7 +44,7 @@ func TestWhere(t *testing.T) {
 func TestMandatory(t *testing.T) {
 	d := open(t)
 	d.refused(503, "no-responders", "POST", "/t/m?mandatory", "x")
-	d.refused(503, "no-responders", "POST", "/t/m?reply=20s", "x")
+	d.refused(503, "no-responders", "POST", "/t/m?reply=1m", "x")
 	d.refused(504, "no-reply", "POST", "/t/m?reply=1ms&mandatory=false", "x")
 	if a := d.want(200, "POST", "/t/m", `{"mandatory":true}`+"\n{}\n", "Content-Type: application/x-ndjson"); !strings.Contains(a.body, "#no-responders") || strings.Count(a.body, `"o":`) != 1 {
 		t.Errorf("%s", a.body)

@@ -41,12 +41,13 @@ func bubble(t *testing.T, test func(g *gateway), options ...func(*stomp.Options,
 		ctx, cancel := context.WithCancel(context.Background())
 		var serving sync.WaitGroup
 		g := &gateway{t: t, broker: broker, registry: registry}
-		g.pipe = func() net.Conn {
+		g.bare = func() net.Conn {
 			client, server := net.Pipe()
 			serving.Go(func() { s.ServeConn(ctx, server) })
 			t.Cleanup(func() { client.Close() })
-			return newLine(client)
+			return client
 		}
+		g.pipe = func() net.Conn { return newLine(g.bare()) }
 		// Cleanups run in the reverse order: connections, sockets, broker.
 		t.Cleanup(func() {
 			cancel()
@@ -135,6 +136,9 @@ func (l *line) SetReadDeadline(t time.Time) error {
 
 // eternity bounds what is waited for in a bubble, where waiting takes no time.
 const eternity = 1000 * time.Hour
+
+// calm is how long nothing has to come in a bubble, where nothing is to come.
+const calm = 10 * time.Second
 
 // longAgo is a deadline by which only what has come is read.
 var longAgo = time.Unix(1, 0)

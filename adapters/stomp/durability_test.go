@@ -44,8 +44,8 @@ func (d *slowDisk) hold(held bool) {
 func onSlowDisk(t *testing.T, test func(g *gateway, d *slowDisk)) {
 	d := new(slowDisk)
 	bubble(t, func(g *gateway) {
+		defer d.hold(false)
 		test(g, d)
-		d.hold(false)
 	}, func(_ *stomp.Options, o *core.Options) {
 		d.Engine = o.Engine
 		o.Engine = d
@@ -78,7 +78,7 @@ func TestReceiptsFollowTheSync(t *testing.T) {
 				p.send("BEGIN", "transaction:t", "receipt:after")
 				p.send("ABORT", "transaction:t")
 			}
-			p.quiet(patience)
+			p.quiet(calm)
 			d.hold(false)
 			p.expect("RECEIPT\nreceipt-id:r\n")
 			if f[0] != "SUBSCRIBE" {
@@ -106,7 +106,7 @@ func TestCommitsAreDurable(t *testing.T) {
 		d.hold(true)
 		_, before := d.Bounds()
 		p.send("COMMIT", "transaction:t", "receipt:r")
-		p.quiet(patience)
+		p.quiet(calm)
 		if _, end := d.Bounds(); end != before {
 			t.Errorf("%d messages on disk", end-before)
 		}

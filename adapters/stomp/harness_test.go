@@ -20,7 +20,7 @@ import (
 )
 
 // patience bounds every wait of a test.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 var noDeadline time.Time
 
@@ -34,6 +34,7 @@ type gateway struct {
 	dir      string
 	stop     func()
 	pipe     func() net.Conn // dials, in a bubble
+	bare     func() net.Conn // likewise, and reads nothing by itself
 }
 
 // start starts one; options change its limits and authorizer.
@@ -55,7 +56,7 @@ func startWith(t testing.TB, dir string, secure *tls.Config, options ...func(*ad
 		log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	limits := adapters.DefaultLimits()
-	limits.Stall = 2 * time.Second
+	limits.Handshake, limits.Stall = patience, patience // the machine may stand still
 	o := core.Options{Logger: log}
 	for _, option := range options {
 		option(&limits, &o)
@@ -147,7 +148,7 @@ func (g *gateway) dial() *peer {
 		g.t.Fatal(err)
 	}
 	g.t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(patience))
+	c.SetDeadline(time.Now().Add(2 * patience))
 	return &peer{t: g.t, conn: c, in: bufio.NewReader(c)}
 }
 

@@ -1,6 +1,7 @@
 package stomp_test
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sluicemq/sluice/adapters"
+	"github.com/sluicemq/sluice/adapters/stomp"
 	"github.com/sluicemq/sluice/core"
 )
 
@@ -153,35 +155,35 @@ func waitFor(t *testing.T, what func() bool) {
 // it stalls; the others do not notice.
 func TestStalledReaders(t *testing.T) {
 	t.Parallel()
-	g := start(t, func(l *adapters.Limits, _ *core.Options) { l.Stall, l.OutputBytes = 2*time.Second, 256<<10 })
-	stalled := g.connect("1.2")
-	stalled.conn.(*net.TCPConn).SetReadBuffer(4 << 10)
-	stalled.subscribe("0", "/topic/a")
-	reader := g.connect("1.2")
-	reader.subscribe("0", "/topic/a")
-	pub := g.connect("1.2")
-	body := strings.Repeat("x", 100_000)
-	const n = 200
-	go func() {
-		for range n {
-			if _, err := io.WriteString(pub.conn, "SEND\ndestination:/topic/a\n\n"+body+"\x00"); err != nil {
-				return
-			}
+	bubble(t, func(g *gateway) {
+		c := g.bare()
+		stalled := &peer{t: t, conn: c, in: bufio.NewReader(c)}
+		stalled.send("CONNECT", "accept-version:1.2", "host:test")
+		stalled.expect("CONNECTED\n")
+		stalled.subscribe("0", "/topic/a")
+		reader := g.connect("1.2")
+		reader.subscribe("0", "/topic/a")
+		pub := g.connect("1.2")
+		begin := time.Now()
+		body := strings.Repeat("x", 100_000)
+		for range 200 {
+			pub.publish("/topic/a", body)
+			reader.expect("MESSAGE\n")
 		}
-	}()
-	for range n {
-		reader.expect("MESSAGE\n")
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		// The broker has closed it: what is left to read ends.
-		waitFor(t, func() bool {
-			_, err := stalled.conn.Write([]byte("\n"))
-			return err != nil
-		})
-	}()
-	<-ended
+		if took := time.Since(begin); took > time.Second {
+			t.Errorf("the others waited for %v", took)
+		}
+		// A line end that nobody takes any more is written to who is closed.
+		for time.Since(begin) < time.Minute {
+			if _, err := stalled.conn.Write([]byte("\n")); err != nil {
+				break
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		if took := time.Since(begin); took < 2*time.Second || took > 3*time.Second {
+			t.Errorf("closed after %v", took)
+		}
+	}, func(o *stomp.Options, _ *core.Options) { o.Limits.Stall, o.Limits.OutputBytes = 2*time.Second, 256<<10 })
 }
 
 // A client that asks without reading the answers is not read from.

@@ -48,7 +48,7 @@ var rabbitRows = map[string]func(r *row){
 		if got := bodies(p.messages(2)); got != "a.x a.x.y.z" {
 			r.Error(got)
 		}
-		p.quiet(patience)
+		p.quiet(calm)
 	},
 	"/exchange/e/k": func(r *row) {
 		r.exchange("e", core.TopicExchange)
@@ -57,7 +57,7 @@ var rabbitRows = map[string]func(r *row){
 		p.publish("/exchange/e/a.b.k", "x")
 		p.publish("/exchange/e/a.b", "y")
 		p.expect("MESSAGE\nsubscription:0\ndestination:/exchange/e/a.b.k\n")
-		p.quiet(patience)
+		p.quiet(calm)
 	},
 	"/exchange/amq.topic/k": func(r *row) {
 		for _, x := range []string{"amq.topic", "amq.direct", "amq.fanout", "amq.headers"} {
@@ -66,7 +66,7 @@ var rabbitRows = map[string]func(r *row){
 			p.subscribe("1", "/topic/k")
 			p.publish("/exchange/"+x+"/k", "x")
 			p.expect("MESSAGE\nsubscription:0\n")
-			p.quiet(patience)
+			p.quiet(calm)
 		}
 	},
 	"/temp-queue/x": func(r *row) {
@@ -225,7 +225,7 @@ var rabbitRows = map[string]func(r *row){
 			q.publish("/queue/q", "x", "x-single-active-consumer:true")
 		}
 		p.messages(10)
-		q.quiet(patience)
+		q.quiet(calm)
 		p.bye()
 		q.publish("/queue/q", "x", "x-single-active-consumer:true")
 		q.messages(1)
@@ -320,7 +320,7 @@ var activeRows = map[string]func(r *row){
 		if got := bodies(p.messages(2)); got != "a.x a.x.y.z" {
 			r.Error(got)
 		}
-		p.quiet(patience)
+		p.quiet(calm)
 	},
 	"/queue/a,/topic/b": func(r *row) {
 		p := r.g.connect("1.2")
@@ -345,7 +345,7 @@ var activeRows = map[string]func(r *row){
 		if got := bodies(p.messages(2)); got != "1 2" {
 			r.Error(got)
 		}
-		p.quiet(patience)
+		p.quiet(calm)
 	},
 	"/temp-queue/x": tempDestination("/temp-queue/x"),
 	"/temp-topic/x": tempDestination("/temp-topic/x"),
@@ -362,7 +362,7 @@ var activeRows = map[string]func(r *row){
 		}
 		p.subscribe("0", "/queue/q", "selector:colour = 'red' AND JMSPriority BETWEEN 5 AND 9 AND JMSType = 't' AND JMSCorrelationID LIKE 'c%' AND JMSTimestamp > 0")
 		p.expect("MESSAGE\n", "\n\nred2^@")
-		p.quiet(patience)
+		p.quiet(calm)
 		if got := r.has("q"); got != "red0 blue1" {
 			r.Error(got)
 		}
@@ -509,7 +509,7 @@ var activeRows = map[string]func(r *row){
 		p := r.g.connect("1.2")
 		p.subscribe("0", "/topic/ActiveMQ.Advisory.Connection")
 		r.g.connect("1.2")
-		p.quiet(patience)
+		p.quiet(calm)
 	},
 }
 
@@ -548,6 +548,6 @@ func tempDestination(destination string) func(r *row) {
 		other.subscribe("mine", destination)
 		service.publish(m.header("reply-to"), "again")
 		client.expect("MESSAGE\n")
-		other.quiet(patience)
+		other.quiet(calm)
 	}
 }

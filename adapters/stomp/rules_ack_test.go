@@ -105,7 +105,7 @@ var ackRules = []rule{
 		p.expect("MESSAGE\n", "\nattempt:3\n", "\n\nagain^@")
 		d := s.consume("/queue/q.dead")
 		d.expect("MESSAGE\n", "\n\ndead^@")
-		d.quiet(patience)
+		d.quiet(calm)
 		p.acks("NACK", s.v, r, "requeue:perhaps")
 		p.expectError("invalid header", "requeue")
 	}},
@@ -119,7 +119,7 @@ var ackRules = []rule{
 		if r := p.messages(1)[0]; r.body != "3" {
 			s.Errorf("%s", r)
 		}
-		p.quiet(patience)
+		p.quiet(calm)
 		if n := s.g.counter("sluice_translation_fallbacks_total", "field", "nack"); n != 2 {
 			s.Errorf("counted %d", n)
 		}
@@ -137,7 +137,7 @@ var ackRules = []rule{
 		p.send("BEGIN", "transaction:t")
 		p.acks("NACK", s.v, rs[0], "transaction:t", "requeue:false")
 		p.acks("ACK", s.v, rs[1], "transaction:t")
-		p.quiet(patience)
+		p.quiet(calm)
 		p.send("COMMIT", "transaction:t", "receipt:c")
 		p.expect("RECEIPT\n")
 		p.bye()

@@ -42,7 +42,7 @@ var sendRules = []rule{
 		p.send("BEGIN", "transaction:t")
 		p.send("SEND", "destination:/topic/a", "transaction:t", "receipt:r", " x")
 		p.expect("RECEIPT\nreceipt-id:r\n")
-		p.quiet(patience)
+		p.quiet(calm)
 		p.send("COMMIT", "transaction:t")
 		if r := p.expect("MESSAGE\n", "\n\nx^@"); r.header("transaction") != "" {
 			s.Errorf("%s", r)

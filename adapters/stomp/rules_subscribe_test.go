@@ -30,7 +30,7 @@ var subscribeRules = []rule{
 		if got := bodies(p.messages(50)); got != strings.Join(want, " ") {
 			s.Error(got)
 		}
-		p.quiet(patience)
+		p.quiet(calm)
 	}},
 	{section: "SUBSCRIBE", name: "what cannot be created is an ERROR", said: []said{
 		{"1.2", "If the server cannot successfully create the subscription, the server MUST send the client an `ERROR` frame and then close the connection."},
@@ -153,7 +153,7 @@ var subscribeRules = []rule{
 		p.conn.Close()
 		q := s.consume("/queue/q", "ack:client")
 		q.expect("MESSAGE\n", "\nredelivered:true\n", "\nattempt:2\n", "\n\n2^@")
-		q.quiet(patience)
+		q.quiet(calm)
 	}},
 	{section: "SUBSCRIBE ack Header", name: "client-individual is not cumulative", said: []said{
 		{"1.2", "an `ACK` or `NACK` frame for a subsequent message MUST NOT cause a previous message to get acknowledged"},
@@ -182,7 +182,7 @@ var subscribeRules = []rule{
 		p.send("UNSUBSCRIBE", "id:0", "receipt:r")
 		p.expect("RECEIPT\n")
 		s.sent("/topic/a", "x")
-		p.quiet(patience)
+		p.quiet(calm)
 	}},
 	{section: "UNSUBSCRIBE", name: "needs an id", said: []said{
 		{"1.2", "an `id` header MUST be included in the frame to uniquely identify the subscription to remove"},
@@ -211,7 +211,7 @@ var subscribeRules = []rule{
 		p.expect("RECEIPT\nreceipt-id:u\n")
 		s.sent("/topic/a", "x")
 		s.sent("/topic/b", "x")
-		p.quiet(patience)
+		p.quiet(calm)
 		p.send("UNSUBSCRIBE", "receipt:r")
 		p.expectError("missing header", "receipt-id:r")
 	}},

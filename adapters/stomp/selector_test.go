@@ -39,7 +39,7 @@ func TestSelectors(t *testing.T) {
 				if got := bodies(p.messages(len(strings.Fields(want)))); got != want {
 					t.Errorf("%s from %s: %s", selector, destination, got)
 				}
-				p.quiet(patience)
+				p.quiet(calm)
 			})
 		}
 	}
@@ -61,13 +61,13 @@ func TestSelectorsOfAQueue(t *testing.T) {
 			n += strings.Count(r.body, "red")
 			red.acks("ACK", "1.2", r)
 		}
-		red.quiet(patience)
+		red.quiet(calm)
 		rest := g.connect("1.2")
 		rest.subscribe("0", "/queue/q")
 		for _, r := range rest.messages(100) {
 			n += strings.Count(r.body, "red")
 		}
-		rest.quiet(patience)
+		rest.quiet(calm)
 		if n != 100 {
 			t.Errorf("%d", n)
 		}
@@ -89,7 +89,7 @@ func TestSelectorsOfADurableSubscription(t *testing.T) {
 		if got := bodies(p.messages(2)); got != "red0 red2" {
 			t.Error(got)
 		}
-		p.quiet(patience)
+		p.quiet(calm)
 		p.bye()
 		p = g.connect("1.2", "client-id:c")
 		p.send("SUBSCRIBE", "id:0", "destination:/topic/a", "activemq.subscriptionName:s", "selector:colour = 'blue'", "receipt:r")
@@ -133,7 +133,7 @@ func TestNoLocal(t *testing.T) {
 				}
 				other.publish("/topic/a", "theirs")
 				p.expect("MESSAGE\n", "\n\ntheirs^@")
-				p.quiet(patience)
+				p.quiet(calm)
 			})
 		}
 	}

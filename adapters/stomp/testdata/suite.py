@@ -24,13 +24,13 @@ class Listener(stomp.ConnectionListener):
         self.frames.put(("ERROR", frame.headers, frame.body))
 
     def next(self, command):
-        got = self.frames.get(timeout=10)
+        got = self.frames.get(timeout=60)
         assert got[0] == command, got
         return got
 
 
 def connect(**more):
-    options = {} if version == "1.0" else {"heartbeats": (4000, 4000)}
+    options = {} if version == "1.0" else {"heartbeats": (60000, 60000)}
     options.update(more)
     c = kinds[version]([(host, port)], **options)
     listener = Listener()
