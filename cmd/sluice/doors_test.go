@@ -9,6 +9,7 @@ import (
 	nethttp "net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -26,6 +27,39 @@ auth:
     - {who: ["user:reader"], allow: [subscribe], filters: ["$SYS/metrics"]}
 `
 
+// serveGateway runs a broker with a configuration until the test ends. Doors that
+// listen where an unconfigured broker does get free ports instead. It returns the
+// addresses by protocol.
+func serveGateway(t *testing.T, cfg *configs.Config) (*gateway, map[string]string) {
+	t.Helper()
+	plain := configs.Default()
+	for l, is := range map[*[]configs.Listener][]configs.Listener{
+		&cfg.MQTT.Listen: plain.MQTT.Listen, &cfg.STOMP.Listen: plain.STOMP.Listen, &cfg.HTTP.Listen: plain.HTTP.Listen,
+	} {
+		if reflect.DeepEqual(*l, is) {
+			*l = []configs.Listener{{Address: "127.0.0.1:0"}}
+		}
+	}
+	cfg.Data = t.TempDir()
+	g, err := openGateway(context.Background(), cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- g.Serve() }()
+	t.Cleanup(func() {
+		if err := errors.Join(g.Close(context.Background()), <-served); err != nil {
+			t.Error(err)
+		}
+	})
+	addresses := make(map[string]string)
+	for _, d := range g.doors {
+		addresses[d.name] = d.addrs()[0].String()
+	}
+	addresses["ws"] = addresses["http"]
+	return g, addresses
+}
+
 // TestCertificatesNameUsers: over every protocol, who a certificate names is
 // who the rules speak of, and nobody comes in without one.
 func TestCertificatesNameUsers(t *testing.T) {
@@ -38,23 +72,7 @@ func TestCertificatesNameUsers(t *testing.T) {
 	at := func(name string) string { return filepath.Join(a.Dir, name) }
 	listen := []configs.Listener{{Address: "127.0.0.1:0", TLS: configs.TLS{Cert: at("server.crt"), Key: at("server.key"), ClientCA: at("authority.crt")}}}
 	cfg.MQTT.Listen, cfg.STOMP.Listen, cfg.HTTP.Listen = listen, append([]configs.Listener(nil), listen...), append([]configs.Listener(nil), listen...)
-	cfg.Data = t.TempDir()
-	g, err := openGateway(context.Background(), cfg, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- g.Serve() }()
-	defer func() {
-		if err := errors.Join(g.Close(context.Background()), <-served); err != nil {
-			t.Error(err)
-		}
-	}()
-	addresses := make(map[string]string)
-	for _, d := range g.doors {
-		addresses[d.name] = d.addrs()[0].String()
-	}
-	addresses["ws"] = addresses["http"]
+	g, addresses := serveGateway(t, cfg)
 
 	for _, via := range link.Protocols {
 		o := link.Options{Address: addresses[via], TLS: a.Client(t, "device-1"), Timeout: 10 * time.Second}

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	nethttp "net/http"
 	"os"
@@ -65,26 +64,7 @@ auth:
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, l := range []*[]configs.Listener{&cfg.MQTT.Listen, &cfg.STOMP.Listen, &cfg.HTTP.Listen} {
-		*l = []configs.Listener{{Address: "127.0.0.1:0"}}
-	}
-	cfg.Data = t.TempDir()
-	g, err := openGateway(context.Background(), cfg, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- g.Serve() }()
-	t.Cleanup(func() {
-		if err := errors.Join(g.Close(context.Background()), <-served); err != nil {
-			t.Error(err)
-		}
-	})
-	addresses := make(map[string]string)
-	for _, d := range g.doors {
-		addresses[d.name] = d.addrs()[0].String()
-	}
-	addresses["ws"] = addresses["http"]
+	_, addresses := serveGateway(t, cfg)
 	return addresses
 }
 

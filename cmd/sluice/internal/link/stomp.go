@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -19,7 +20,12 @@ import (
 )
 
 // stompLink speaks STOMP 1.2 by go-stomp's client.
-type stompLink struct{ conn *stomp.Conn }
+type stompLink struct {
+	conn *stomp.Conn
+	// refused says that an ERROR came, after which the broker hangs up and
+	// there is nobody to say goodbye to.
+	refused atomic.Bool
+}
 
 func dialSTOMP(ctx context.Context, o Options) (Link, error) {
 	conn, err := dialTCP(ctx, o)
@@ -42,7 +48,7 @@ func dialSTOMP(ctx context.Context, o Options) (Link, error) {
 		conn.Close()
 		return nil, stompFailure(err)
 	}
-	return &stompLink{c}, nil
+	return &stompLink{conn: c}, nil
 }
 
 // silence is a logger that says nothing: what fails is returned.
@@ -80,6 +86,15 @@ func stompFailure(err error) error {
 		text += ": " + strings.TrimSpace(string(e.Frame.Body))
 	}
 	return failure(stompKinds[e.Message], text)
+}
+
+// failure is stompFailure of what came over the link.
+func (l *stompLink) failure(err error) error {
+	var p *stomp.Error
+	if errors.As(err, &p) || errors.As(err, new(stomp.Error)) {
+		l.refused.Store(true)
+	}
+	return stompFailure(err)
 }
 
 // stompDestination is a topic, filter, queue or exchange in STOMP's words. Only
@@ -143,7 +158,7 @@ func (l *stompLink) Publish(ctx context.Context, m *Message) (core.Offset, error
 	go func() { sent <- l.conn.Send(destination, m.ContentType, m.Payload, options...) }()
 	select {
 	case err := <-sent:
-		return 0, stompFailure(err)
+		return 0, l.failure(err)
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	}
@@ -173,7 +188,7 @@ func (l *stompLink) Subscribe(ctx context.Context, s Subscription, handle func(*
 	for _, f := range filters {
 		sub, err := l.conn.Subscribe(stompDestination(f), mode, options...)
 		if err != nil {
-			return stompFailure(err)
+			return l.failure(err)
 		}
 		go func() {
 			for m := range sub.C {
@@ -199,7 +214,7 @@ func (l *stompLink) Subscribe(ctx context.Context, s Subscription, handle func(*
 			return ctx.Err()
 		}
 		if got.Err != nil {
-			return stompFailure(got.Err)
+			return l.failure(got.Err)
 		}
 		m := stompMessage(got)
 		if s.SkipRetained && m.Retained {
@@ -222,7 +237,7 @@ func (l *stompLink) Subscribe(ctx context.Context, s Subscription, handle func(*
 func (l *stompLink) settled() error {
 	sub, err := l.conn.Subscribe("/temp-queue/"+rand.Text(), stomp.AckAuto)
 	if err != nil {
-		return stompFailure(err)
+		return l.failure(err)
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- sub.Unsubscribe() }()
@@ -233,7 +248,7 @@ func (l *stompLink) settled() error {
 			err = m.Err
 		}
 	}
-	return stompFailure(err)
+	return l.failure(err)
 }
 
 // stompOwn are the headers of a MESSAGE frame that are not its publisher's.
@@ -301,7 +316,7 @@ func (l *stompLink) Request(ctx context.Context, m *Message) (*Message, error) {
 	}
 	sub, err := l.conn.Subscribe(m.ReplyTo, stomp.AckAuto)
 	if err != nil {
-		return nil, stompFailure(err)
+		return nil, l.failure(err)
 	}
 	if _, err := l.Publish(ctx, m); err != nil {
 		return nil, err
@@ -312,7 +327,7 @@ func (l *stompLink) Request(ctx context.Context, m *Message) (*Message, error) {
 			return nil, errLost
 		}
 		if got.Err != nil {
-			return nil, stompFailure(got.Err)
+			return nil, l.failure(got.Err)
 		}
 		return stompMessage(got), nil
 	case <-ctx.Done():
@@ -321,6 +336,10 @@ func (l *stompLink) Request(ctx context.Context, m *Message) (*Message, error) {
 }
 
 func (l *stompLink) Close() error {
+	if l.refused.Load() {
+		_ = l.conn.MustDisconnect() // or the broker has hung up first
+		return nil
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- l.conn.Disconnect() }()
 	select {
