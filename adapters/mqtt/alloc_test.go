@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"testing"
 	"time"
@@ -24,11 +25,17 @@ func (sink) RemoteAddr() net.Addr             { return &net.TCPAddr{IP: net.IPv4
 func connected(t testing.TB, v version) (*conn, *attachment) {
 	t.Helper()
 	s := newSite(t, withLimits(func(l *adapters.Limits) { l.PublishInFlight = 1 << 15 }))
+	return connectedTo(t, s, v, "a")
+}
+
+// connectedTo is connected with others to one site.
+func connectedTo(t testing.TB, s *site, v version, id string) (*conn, *attachment) {
+	t.Helper()
 	c := newConn(s.server, sink{})
 	c.ctx, c.cancel = context.WithCancel(t.Context())
-	hello := `10 L(s"MQTT" 04 02 0000 s"a")`
+	hello := `10 L(s"MQTT" 04 02 0000 s"` + id + `")`
 	if v == v5 {
-		hello = `10 L(s"MQTT" 05 02 0000 L(21 FFFF) s"a")`
+		hello = `10 L(s"MQTT" 05 02 0000 L(21 FFFF) s"` + id + `")`
 	}
 	b, _, err := parseBytes(hello)
 	if err != nil {
@@ -53,6 +60,10 @@ var plainEnvelope = core.Envelope{
 	Topic: "plant/3/machine/17/temp", Payload: make([]byte, 100), Guarantee: core.AtLeastOnce, Time: time.UnixMilli(1_700_000_000_000),
 }
 
+var onceEnvelope = core.Envelope{
+	Topic: "plant/3/machine/17/temp", Payload: make([]byte, 100), Guarantee: core.ExactlyOnce, Time: time.UnixMilli(1_700_000_000_000),
+}
+
 var fullEnvelope = core.Envelope{
 	Topic: "plant/3/machine/17/temp", Payload: make([]byte, 100), Guarantee: core.AtLeastOnce, Time: time.UnixMilli(1_700_000_000_000),
 	Key: "17", ContentType: "application/json", ReplyTo: "re/ply", CorrelationID: []byte("1234"),
@@ -69,9 +80,22 @@ var deliverCases = []struct {
 }{
 	{"3.1.1,QoS0", v311, &plainEnvelope, 0, true},
 	{"3.1.1,QoS1", v311, &plainEnvelope, 1, false},
+	{"3.1.1,QoS2", v311, &onceEnvelope, 2, false},
 	{"5.0,QoS0", v5, &plainEnvelope, 0, true},
 	{"5.0,QoS0,properties", v5, &fullEnvelope, 0, true},
 	{"5.0,QoS1,properties", v5, &fullEnvelope, 1, false},
+	{"5.0,QoS2", v5, &onceEnvelope, 2, false},
+}
+
+// acknowledge ends a delivery's handshake as a client does.
+func acknowledge(t testing.TB, c *conn, at core.Offset, qos subscriptionOptions) {
+	a := ackPacket{id: naturalID(at)}
+	kinds := [][]byte{nil, {typePuback}, {typePubrec, typePubcomp}}[qos]
+	for _, kind := range kinds {
+		if err := c.handleAck(kind, a); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestDeliverDoesNotAllocate(t *testing.T) {
@@ -88,9 +112,7 @@ func TestDeliverDoesNotAllocate(t *testing.T) {
 				}
 				a.Deliver(batch)
 				for i := range batch {
-					if !x.settled {
-						c.handleAck(typePuback, ackPacket{id: naturalID(batch[i].Offset)})
-					}
+					acknowledge(t, c, batch[i].Offset, x.qos)
 				}
 			}
 			for range 1000 {
@@ -170,8 +192,38 @@ func BenchmarkDeliver(b *testing.B) {
 				a.Deliver(batch)
 				c.out.Wait() // credit would hold the deliveries back
 				for i := range batch {
-					if !x.settled {
-						c.handleAck(typePuback, ackPacket{id: naturalID(batch[i].Offset)})
+					acknowledge(b, c, batch[i].Offset, x.qos)
+				}
+			}
+		})
+	}
+}
+
+// From one batch to the acknowledgements of a hundred subscribers.
+func BenchmarkFanOut(b *testing.B) {
+	for _, x := range deliverCases {
+		b.Run(x.name, func(b *testing.B) {
+			s := newSite(b, withLimits(func(l *adapters.Limits) { l.PublishInFlight = 1 << 15 }))
+			conns, subs := make([]*conn, 100), make([]*attachment, 100)
+			for i := range conns {
+				conns[i], subs[i] = connectedTo(b, s, x.v, fmt.Sprint("a", i))
+			}
+			batch := make([]core.Delivery, 32)
+			tags := []uint64{tagOf(x.qos, optionNone)}
+			at := core.Offset(1)
+			b.ReportAllocs()
+			for i := 0; i < b.N; i += len(batch) * len(conns) {
+				for i := range batch {
+					batch[i] = core.Delivery{Envelope: x.e, Offset: at, Attempt: 1, Settled: x.settled, Tags: tags}
+					at++
+				}
+				for n, c := range conns {
+					subs[n].Deliver(batch)
+					c.out.Wait() // credit would hold the deliveries back
+				}
+				for _, c := range conns {
+					for i := range batch {
+						acknowledge(b, c, batch[i].Offset, x.qos)
 					}
 				}
 			}
@@ -219,5 +271,28 @@ func BenchmarkPublish(b *testing.B) {
 		if _, err := c.handleAll(many); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// From CONNECT to a session that ends with the connection.
+func BenchmarkConnect(b *testing.B) {
+	for _, v := range []version{v311, v5} {
+		b.Run(fmt.Sprint("level ", v), func(b *testing.B) {
+			s := newSite(b)
+			hello, _, _ := parseBytes(`10 L(s"MQTT" 04 02 003C s"client-17")`)
+			if v == v5 {
+				hello, _, _ = parseBytes(`10 L(s"MQTT" 05 02 003C L(21 FFFF) s"client-17")`)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				c := newConn(s.server, sink{})
+				c.ctx, c.cancel = context.WithCancel(b.Context())
+				if _, err := c.handleAll(hello); err != nil {
+					b.Fatal(err)
+				}
+				c.cancel()
+				c.finish(nil)
+			}
+		})
 	}
 }

@@ -61,6 +61,10 @@ type conn struct {
 	session   sessionKind
 	fresh     bool // main has just begun and waits for credit
 
+	// acknowledged messages of the creditor's wait to be granted.
+	creditor     *attachment
+	acknowledged int
+
 	// has are the messages that the client had already when the session was
 	// resumed, by meta.Released; it is fixed before deliveries begin.
 	has map[core.Offset]bool
@@ -162,6 +166,7 @@ func (c *conn) run() error {
 			return c.readError(err)
 		}
 		rest, err := c.handleAll(buf)
+		c.grant()
 		if c.received > 0 {
 			c.s.metrics.Received.Add(float64(c.received))
 			c.received = 0

@@ -186,7 +186,7 @@ func (s *site) settled(id string) {
 		c := s.conn(id)
 		c.flights.mu.Lock()
 		defer c.flights.mu.Unlock()
-		return len(c.flights.byID) == 0
+		return c.flights.byID.len() == 0
 	})
 }
 

@@ -87,10 +87,9 @@ func (a *attachment) Deliver(batch []core.Delivery) {
 
 // encodeAll appends a batch and says how many of its deliveries are sent.
 func (a *attachment) encodeAll(b []byte, batch []core.Delivery, now time.Time) (_ []byte, sent int) {
-	if a.alike(batch) {
+	if o, ok := a.alike(batch); ok && a.c.flights.addAll(a, batch, o.qos()) {
 		return a.c.s.bursts.Append(b, batch, a.variant[:], func(b []byte) []byte {
-			b, _ = a.encodeEach(b, batch, now)
-			return b
+			return a.encodeAlike(b, batch, o, now)
 		}), len(batch)
 	}
 	return a.encodeEach(b, batch, now)
@@ -107,29 +106,34 @@ func (a *attachment) encodeEach(b []byte, batch []core.Delivery, now time.Time) 
 }
 
 // alike reports whether the packets of a batch are those that every subscriber
-// of the same variant gets, which it sets: all are QoS 0, one for each delivery,
-// and nothing in them is the connection's own. It is called under the outbox's
+// of the same variant gets, which it sets, with the options of the one
+// subscription that they are for: each delivery is one packet that is sent for
+// the first time, and nothing in it is the connection's own. That a packet id
+// follows from the offset, addAll is asked for. It is called under the outbox's
 // lock.
-func (a *attachment) alike(batch []core.Delivery) bool {
+func (a *attachment) alike(batch []core.Delivery) (_ subscriptionOptions, ok bool) {
 	c := a.c
 	if c.aliasMax > 0 || c.maxOut > 0 || c.has != nil {
-		return false
+		return 0, false
 	}
 	tag := tagOf(a.options, optionNone)
 	if a.filter == "" {
 		if len(batch[0].Tags) != 1 {
-			return false
+			return 0, false
 		}
 		tag = batch[0].Tags[0]
 	}
 	plain, meta := optionsOf(tag)
 	if !plain.exists() || meta.exists() || plain.noLocal() {
-		return false
+		return 0, false
 	}
 	for i := range batch {
 		d := &batch[i]
-		if !d.Settled || a.filter == "" && (len(d.Tags) != 1 || d.Tags[0] != tag) || c.v != v5 && !isPlain(d.Envelope) {
-			return false
+		switch {
+		case a.filter == "" && (len(d.Tags) != 1 || d.Tags[0] != tag),
+			c.v != v5 && !isPlain(d.Envelope),
+			!d.Settled && (d.Attempt > 1 || plain.qos() == 0 || d.Guarantee == core.AtMostOnce):
+			return 0, false
 		}
 	}
 	a.variant[0] = byte(c.v)
@@ -137,7 +141,41 @@ func (a *attachment) alike(batch []core.Delivery) bool {
 		a.variant[0] |= 0x80
 	}
 	binary.BigEndian.PutUint32(a.variant[1:], uint32(plain))
-	return true
+	return plain, true
+}
+
+// encodeAlike appends the packets of a batch that is alike.
+func (a *attachment) encodeAlike(b []byte, batch []core.Delivery, o subscriptionOptions, now time.Time) []byte {
+	a.ids = a.ids[:0]
+	if id := o.id(); id != 0 {
+		a.ids = append(a.ids, id)
+	}
+	for i := range batch {
+		d := &batch[i]
+		m := match{is: true, retain: o&optionRAP != 0}
+		if !d.Settled {
+			m.qos = min(o.qos(), byte(d.Guarantee))
+		}
+		p := a.packet(d, m, a.ids, nil)
+		if m.qos > 0 {
+			p.id = naturalID(d.Offset)
+		}
+		if a.c.v != v5 {
+			b = appendPublish3(b, &p, d.Envelope)
+		} else {
+			b = appendPublish5(b, &p, d, now)
+		}
+	}
+	return b
+}
+
+// packet is the PUBLISH of a delivery, but for its packet id.
+func (a *attachment) packet(d *core.Delivery, m match, ids []uint32, payload []byte) outPublish {
+	p := outPublish{first: typePublish<<4 | m.qos<<1, ids: ids, payload: payload, plain: payload != nil || isPlain(d.Envelope), meta: a.meta}
+	if d.Retained || m.retain && d.Retain {
+		p.first |= 1 // [MQTT-3.3.1-8], [MQTT-3.3.1-12], [MQTT-3.3.1-13]
+	}
+	return p
 }
 
 // A match is what the subscriptions that match a delivery come to together
@@ -215,10 +253,7 @@ func (c *conn) matchOne(o subscriptionOptions, d *core.Delivery, m *match, ids *
 // acknowledgement.
 func (a *attachment) publish(b []byte, d *core.Delivery, m match, ids []uint32, payload []byte, twin bool, now time.Time, wait *bool) []byte {
 	c := a.c
-	p := outPublish{first: typePublish<<4 | m.qos<<1, ids: ids, payload: payload, plain: payload != nil || isPlain(d.Envelope), meta: a.meta}
-	if d.Retained || m.retain && d.Retain {
-		p.first |= 1 // [MQTT-3.3.1-8], [MQTT-3.3.1-12], [MQTT-3.3.1-13]
-	}
+	p := a.packet(d, m, ids, payload)
 	f := &c.flights
 	held := false
 	if m.qos > 0 {
@@ -256,7 +291,7 @@ func (a *attachment) publish(b []byte, d *core.Delivery, m match, ids []uint32, 
 		c.s.metrics.Refused("client_packet_size")
 		if m.qos > 0 {
 			f.mu.Lock()
-			delete(f.byID, p.id)
+			f.byID.remove(p.id)
 			if !held {
 				f.permits++
 			}

@@ -7,10 +7,11 @@ import (
 	"github.com/sluicemq/sluice/core"
 )
 
-// A flight is one QoS 1 or 2 message on its way to the client, by packet id.
+// A flight is one QoS 1 or 2 message on its way to the client.
 type flight struct {
 	to     *attachment
 	offset core.Offset
+	id     uint16 // the packet id, never 0
 	state  flightState
 	// twin says that the message is on its way twice: as it is, and as JSON.
 	// It is settled when both are acknowledged.
@@ -34,7 +35,7 @@ const (
 // had the id, the one it got instead is kept while the broker runs ([keptIDs]).
 type flights struct {
 	mu    sync.Mutex // guards what follows
-	byID  map[uint16]flight
+	byID  flightTable
 	moved map[core.Offset]uint16 // ids to use again that are not the natural ones
 	// permits is how many more may be on their way (the client's receive
 	// maximum). Beyond it packets are held, which happens only where several
@@ -52,10 +53,7 @@ func naturalID(at core.Offset) uint16 { return uint16(uint64(at)%idCount) + 1 }
 
 // add gives a message a packet id. ok is false if all are in use.
 func (f *flights) add(to *attachment, at core.Offset, qos byte, twin bool) (id uint16, ok bool) {
-	if f.byID == nil {
-		f.byID = make(map[uint16]flight)
-	}
-	if len(f.byID) >= idCount {
+	if f.byID.len() >= idCount {
 		return 0, false
 	}
 	id = naturalID(at)
@@ -66,19 +64,53 @@ func (f *flights) add(to *attachment, at core.Offset, qos byte, twin bool) (id u
 		}
 	}
 	for {
-		if _, used := f.byID[id]; !used && !f.reserved(id, at) {
+		if f.byID.find(id) == nil && !f.reserved(id, at) {
 			break
 		}
 		if id++; id == 0 {
 			id = 1
 		}
 	}
-	state := flightPuback
-	if qos == 2 {
-		state = flightPubrec
-	}
-	f.byID[id] = flight{to: to, offset: at, state: state, twin: twin}
+	f.byID.put(flight{to: to, offset: at, id: id, state: awaits(qos), twin: twin})
 	return id, true
+}
+
+// awaits is the state of a message that was just sent.
+func awaits(qos byte) flightState {
+	if qos == 2 {
+		return flightPubrec
+	}
+	return flightPuback
+}
+
+// addAll gives the messages of a batch that are to be acknowledged the packet
+// ids that follow from their offsets, with a permit for each, or none of them
+// anything, which it reports.
+func (f *flights) addAll(to *attachment, batch []core.Delivery, qos byte) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.moved) > 0 || len(f.held) > 0 {
+		return false
+	}
+	for i := range batch {
+		d := &batch[i]
+		if d.Settled {
+			continue
+		}
+		id := naturalID(d.Offset)
+		if f.permits <= 0 || f.byID.find(id) != nil {
+			for _, d := range batch[:i] {
+				if !d.Settled {
+					f.byID.remove(naturalID(d.Offset))
+					f.permits++
+				}
+			}
+			return false
+		}
+		f.permits--
+		f.byID.put(flight{to: to, offset: d.Offset, id: id, state: awaits(min(qos, byte(d.Guarantee)))})
+	}
+	return true
 }
 
 // reserved reports whether another message was sent under the id before the
@@ -97,7 +129,7 @@ func (f *flights) hasTwin(x flight) bool {
 	if !x.twin {
 		return false
 	}
-	for _, o := range f.byID {
+	for o := range f.byID.all() {
 		if o.to == x.to && o.offset == x.offset && (o.state == flightPuback || o.state == flightPubrec) {
 			return true
 		}
@@ -142,12 +174,12 @@ type keptIDs struct {
 func (f *flights) keep(main *attachment) map[core.Offset]uint16 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for id, x := range f.byID {
-		if x.state <= flightPubrec && x.to == main && id != naturalID(x.offset) && !x.twin {
+	for x := range f.byID.all() {
+		if x.state <= flightPubrec && x.to == main && x.id != naturalID(x.offset) && !x.twin {
 			if f.moved == nil {
 				f.moved = make(map[core.Offset]uint16)
 			}
-			f.moved[x.offset] = id
+			f.moved[x.offset] = x.id
 		}
 	}
 	return f.moved
@@ -163,10 +195,7 @@ func (f *flights) resume(moved map[core.Offset]uint16, released []release, main 
 		if r.Done {
 			continue
 		}
-		if f.byID == nil {
-			f.byID = make(map[uint16]flight)
-		}
-		f.byID[r.ID] = flight{to: main, offset: r.Offset, state: flightPubcomp}
+		f.byID.put(flight{to: main, offset: r.Offset, id: r.ID, state: flightPubcomp})
 		f.permits--
 	}
 }

@@ -1,10 +1,6 @@
 package mqtt
 
-import (
-	"errors"
-
-	"github.com/sluicemq/sluice/core"
-)
+import "github.com/sluicemq/sluice/core"
 
 // handleAck takes the client's part in the handshakes of QoS 1 and 2 (section
 // 4.3): PUBREL for what it sends, the others for what it is sent.
@@ -72,16 +68,17 @@ func (c *conn) handlePuback(a ackPacket) error {
 func (c *conn) land(id uint16, want flightState) (flight, bool, error) {
 	f := &c.flights
 	f.mu.Lock()
-	x, ok := f.byID[id]
+	found := f.byID.find(id)
 	switch {
-	case !ok:
+	case found == nil:
 		f.mu.Unlock()
 		return flight{}, false, nil
-	case x.state != want:
+	case found.state != want:
 		f.mu.Unlock()
 		return flight{}, false, errAckState
 	}
-	delete(f.byID, id)
+	x := *found
+	f.byID.remove(id)
 	if f.hasTwin(x) {
 		x.to = nil // the other one settles
 	}
@@ -98,15 +95,34 @@ func (c *conn) settle(f flight, code byte) {
 	if f.to == nil {
 		return
 	}
-	one := core.SettleOptions{Credit: core.Credit{Messages: 1}}
-	outcome := core.Accepted
+	outcome, how := core.Accepted, core.SettleOptions{}
 	if code >= 0x80 {
 		outcome = core.Rejected
-		one.Reason = "the client answered with a reason code of refusal"
+		how.Reason = "the client answered with a reason code of refusal"
 	}
-	if err := f.to.k.Settle(f.offset, outcome, one); errors.Is(err, core.ErrNotHeld) {
-		f.to.k.Grant(one.Credit) // it was taken away: deleted, purged, or settled by an operator
+	// An error says that it was taken away: deleted, purged, or settled by an
+	// operator.
+	_ = f.to.k.Settle(f.offset, outcome, how)
+	c.giveBack(f.to)
+}
+
+// giveBack notes that a message of a consumer's is acknowledged. What has
+// gathered is granted once all that one read brought is handled, so that a
+// consumer that had no credit left goes on with many messages and not with one.
+func (c *conn) giveBack(a *attachment) {
+	if a != c.creditor {
+		c.grant()
+		c.creditor = a
 	}
+	c.acknowledged++
+}
+
+// grant grants what giveBack has gathered.
+func (c *conn) grant() {
+	if c.acknowledged > 0 {
+		c.creditor.k.Grant(core.Credit{Messages: c.acknowledged})
+	}
+	c.creditor, c.acknowledged = nil, 0
 }
 
 // handlePubrec takes the first acknowledgement of a QoS 2 message. From here on
@@ -115,9 +131,9 @@ func (c *conn) settle(f flight, code byte) {
 func (c *conn) handlePubrec(a ackPacket) error {
 	f := &c.flights
 	f.mu.Lock()
-	x, ok := f.byID[a.id]
+	x := f.byID.find(a.id)
 	switch {
-	case !ok:
+	case x == nil:
 		f.mu.Unlock()
 		if a.code >= 0x80 {
 			return nil // nothing is left to be released
@@ -142,16 +158,16 @@ func (c *conn) handlePubrec(a ackPacket) error {
 		return nil
 	}
 	x.state = flightSettled
-	f.byID[a.id] = x
+	at := x.offset
 	f.mu.Unlock()
 	if c.session == sessionReader {
-		c.released([]release{{ID: a.id, Offset: x.offset}})
+		c.released([]release{{ID: a.id, Offset: at}})
 		return nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.meta.Released = append(c.meta.Released, release{ID: a.id, Offset: x.offset})
-	c.releasing = append(c.releasing, release{ID: a.id, Offset: x.offset})
+	c.meta.Released = append(c.meta.Released, release{ID: a.id, Offset: at})
+	c.releasing = append(c.releasing, release{ID: a.id, Offset: at})
 	if !c.isReleasing {
 		c.isReleasing = true
 		c.savers.Go(c.release)
@@ -188,10 +204,9 @@ func (c *conn) released(rs []release) {
 	f := &c.flights
 	for _, r := range rs {
 		f.mu.Lock()
-		x := f.byID[r.ID]
-		x.state = flightPubcomp
-		f.byID[r.ID] = x
-		twin := f.hasTwin(x)
+		found := f.byID.find(r.ID)
+		found.state = flightPubcomp
+		x, twin := *found, f.hasTwin(*found)
 		f.mu.Unlock()
 		if !twin {
 			// What the settlement gives back waits for PUBCOMP.
@@ -213,7 +228,7 @@ func (c *conn) handlePubcomp(a ackPacket) error {
 		return err
 	}
 	if x.to != nil {
-		x.to.k.Grant(core.Credit{Messages: 1})
+		c.giveBack(x.to)
 	}
 	if c.session != sessionQueue {
 		return nil

@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"bytes"
+	"fmt"
 	"testing"
 	"time"
 
@@ -52,7 +53,7 @@ func TestSharedDeliveries(t *testing.T) {
 				a := &attachment{c: k.of.c, k: k.of.k}
 				k.change(a)
 				tags[0] = k.tag
-				if got := a.alike(batch); got != k.alike {
+				if _, got := a.alike(batch); got != k.alike {
 					t.Errorf("%s: alike is %t", k.name, got)
 				}
 				want, wanted := a.encodeEach(nil, batch, now)
@@ -72,9 +73,12 @@ func TestSharedDeliveries(t *testing.T) {
 	}
 	same := func(*core.Delivery) {}
 	for name, alike := range map[string]bool{
-		"unsettled":        v3.alike(one(func(d *core.Delivery) { d.Settled = false })),
-		"two bindings":     v3.alike(one(func(d *core.Delivery) { d.Tags = []uint64{share, share} })),
-		"lost in 3.1.1":    v3.alike(one(func(d *core.Delivery) { d.Envelope = &fullEnvelope })),
+		"settled by itself": isAlike(v3, one(func(d *core.Delivery) { d.Settled = false })),
+		"come again": isAlike(v3, one(func(d *core.Delivery) {
+			d.Settled, d.Attempt, d.Tags = false, 2, []uint64{tagOf(1, optionNone)}
+		})),
+		"two bindings":     isAlike(v3, one(func(d *core.Delivery) { d.Tags = []uint64{share, share} })),
+		"lost in 3.1.1":    isAlike(v3, one(func(d *core.Delivery) { d.Envelope = &fullEnvelope })),
 		"aliases":          withConn(v5s, func(c *conn) { c.aliasMax = 1 }, one(same)),
 		"the largest":      withConn(v5s, func(c *conn) { c.maxOut = 1000 }, one(same)),
 		"had them already": withConn(v5s, func(c *conn) { c.has = map[core.Offset]bool{} }, one(same)),
@@ -83,7 +87,7 @@ func TestSharedDeliveries(t *testing.T) {
 			t.Errorf("%s: shared", name)
 		}
 	}
-	if !v3.alike(one(same)) {
+	if !isAlike(v3, one(same)) {
 		t.Error("nothing is shared")
 	}
 }
@@ -93,5 +97,61 @@ func TestSharedDeliveries(t *testing.T) {
 func withConn(a *attachment, change func(*conn), batch []core.Delivery) bool {
 	c := &conn{s: a.c.s, v: a.c.v}
 	change(c)
-	return (&attachment{c: c}).alike(batch)
+	return isAlike(&attachment{c: c}, batch)
+}
+
+func isAlike(a *attachment, batch []core.Delivery) bool {
+	_, alike := a.alike(batch)
+	return alike
+}
+
+// A batch is encoded for the first two subscribers of a kind and copied for all
+// others, at every QoS; and each gets the packets that it would get alone.
+func TestBatchIsEncodedOnceForAll(t *testing.T) {
+	for _, v := range []version{v311, v5} {
+		for qos := range subscriptionOptions(3) {
+			t.Run(fmt.Sprintf("level %d, QoS %d", v, qos), func(t *testing.T) {
+				s := newSite(t)
+				options := qos
+				if v == v5 {
+					options |= 300 << optionID // a subscription identifier
+				}
+				batch := make([]core.Delivery, 5)
+				for i := range batch {
+					e := onceEnvelope
+					e.Guarantee, e.Payload = core.Guarantee(i%3), []byte(fmt.Sprint("message ", i))
+					batch[i] = core.Delivery{
+						Envelope: &e, Offset: core.Offset(70_000 + i), Attempt: 1, Tags: []uint64{tagOf(options, optionNone)},
+						Settled: qos == 0 || e.Guarantee == core.AtMostOnce,
+					}
+				}
+				var first []byte
+				for i := range 4 {
+					c, a := connectedTo(t, s, v, fmt.Sprint("a", i))
+					if i == 0 {
+						// One by one, as for who shares nothing.
+						for i := range batch {
+							first = a.encode(first, &batch[i], time.Time{})
+						}
+						continue
+					}
+					if i == 3 {
+						batch[0].Payload[0] = 'M' // which nobody looks at any more
+					}
+					got, sent := a.encodeAll(nil, batch, time.Time{})
+					if sent != len(batch) || !bytes.Equal(got, first) {
+						t.Errorf("the packets of subscriber %d are % x, want % x", i, got, first)
+					}
+					for at := range batch {
+						if !batch[at].Settled {
+							acknowledge(t, c, batch[at].Offset, min(qos, subscriptionOptions(batch[at].Guarantee)))
+						}
+					}
+					if n := c.flights.byID.len(); n != 0 {
+						t.Errorf("%d messages are still on their way to subscriber %d", n, i)
+					}
+				}
+			})
+		}
+	}
 }

@@ -1,0 +1,123 @@
+package mqtt
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/sluicemq/sluice/core"
+)
+
+// A flightTable is a map by packet id.
+func TestFlightTableIsAMap(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	for _, ids := range []int{1, 7, 40, 3000, idCount} {
+		t.Run(fmt.Sprint(ids), func(t *testing.T) {
+			var table flightTable
+			model := map[uint16]flight{}
+			for step := range 8 * min(ids, 20_000) {
+				id := uint16(random.IntN(ids)) + 1
+				if ids < idCount {
+					id = id*64 + 63 // what collides in a table of few slots, and wraps
+				}
+				if id == 0 {
+					continue
+				}
+				if random.IntN(2) == 0 {
+					x := flight{id: id, offset: core.Offset(step)}
+					table.put(x)
+					model[id] = x
+				} else {
+					table.remove(id)
+					delete(model, id)
+				}
+				if x, is := model[id]; is != (table.find(id) != nil) || is && *table.find(id) != x {
+					t.Fatalf("step %d: id %d is not as it should be", step, id)
+				}
+				if table.len() != len(model) {
+					t.Fatalf("step %d: %d flights, not %d", step, table.len(), len(model))
+				}
+			}
+			all := map[uint16]flight{}
+			for x := range table.all() {
+				all[x.id] = x
+			}
+			if !maps.Equal(all, model) {
+				t.Error("the flights are not those that were put")
+			}
+			for id, x := range model {
+				if y := table.find(id); y == nil || *y != x {
+					t.Errorf("id %d is not found", id)
+				}
+			}
+		})
+	}
+}
+
+// All packet ids fit, and one is found at once where they come in strides.
+func TestFlightTableSpreads(t *testing.T) {
+	var full flightTable
+	for id := range idCount {
+		full.put(flight{id: uint16(id + 1)})
+	}
+	if full.len() != idCount {
+		t.Errorf("%d ids fit", full.len())
+	}
+	for stride := 1; stride <= 256; stride *= 2 {
+		var table flightTable
+		for i := range 200 {
+			table.put(flight{id: uint16(i*stride) + 1})
+		}
+		for x := range table.all() {
+			if i := table.place(x.id); table.slots[i].id != x.id {
+				t.Errorf("with a stride of %d, id %d stands where another should", stride, x.id)
+			}
+		}
+	}
+}
+
+// Of a batch all messages get the packet ids of their offsets, or none gets any.
+func TestAddAll(t *testing.T) {
+	a := new(attachment)
+	batch := make([]core.Delivery, 10)
+	for i := range batch {
+		batch[i] = core.Delivery{Envelope: &onceEnvelope, Offset: core.Offset(100 + i), Settled: i == 4}
+	}
+	for _, x := range []struct {
+		name    string
+		prepare func(f *flights)
+		want    bool
+	}{
+		{"free", func(*flights) {}, true},
+		{"just enough permits", func(f *flights) { f.permits = 9 }, true},
+		{"too few permits", func(f *flights) { f.permits = 8 }, false},
+		{"more on its way than permitted", func(f *flights) { f.permits = -3 }, false},
+		{"an id in use", func(f *flights) { f.byID.put(flight{id: naturalID(107)}) }, false},
+		{"the id of a message that takes none", func(f *flights) { f.byID.put(flight{id: naturalID(104)}) }, true},
+		{"an id that is another's", func(f *flights) { f.moved = map[core.Offset]uint16{50: 3} }, false},
+		{"others wait", func(f *flights) { f.held = []heldPacket{{}} }, false},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			f := &flights{permits: 20}
+			x.prepare(f)
+			n, permits := f.byID.len(), f.permits
+			if got := f.addAll(a, batch, 1); got != x.want {
+				t.Fatalf("added: %t", got)
+			}
+			if x.want {
+				n, permits = n+9, permits-9
+				for i := range batch {
+					d := &batch[i]
+					y := f.byID.find(naturalID(d.Offset))
+					if want := (flight{to: a, offset: d.Offset, id: naturalID(d.Offset), state: flightPuback}); !d.Settled && *y != want {
+						t.Errorf("offset %d has the flight %+v", d.Offset, *y)
+					}
+				}
+			}
+			if f.byID.len() != n || f.permits != permits {
+				t.Errorf("%d flights and %d permits, want %d and %d", f.byID.len(), f.permits, n, permits)
+			}
+		})
+	}
+}
