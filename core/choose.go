@@ -292,6 +292,10 @@ loop:
 	if q.next = end; !all {
 		q.next = ds[n].Offset
 	}
+	if q.rewound != 0 && q.next >= q.rewound {
+		q.forgetSettled()
+		q.rewound = 0
+	}
 	if n > 0 || q.reach != 0 { // which is taken back of a queue that is behind
 		q.changed()
 	}
@@ -369,12 +373,16 @@ func (p *pump) pick(q *queue) (done bool) {
 			q.taken(d.Offset, lane)
 			continue
 		}
+		if full := q.out.len() >= q.b.limits.Outstanding; full && (v == noCredit || q.settings.Ordered && d.Key != "") {
+			after = d.Offset // what comes behind it has to know of it
+			break
+		}
 		if v == noCredit {
 			credit := false
 			for _, k := range q.consumers {
 				credit = credit || k.class == c && q.works(k)
 			}
-			if !credit || q.out.len() >= q.b.limits.Outstanding {
+			if !credit {
 				after = d.Offset
 				break
 			}

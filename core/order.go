@@ -71,9 +71,20 @@ func (q *queue) unfollow(at Offset) {
 		return
 	}
 	q.keys[key] = l
-	if e := q.out.find(l[0]); e != nil && e.state == entryParked {
-		e.state = entryWaiting
-		q.waiting++
+	q.unpark(l[0])
+}
+
+// unpark lets the message at an offset go if it was behind another one of its
+// key. cursor.mu is held.
+func (q *queue) unpark(at Offset) {
+	e := q.out.find(at)
+	if e == nil || e.state != entryParked {
+		return
+	}
+	e.state = entryWaiting
+	q.waiting++
+	if e.due != 0 {
+		q.arm(e.due)
 	}
 }
 

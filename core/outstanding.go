@@ -45,6 +45,7 @@ const (
 	entryWaiting
 	entryParked   // behind an earlier one of the same key
 	entryRejected // on its way to the dead letters
+	entrySettled  // and the queue was rewound behind it ([queue.rewound])
 	entryDone
 )
 
@@ -89,6 +90,16 @@ func (o *outstanding) add(e outEntry) {
 	l = o.live()
 	copy(l[i+1:], l[i:])
 	l[i] = e
+}
+
+// count returns how many entries are in a state.
+func (o *outstanding) count(s entryState) (n int) {
+	for i := range o.live() {
+		if o.live()[i].state == s {
+			n++
+		}
+	}
+	return n
 }
 
 // settle removes an entry.
@@ -151,11 +162,11 @@ func appendPosition(dst []byte, next Offset, idle time.Time, reach Offset, maybe
 	if seeded.On(seeded.HeldForgotten) {
 		o = &outstanding{list: slices.DeleteFunc(slices.Clone(o.live()), func(e outEntry) bool { return e.state == entryHeld || e.state == entryDone })}
 	}
-	dst = binary.AppendUvarint(dst, uint64(o.len()))
+	dst = binary.AppendUvarint(dst, uint64(o.len()-o.count(entrySettled)))
 	last := Offset(0)
 	for i := range o.live() {
 		e := &o.live()[i]
-		if e.state == entryDone {
+		if e.state == entryDone || e.state == entrySettled {
 			continue
 		}
 		dst = binary.AppendUvarint(dst, uint64(e.offset-last))

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,6 +39,11 @@ type queue struct {
 	classes   []*class
 	selective int
 	wave      uint64
+	// rewound is how far the queue had been when it was rewound, 0 once it is
+	// there again. What was held then stays with who holds it; settled before the
+	// queue comes to it, it is noted so among the outstanding, or it would come
+	// again.
+	rewound Offset
 	// keys and keyOf are of ordered queues.
 	keys  map[string][]Offset
 	keyOf map[Offset]string
@@ -364,7 +370,14 @@ func (q *queue) positionChange() Change {
 	if !idle.IsZero() {
 		idle = q.b.aging.wall().Add(-time.Since(idle))
 	}
-	return Change{Key: keyPosition + q.name, Value: appendPosition(nil, q.next, idle, max(q.reach, q.wanted), q.maybe, q.left, &q.out, q.b.aging.begun())}
+	next, left, maybe, reach := q.next, q.left, q.maybe, max(q.reach, q.wanted)
+	if q.next < q.rewound {
+		next, left = q.aroundSettled()
+		if reach > q.next && next > q.next {
+			maybe = append(slices.Clone(maybe), run{q.next, min(reach, next)})
+		}
+	}
+	return Change{Key: keyPosition + q.name, Value: appendPosition(nil, next, idle, reach, maybe, left, &q.out, q.b.aging.begun())}
 }
 
 // restore takes over what a position says, and reports whether that bounded what
@@ -384,6 +397,14 @@ func (q *queue) restore(p *position) (bounded bool) {
 		r := run{q.next, reach}
 		q.maybe, q.left[0] = append(q.maybe, r), append(q.left[0], r)
 		q.next = reach
+	}
+	if l := q.out.live(); len(l) > 0 && l[len(l)-1].offset >= p.next { // it had been rewound
+		q.rewound = l[len(l)-1].offset + 1
+		for i := range l {
+			if l[i].offset >= p.next {
+				q.left[0].cut(l[i].offset, l[i].offset+1)
+			}
+		}
 	}
 	q.runs = -1
 	for i := range q.passed {
@@ -497,6 +518,11 @@ func (q *queue) release(e *outEntry, delay time.Duration) {
 		e.due = q.now() + int64(delay)
 		q.arm(e.due)
 	}
+	if q.behindKey(e.offset) { // it was held when the queue was rewound
+		e.state = entryParked
+		q.waiting--
+		q.unpark(q.keys[q.keyOf[e.offset]][0])
+	}
 }
 
 // reasonAttempts is that of a dead letter that has had its attempts.
@@ -516,6 +542,10 @@ func (q *queue) settled(e *outEntry) {
 		q.unfollow(e.offset)
 	}
 	q.uncount(int64(e.size))
+	if e.offset >= q.next && e.offset < q.rewound {
+		*e = outEntry{offset: e.offset, state: entrySettled}
+		return
+	}
 	q.out.settle(e)
 }
 

@@ -546,9 +546,11 @@ func (q *queue) info() QueueInfo {
 	stands := q.stands()
 	info := QueueInfo{Name: q.name, Bindings: q.list(), Position: stands.next, Lag: -1}
 	for _, e := range stands.out {
-		if e.state == entryWaiting {
+		switch e.state {
+		case entryWaiting:
 			info.Waiting++
-		} else {
+		case entrySettled:
+		default:
 			info.Held++
 		}
 	}

@@ -193,11 +193,9 @@ func (c *Client) Browse(ctx context.Context, queue string, q ReadRequest) (Page,
 	if q.From.kind == fromOffset {
 		from = max(from, q.From.offset)
 	}
-	attempts := make(map[Offset]uint16, len(stands.out))
-	for _, e := range stands.out {
-		if e.state != entryRejected { // it is as good as a dead letter
-			attempts[e.offset] = e.attempts
-		}
+	out := make(map[Offset]*outEntry, len(stands.out))
+	for i := range stands.out {
+		out[stands.out[i].offset] = &stands.out[i]
 	}
 	bs := stands.bindings
 	asked := q.Filters
@@ -210,13 +208,19 @@ func (c *Client) Browse(ctx context.Context, queue string, q ReadRequest) (Page,
 		may = func(string) bool { return true }
 	}
 	page, err := c.readPage(ctx, q, from, may, func(e *Envelope, at Offset) bool {
-		_, is := attempts[at]
-		return (is || at >= stands.next || stands.left[qu.lane(e)].has(at)) && w.match(e, at) && (len(asked) == 0 || slices.ContainsFunc(asked, func(f Filter) bool { return f.Match(e.Topic) })) &&
+		o := out[at]
+		if o != nil && (o.state == entryRejected || o.state == entrySettled) {
+			return false // the former is as good as a dead letter
+		}
+		return (o != nil || at >= stands.next || stands.left[qu.lane(e)].has(at)) && w.match(e, at) && (len(asked) == 0 || slices.ContainsFunc(asked, func(f Filter) bool { return f.Match(e.Topic) })) &&
 			slices.ContainsFunc(bs, func(bd *bound) bool { return bd.matches(e.Topic, at) && bd.holds(e, at) })
 	})
 	for i := range page.Messages {
 		d := &page.Messages[i]
-		d.Attempt = attempts[d.Offset]
+		d.Attempt = 0
+		if o := out[d.Offset]; o != nil {
+			d.Attempt = o.attempts
+		}
 	}
 	return page, err
 }

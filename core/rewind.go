@@ -89,6 +89,8 @@ func (q *queue) rewind(at Offset) {
 	}
 	q.runs = -1
 	q.maybe = nil
+	q.forgetSettled()
+	q.rewound = max(q.rewound, q.next)
 	q.reach, q.wanted = 0, 0
 	var gone []Offset
 	for i := range q.out.live() {
@@ -127,6 +129,44 @@ func (q *queue) rewind(at Offset) {
 	q.changed()
 }
 
+// forgetSettled ends what is noted of messages that were settled when the queue
+// had been rewound behind them. cursor.mu is held.
+func (q *queue) forgetSettled() {
+	for q.rewound != 0 {
+		i := slices.IndexFunc(q.out.live(), func(e outEntry) bool { return e.state == entrySettled })
+		if i < 0 {
+			return
+		}
+		q.out.settle(&q.out.live()[i])
+	}
+}
+
+// aroundSettled is how a position says where a queue stands of which some
+// messages behind its next offset have been settled: what is before the last of
+// them was passed over. cursor.mu is held.
+func (q *queue) aroundSettled() (next Offset, left []runs) {
+	next, left = q.next, q.left
+	for _, e := range slices.Backward(q.out.live()) {
+		if e.state == entrySettled && e.offset >= next {
+			next = e.offset + 1
+			break
+		}
+	}
+	if next == q.next {
+		return next, left
+	}
+	left = copyRuns(left)
+	for i := range left {
+		left[i] = append(left[i], run{q.next, next})
+		for _, e := range q.out.live() {
+			if e.state != entryDone && e.offset >= q.next {
+				left[i].cut(e.offset, e.offset+1)
+			}
+		}
+	}
+	return next, left
+}
+
 // countRewind counts what a rewinding to r.To would change.
 func (p *pump) countRewind(q *queue, r *Rewound) error {
 	q.mu.Lock()
@@ -158,9 +198,10 @@ func (p *pump) countRewind(q *queue, r *Rewound) error {
 			}
 			o := q.out.find(rec.Offset)
 			pending := rec.Offset >= next || q.left[q.lane(&e)].has(rec.Offset)
+			settled := o == nil && !pending || o != nil && o.state == entrySettled
 			switch {
 			case rec.Offset >= r.To:
-				if o == nil && !pending {
+				if settled {
 					r.Again++
 				}
 			case o != nil && (o.state == entryWaiting || o.state == entryParked) || o == nil && pending:

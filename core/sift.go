@@ -241,6 +241,9 @@ func (p *pump) siftOnce(c *Client, q *queue, at, end Offset, round int64, picks 
 		o := q.out.find(d.Offset)
 		switch {
 		case o != nil && o.state != entryWaiting && o.state != entryParked:
+			if fresh && s.remove && !dry {
+				q.taken(d.Offset, lane) // it is not among what is passed over around it
+			}
 			continue
 		case o == nil && !fresh && !q.left[lane].has(d.Offset):
 			continue
@@ -268,6 +271,9 @@ func (p *pump) siftOnce(c *Client, q *queue, at, end Offset, round int64, picks 
 		}
 		if dry || !s.remove {
 			continue
+		}
+		if fresh && o != nil {
+			q.taken(d.Offset, lane)
 		}
 		switch {
 		case !picked && fresh && o == nil:

@@ -94,6 +94,10 @@ func (p *pump) sweep(q *queue) {
 			d := &ds[i]
 			lane := q.lane(d.Envelope)
 			fresh := d.Offset >= q.next
+			if fresh && q.out.find(d.Offset) != nil {
+				q.taken(d.Offset, lane) // it is not among what is passed over around it
+				continue
+			}
 			if q.out.find(d.Offset) != nil || !fresh && !q.left[lane].has(d.Offset) {
 				continue
 			}

@@ -14,6 +14,9 @@ type undo struct {
 	k       *Consumer
 	entries []outEntry
 	keys    []string // of an ordered queue's entries
+	// waited are the accepted ones of an ordered queue, which hold up their keys
+	// until the commit is done.
+	waited []Offset
 }
 
 // undoRetry is how long to wait before a dead letter that there was no room for
@@ -46,7 +49,8 @@ func (u *undo) keepNew(d *Delivery) {
 
 // settle settles what the consumer holds at an offset, or through it, as part of
 // a commit: [undo.done] must be called once that is durable, or has failed. What
-// is rejected waits until then. The journal is entered.
+// is rejected waits until then, and so does the next message of its key. The
+// journal is entered.
 func (u *undo) settle(at Offset, o Outcome, opts SettleOptions) error {
 	u.q.mu.Lock()
 	l := u.q.out.live()
@@ -65,6 +69,11 @@ func (u *undo) settle(at Offset, o Outcome, opts SettleOptions) error {
 		if e := u.q.out.find(u.entries[i].offset); e != nil && e.state == entryRejected {
 			e.due = never
 		}
+		if key := u.keys[i]; key != "" && o == Accepted {
+			u.waited = append(u.waited, u.entries[i].offset)
+			u.q.follow(&Envelope{Key: key}, u.entries[i].offset)
+			u.q.park(key)
+		}
 	}
 	return nil
 }
@@ -81,6 +90,9 @@ func (u *undo) done(err error) {
 				e.due = 0
 			}
 		}
+		for _, at := range u.waited {
+			u.q.unfollow(at)
+		}
 		u.q.mu.Unlock()
 	}
 	u.q.kick()
@@ -96,17 +108,24 @@ func (u *undo) takeBack() {
 	if q.deleted {
 		return
 	}
+	for _, at := range u.waited {
+		q.unfollow(at)
+	}
 	for i, e := range u.entries {
-		if now := q.out.find(e.offset); now != nil {
+		if now := q.out.find(e.offset); now != nil && now.state != entrySettled {
 			switch now.state {
 			case entryRejected:
 				q.rejected--
 			case entryWaiting:
 				q.waiting--
+			case entryParked:
 			default:
 				continue // released, and with the next one already
 			}
 			q.settled(now)
+		}
+		if now := q.out.find(e.offset); now != nil {
+			q.out.settle(now) // it was noted as settled
 		}
 		if u.keys[i] != "" {
 			q.follow(&Envelope{Key: u.keys[i]}, e.offset)
