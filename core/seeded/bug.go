@@ -27,6 +27,7 @@ const (
 	ReusedOffset           Bug = "give lost offsets again"
 	StateBeforeSync        Bug = "write the state before the log is durable"
 	ReclaimBeforeStateSync Bug = "free what the state still has to be made of"
+	FreedUnnoted           Bug = "free a segment without a note of it"
 )
 
 // The bugs of the broker.
@@ -58,7 +59,7 @@ func Bugs() []Bug {
 	return []Bug{
 		EarlyConfirm, ConfirmAfterFailedSync, RetriedSync, ShortWriteAccepted, RollWithoutSync, NoDirSync,
 		EIOAsEnd, StaleFrames, SkippedChecksum, LastFrameDropped, TornTailContinued, ReusedOffset,
-		StateBeforeSync, ReclaimBeforeStateSync,
+		StateBeforeSync, ReclaimBeforeStateSync, FreedUnnoted,
 		LostAckState, HeldForgotten, AttemptsForgotten, RejectForgotten, PositionAtEnd, DoubleDeadLetter, SplitTransaction,
 		RetainedLate, DedupForgotten, OnceForgotten, DelayedTwice, UnsettledReclaimed, LostBinding,
 		LostSettings, ExchangeEarly, QueueComesBack,

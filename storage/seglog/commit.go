@@ -50,6 +50,11 @@ type committer struct {
 
 	ready chan prepared // will have the next segment, once one is being prepared
 
+	// The state has a mark of the log's end, so that the loss of the last
+	// segment's file shows: in which segment, and the offset.
+	marked   *segment
+	markedAt core.Offset
+
 	unsyncedBytes   int
 	unsyncedRecords int
 	timer           *time.Timer // runs while something is unsynced
@@ -141,9 +146,20 @@ func (l *Log) commit(p *pending) (core.Offset, error) {
 		if err := l.state.apply(p.section, c.commit, base, c.next); err != nil {
 			return 0, l.fail(err)
 		}
+		c.marked, c.markedAt = s, c.next
+	} else if (s != c.marked || c.next-c.markedAt >= markEvery) && c.synced == c.commit && !l.state.shield.full() {
+		if err := l.state.mark(c.commit, c.next); err != nil {
+			return 0, l.fail(err)
+		}
+		c.marked, c.markedAt = s, c.next
 	}
 	return base, nil
 }
+
+// markEvery so many records the state has a mark of where the log is, if it has
+// no changes to take. It is less than crashSkip, which covers what it lags
+// behind.
+const markEvery = crashSkip / 4
 
 // publish makes a commit readable.
 func (l *Log) publish(s *segment, p *pending, pos int64, base core.Offset) {

@@ -168,6 +168,9 @@ func everything(l *Log) (records map[core.Offset]core.Record, gaps []core.Gap, e
 // check compares what a log that was opened after a crash holds with the
 // ledger. confirmed is how far the ledger had confirmed when the crash came.
 func (g *ledger) check(l *Log, batches []ledgerBatch, reclaims core.Offset) error {
+	if len(l.asides) > 0 {
+		return fmt.Errorf("segments %d are said to be missing", l.asides)
+	}
 	records, gaps, err := everything(l)
 	if err != nil {
 		return err

@@ -373,11 +373,20 @@ func (x *examiner) files() error {
 		if slices.Contains(x.bad, name) {
 			continue
 		}
-		x.add(Finding{
+		f := Finding{
 			Severity: Note, File: path.Join(logDir, name+badSuffix),
-			What:        "a segment that was put aside, since nothing in it could be read",
+			What:        "a segment that was put aside, since nothing in it could be read, or that was missing",
 			Consequence: "its records are lost; while the file is here, readers are told so",
-		})
+		}
+		if slices.ContainsFunc(l.freed, func(r freed) bool { return r.first <= n && n <= r.through }) {
+			f.Consequence = "none any more: retention has removed what stood around it, and nobody needs the file"
+		}
+		x.add(f)
+	}
+	for _, f := range x.recovery.lostFiles() {
+		if f.loss != nil {
+			x.add(x.lostFile(f))
+		}
 	}
 	for _, s := range l.segments {
 		if err := x.firstPage(s); err != nil {
@@ -395,6 +404,24 @@ func (x *examiner) files() error {
 	}
 	x.Findings = append(x.Findings, x.pads...)
 	return nil
+}
+
+// lostFile is the finding about a segment's file that is missing.
+func (x *examiner) lostFile(f lostFile) Finding {
+	what, is := "the segment's file is", "it was"
+	if n := f.end - f.first; n > 1 {
+		what, is = fmt.Sprintf("%d segments' files, from here to %s, are", n, segmentName(f.end-1)), "they were"
+	}
+	found := Finding{
+		Severity: Loss, File: path.Join(logDir, f.name()),
+		What:        what + " missing, and " + is + " not removed by retention",
+		Consequence: fmt.Sprintf("the records that stood there, in front of offset %d, are lost; readers are told so", f.behind.view().opened),
+	}
+	if f.loss.first > 0 {
+		found = x.damaged(found, *f.loss, f.behind)
+	}
+	found.Mend = "an empty file " + f.name() + badSuffix + " notes the loss, as it does when the broker starts"
+	return found
 }
 
 // lost reports the holes in the log: each with the bytes and the offsets, as far
@@ -429,8 +456,8 @@ func (x *examiner) lost() {
 		if n := slices.Index(l.segments, lost.at); n > 0 {
 			through = l.segments[n-1].through
 		}
-		if told[i] || l.anyAside(through+1, lost.at.sequence) {
-			continue
+		if told[i] || slices.ContainsFunc(l.missing(through+1, lost.at.sequence), func(m stretch) bool { return m.freed == nil }) {
+			continue // told, or of a segment that is not there
 		}
 		// It is missing in front of a segment: the end of the one before.
 		s := l.segments[max(slices.Index(l.segments, lost.at)-1, 0)]

@@ -62,8 +62,12 @@ type Log struct {
 	progress progress
 	state    *state
 	tail     tail
-	// asides are the sequence numbers of segments that were put aside.
+	// asides are the sequence numbers of segments that were put aside, and of
+	// those that were found to be missing.
 	asides []uint64
+	// freed is what the state has noted as freed. Once the log is open it is
+	// for the one who reclaims.
+	freed []freed
 	// restored says that the directory comes from a backup and is opened for
 	// the first time.
 	restored bool

@@ -279,6 +279,11 @@ func (m *mender) settle(ctx context.Context, l *Log) error {
 			return err
 		}
 	}
+	for _, f := range m.recovery.lostFiles() {
+		if f.loss != nil {
+			m.did("%s: noted as lost in %s", path.Join(logDir, f.files()), f.name()+badSuffix)
+		}
+	}
 	for _, name := range m.bad {
 		m.did("%s: put aside as %s", path.Join(logDir, name), name+badSuffix)
 	}

@@ -140,6 +140,9 @@ func (l *Log) recover(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := r.noteLost(); err != nil {
+		return err
+	}
 	if err := l.replay(ctx); err != nil {
 		return err
 	}

@@ -59,8 +59,8 @@ func (l *Log) Read(ctx context.Context, from, limit core.Offset, filters *core.F
 func (l *Log) before(from, to core.Offset) (gaps []gap) {
 	for i, s := range l.segmentsNow() {
 		v := s.view()
-		if i == 0 && s.lostBefore {
-			gaps = addGap(gaps, gap{From: from, To: min(max(v.opened, from), to), Lost: true})
+		if at := min(v.opened, to); i == 0 && from < at && len(s.lostBefore) > 0 {
+			gaps = s.before(gaps, from, at)
 		}
 		if v.opened >= to {
 			break
@@ -70,6 +70,14 @@ func (l *Log) before(from, to core.Offset) (gaps []gap) {
 				gaps = addGap(gaps, gap{From: max(g.From, from), To: min(g.To, to), Lost: true})
 			}
 		}
+	}
+	return addGap(gaps, gap{From: from, To: to})
+}
+
+// before adds the offsets in front of the segment, lost or removed, to gaps.
+func (s *segment) before(gaps []gap, from, to core.Offset) []gap {
+	for _, g := range s.lostBefore {
+		gaps = addGap(gaps, gap{From: max(g.From, from), To: min(g.To, to), Lost: true})
 	}
 	return addGap(gaps, gap{From: from, To: to})
 }

@@ -46,11 +46,16 @@ func (l *Log) Reclaim(ctx context.Context, r core.Retention) (done core.Reclaime
 		done.First, _ = l.Bounds()
 		return done, err
 	}
-	// The state must not need what goes, and where the log goes on must not
-	// be told by it alone.
-	if err := l.request(ctx, l.markState); err != nil {
+	// The state must not need what goes, and has to have a note of it; and
+	// where the log goes on must not be told by it alone.
+	note := l.noteFreed(plans)
+	if seeded.On(seeded.FreedUnnoted) {
+		note = l.freed
+	}
+	if err := l.request(ctx, func() error { return l.markState(note) }); err != nil {
 		return done, err
 	}
+	l.freed = note
 	if !seeded.On(seeded.ReclaimBeforeStateSync) {
 		if err := l.state.sync(); err != nil {
 			return done, err
@@ -86,16 +91,17 @@ func (l *Log) Reclaim(ctx context.Context, r core.Retention) (done core.Reclaime
 	return done, nil
 }
 
-// markState has the state say that it has everything up to here: if it ever
-// says less, it is damaged, for the log will not have it any more.
-func (l *Log) markState() error {
+// markState has the state say which segments are freed, and that it has
+// everything up to here: if it ever says less, it is damaged, for the log will
+// not have it any more.
+func (l *Log) markState(note []freed) error {
 	if err := l.sync(); err != nil {
 		return err
 	}
 	if l.state.shield.full() {
 		return fmt.Errorf("%w: the state waits for room", core.ErrStorageFull)
 	}
-	return l.state.mark(l.committer.commit, l.committer.next)
+	return l.state.note(note, l.committer.commit, l.committer.next)
 }
 
 // hasOld says that a policy's age is behind the first record of the active

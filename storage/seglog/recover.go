@@ -25,6 +25,11 @@ type recovery struct {
 	closed, clean bool
 	// losses are the holes found in what had been durable.
 	losses []loss
+	// gone are the files that are missing and were not freed.
+	gone []lostFile
+	// among says that the judge looks at what is missing among segments that
+	// were freed, in front of the one that it is told.
+	among bool
 	// look, where it is set, is told of each frame found. Then all segments
 	// are scanned, also those that have an index.
 	look func(*segment, *found)
@@ -35,6 +40,7 @@ type recovery struct {
 // it.
 type loss struct {
 	at, before  *segment // before where that one's end is missing
+	front       bool     // it is in front of the segment's first frame
 	gap         gap
 	first, last uint64
 }
@@ -52,6 +58,7 @@ func newRecovery(l *Log) *recovery {
 // others, normally just the last one, are scanned.
 func (r *recovery) run(ctx context.Context) error {
 	l := r.log
+	l.loadFreed()
 	total := int64(0)
 	for _, s := range l.segments {
 		size, err := s.file.Size()
@@ -66,15 +73,8 @@ func (r *recovery) run(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if !l.follows(through, s) {
-			r.judge.begin()
-			if l.anyAside(through+1, s.sequence) {
-				// Retention had removed others there, so where it begins is
-				// not known.
-				s.lostBefore = true
-				r.losses = append(r.losses, loss{at: s})
-				l.log.Error("log is damaged, confirmed data was lost with a segment that was put aside", "before", s.name)
-			}
+		if through+1 < s.sequence {
+			r.between(through, s)
 		}
 		through = s.through
 		if i < len(l.segments)-1 && r.look == nil {
@@ -103,26 +103,14 @@ func (r *recovery) run(ctx context.Context) error {
 			r.time = max(r.time, v.lastTime)
 		}
 	}
+	l.measureFreed()
 	return nil
 }
 
 // follows says whether a segment follows the one whose last sequence number is
-// through: all between them, if there are any, were put aside, so what is
-// missing there is lost and was not removed.
+// through: nothing between them was freed, so what is missing there is lost.
 func (l *Log) follows(through uint64, s *segment) bool {
-	aside := false
-	for n := through + 1; n < s.sequence; n++ {
-		// One that was put aside may have stood for those behind it, too.
-		if aside = aside || slices.Contains(l.asides, n); !aside {
-			return false
-		}
-	}
-	return true
-}
-
-// anyAside says whether a segment from one to another, exclusive, was put aside.
-func (l *Log) anyAside(from, to uint64) bool {
-	return slices.ContainsFunc(l.asides, func(n uint64) bool { return from <= n && n < to })
+	return !slices.ContainsFunc(l.missing(through+1, s.sequence), func(m stretch) bool { return m.freed != nil })
 }
 
 // known takes a segment as its index describes it.
@@ -173,7 +161,7 @@ func (r *recovery) scan(ctx context.Context, s *segment) error {
 			}
 		}
 		if r.judge.fresh && f.pos > segmentHeaderSize {
-			s.lostBefore = true
+			s.lostBefore = everythingBefore
 			r.losses = append(r.losses, loss{at: s, gap: gap{From: f.header.base, To: f.header.base}})
 			l.log.Error("log is damaged, confirmed data was lost at a segment's beginning", "file", s.name, "bytes", f.pos-segmentHeaderSize, "before", f.header.base)
 		}
@@ -185,9 +173,10 @@ func (r *recovery) scan(ctx context.Context, s *segment) error {
 
 // lost is told by the judge of a hole in what had been durable.
 func (r *recovery) lost(s *segment, g gap, first, last uint64) {
-	r.losses = append(r.losses, loss{at: s, gap: g, first: first, last: last})
+	front := r.among || s.index != nil || s.span.size == segmentHeaderSize || g.To <= s.span.opened
+	r.losses = append(r.losses, loss{at: s, front: front, gap: g, first: first, last: last})
 	r.log.log.Error("log is damaged, confirmed data was lost", "from", g.From, "to", g.To, "commit", first)
-	if b := r.before(s); b != nil && (s.index != nil || s.span.size == segmentHeaderSize || g.To <= s.span.opened) {
+	if b := r.before(s); b != nil && front && !r.among {
 		// It is the end of the one before, whose index is yet to be built.
 		r.losses[len(r.losses)-1].before = b
 		b.span.gaps = addGap(b.span.gaps, g)
@@ -197,13 +186,13 @@ func (r *recovery) lost(s *segment, g gap, first, last uint64) {
 	if g.From >= g.To {
 		return
 	}
-	if s.index != nil {
-		s.lostBefore = true
+	if r.among || s.index != nil || front && s.span.size > segmentHeaderSize {
+		s.lostBefore = addGap(s.lostBefore, g)
 		return
 	}
 	if s.span.size == segmentHeaderSize {
-		s.lostBefore = true
-		s.span.opened = g.From
+		s.lostBefore = addGap(s.lostBefore, g)
+		s.span.opened, s.span.after = g.From, first-1
 	}
 	s.span.gaps = addGap(s.span.gaps, g)
 	s.span.next = max(s.span.next, g.To)
@@ -235,6 +224,7 @@ func (r *recovery) resume() error {
 	c.next = max(j.next, 1)
 	c.time = r.time
 	if !r.clean {
+		// Where the log's end was lost, the state knows of a part of it.
 		c.next = max(lost, 1) + crashSkip
 		if seeded.On(seeded.ReusedOffset) {
 			c.next = max(lost, 1)
@@ -261,6 +251,9 @@ func (r *recovery) resume() error {
 		}
 	}
 	o := opening{end: max(j.next, 1), lost: max(lost, 1)}
+	if l.state.applied > j.last {
+		o.lost = c.next
+	}
 	if s := c.segment; s.span.size == segmentHeaderSize {
 		s.span.after = j.last
 		s.span.opened = min(s.span.opened, o.end)
@@ -279,7 +272,20 @@ func (r *recovery) resume() error {
 	}
 	l.end.Store(uint64(c.next))
 	l.setFirst()
-	return nil
+	return r.noteState(max(lost, 1))
+}
+
+// noteState has the state say what was freed, if it does not, and that there is
+// a segment that goes on from an offset: without it the log ends too early.
+func (r *recovery) noteState(from core.Offset) error {
+	l, st, commit := r.log, r.log.state, r.log.committer.commit
+	switch {
+	case st.shield.full():
+		return nil // the next start does
+	case st.noted && slices.Equal(st.freed, l.freed):
+		return st.mark(commit, from)
+	}
+	return st.note(l.freed, commit, from)
 }
 
 // dropEmpty removes segments at the end that never got a frame.
@@ -369,8 +375,13 @@ func (r *recovery) stateDamage() error {
 		if i > 0 {
 			through = l.segments[i-1].through
 		}
-		if !l.follows(through, s) {
-			missing = v.after
+		for _, m := range l.missing(through+1, s.sequence) {
+			if m.freed == nil {
+				continue // what was lost with it is said
+			}
+			if missing = v.after; m.freed.next > 0 {
+				missing = m.freed.last
+			}
 		}
 		if s.rewritten {
 			missing = max(missing, v.lastCommit)

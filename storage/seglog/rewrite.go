@@ -277,7 +277,7 @@ func (r *recovery) scanRewritten(s *segment, size int64) error {
 		}
 		switch n := s.span.next; {
 		case n == 0 && f.jumped && r.judge.fresh:
-			s.lostBefore = true
+			s.lostBefore = everythingBefore
 			r.losses = append(r.losses, loss{at: s, gap: gap{From: h.base, To: h.base}})
 		case n > 0 && f.jumped:
 			// What was copied there, and what was not, is not known.

@@ -44,8 +44,13 @@ func (m *mender) salvage(ctx context.Context) error {
 		return to.apply(section, h.commit, h.base, h.end())
 	}, func(uint64, uint64) {})
 	j := &m.recovery.judge
-	if err == nil {
-		err = to.mark(max(j.last, 1), max(j.next, 1))
+	commit, next := max(j.last, 1), max(j.next, 1)
+	switch from := m.log.state; {
+	case err != nil:
+	case from != nil && from.noted:
+		err = to.note(from.freed, commit, next)
+	default:
+		err = to.mark(commit, next)
 	}
 	if err == nil {
 		err = to.sync()

@@ -183,9 +183,9 @@ type segment struct {
 	// former indexes may still be read; they are closed with the segment.
 	former  []*index
 	removed bool
-	// lostBefore says that what is missing in front of the segment was lost.
-	// It is set before the log is open.
-	lostBefore bool
+	// lostBefore are the ranges in front of the segment that were lost; what
+	// else is missing there was removed. It is set before the log is open.
+	lostBefore []gap
 
 	building sync.Mutex // held by the one who builds the index
 	damage   sync.Map   // the places, in bytes, that were reported as damaged

@@ -30,6 +30,9 @@ const (
 // state, and the offset behind its records.
 var appliedKey = []byte{stateMeta, 'a', 'p', 'p', 'l', 'i', 'e', 'd'}
 
+// freedKey has the ranges of segments that retention has freed.
+var freedKey = []byte{stateMeta, 'f', 'r', 'e', 'e', 'd'}
+
 // witnessPrefix is that of the witnesses: numbered keys, one in each of the
 // files that Pebble collects changes in. What Pebble has moved to its tables is
 // known to its manifest alone, and a manifest that has lost its end is to Pebble
@@ -55,6 +58,8 @@ type state struct {
 	cache   *pebble.Cache
 	applied uint64      // the newest commit applied; the committer's own
 	next    core.Offset // the offset behind it
+	freed   []freed     // as noted when it was opened
+	noted   bool        // there is a note of what was freed
 	value   [16]byte
 	witness uint64      // the newest
 	begun   atomic.Bool // Pebble has begun a file, which has no witness yet
@@ -144,7 +149,14 @@ func (s *state) load() error {
 	if err := s.checkWitnesses(); err != nil {
 		return err
 	}
-	v, err := s.get(appliedKey)
+	v, err := s.get(freedKey)
+	if s.noted = v != nil; err == nil {
+		s.freed, err = parseFreed(v)
+	}
+	if err != nil {
+		return s.failure(err)
+	}
+	v, err = s.get(appliedKey)
 	if err != nil || v == nil {
 		return err
 	}
@@ -255,6 +267,23 @@ func (s *state) mark(commit uint64, next core.Offset) error {
 	}
 	if err := s.commit(s.db.NewBatch(), commit, next); err != nil {
 		return fmt.Errorf("%w: marking commit %d in the state: %w", core.ErrStorage, commit, err)
+	}
+	return nil
+}
+
+// note notes which segments were freed, and that the view has all up to a
+// commit.
+func (s *state) note(ranges []freed, commit uint64, next core.Offset) error {
+	if commit < s.applied {
+		commit, next = s.applied, s.next
+	}
+	b := s.db.NewBatch()
+	err := b.Set(freedKey, encodeFreed(ranges), nil)
+	if err == nil {
+		err = s.commit(b, commit, next)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: noting freed segments in the state: %w", core.ErrStorage, err)
 	}
 	return nil
 }

@@ -303,8 +303,7 @@ class Log:
         segment = None
         for s, f in frames:
             if s is not segment:
-                missing = set(range(before + 1, s.sequence))
-                if missing - asides:
+                if before + 1 < s.sequence and before + 1 not in asides:
                     next = None  # retention removed what stands before it
                 segment, before = s, s.through
             if s.copied:
