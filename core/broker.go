@@ -72,6 +72,7 @@ type Broker struct {
 	flusher    *flusher
 	delayed    *delayed
 	meters     meters
+	keepers    keepers
 	reclaimer  *reclaimer
 
 	// freeing has one place, which is taken while space is reclaimed, and by
@@ -228,6 +229,7 @@ func (b *Broker) load() error {
 			b.journal.memory.setWindow(QueueTopic(q.name), w)
 		}
 	}
+	b.findKept()
 	return b.journal.memory.load(b.engine, b.aging.since)
 }
 

@@ -98,7 +98,7 @@ func (q *queue) passOn(k *Consumer) {
 	q.consumers, q.turn = append(others, k), 0
 	q.appoint()
 	for i := range q.out.live() {
-		if e := &q.out.live()[i]; e.state == entryHeld && e.holder == k {
+		if e := &q.out.live()[i]; e.state == entryHeld && e.holder == k && q.out.kept[e.offset] == "" {
 			q.release(e, 0)
 		}
 	}
@@ -145,13 +145,16 @@ const (
 func (q *queue) choose(d *Delivery, fresh bool) (*Consumer, verdict) {
 	n := len(q.consumers)
 	v := refused
+	session := q.out.kept[d.Offset]
 	if q.settings.SingleActive && q.leasing > 0 {
 		return nil, noCredit
 	}
 	for i := range n {
 		k := q.consumers[(q.turn+i)%n]
 		switch {
-		case q.active != nil && k != q.active:
+		case session != "" && k.session != session:
+			continue
+		case session == "" && q.active != nil && k != q.active:
 			continue
 		case k.where != nil && !k.where.match(d.Envelope, d.Offset):
 			v = max(v, unwanted)
@@ -181,9 +184,11 @@ func (q *queue) give(k *Consumer, d Delivery) {
 }
 
 // held makes the entry of a delivery that waits to be settled.
-func (q *queue) held(k *Consumer, at Offset, attempts uint16) outEntry {
-	e := outEntry{offset: at, attempts: attempts, state: entryHeld, holder: k}
-	if lease := q.settings.lease(); lease > 0 {
+func (q *queue) held(k *Consumer, d *Delivery) outEntry {
+	e := outEntry{offset: d.Offset, attempts: d.Attempt, state: entryHeld, holder: k}
+	if k.keeps(d) || q.out.kept[d.Offset] != "" {
+		q.out.keep(&e, k.session)
+	} else if lease := q.settings.lease(); lease > 0 {
 		e.due = q.now() + int64(lease)
 		q.arm(e.due)
 	}
@@ -228,6 +233,7 @@ func (q *queue) assign(d *Delivery, fresh bool, now time.Time) verdict {
 	if fresh && q.exact() && d.Offset >= q.reach {
 		return noCredit
 	}
+	turn := q.turn
 	k, v := q.choose(d, fresh)
 	switch v {
 	case refused:
@@ -240,12 +246,17 @@ func (q *queue) assign(d *Delivery, fresh bool, now time.Time) verdict {
 	if q.out.len() >= q.b.limits.Outstanding {
 		return noCredit
 	}
-	if d.Settled = d.Settled && settled(k.settlement, d.Envelope); !d.Settled {
+	if d.Settled = d.Settled && settled(k.settlement, d.Envelope); fresh && (q.putOffs > 0 || k.keeps(d)) {
+		q.turn = turn
+		q.putOff(d) // and what follows is not to overtake it
+		return given
+	}
+	if !d.Settled {
 		if q.doubt > 0 && d.Offset < q.doubtEnd && !d.Retained {
 			q.doubt--
 			d.Attempt++
 		}
-		e := q.held(k, d.Offset, d.Attempt)
+		e := q.held(k, d)
 		e.size = q.sizeOf(d)
 		q.out.add(e)
 		q.follow(d.Envelope, d.Offset)
@@ -273,6 +284,7 @@ func (q *queue) take(ds []Delivery, end Offset) (all bool) {
 	now := time.Now()
 	q.mu.Lock()
 	n := 0
+	q.putOffs = 0
 loop:
 	for ; n < len(ds); n++ {
 		d := &ds[n]
@@ -280,6 +292,10 @@ loop:
 		switch v := q.assign(d, true, now); {
 		case v == given:
 			q.taken(d.Offset, lane)
+			if q.putOffs == redeliverRound {
+				n++
+				break loop
+			}
 		case q.mayPass(v) && q.keep(d, v):
 			q.taken(d.Offset, lane)
 		case q.mayPass(v):
@@ -299,7 +315,7 @@ loop:
 	if n > 0 || q.reach != 0 { // which is taken back of a queue that is behind
 		q.changed()
 	}
-	all = all && q.toBury(q.now()) == nil && !q.picking()
+	all = all && q.toBury(q.now()) == nil && !q.picking() && q.putOffs == 0
 	q.mu.Unlock()
 	q.deliver()
 	return all

@@ -143,6 +143,13 @@ type Consumption struct {
 	// Settlement of this consumer's deliveries; where a binding of the queue
 	// is stricter, the binding's holds.
 	Settlement Settlement
+	// Session, if it is not empty, is whose consumer this is, as [SessionQueue]
+	// has it. With Once set, what was published ExactlyOnce and was delivered
+	// to it comes to no other consumer but the session's next one on the queue.
+	// Where the session ends before it was settled, or there is no such session
+	// when the consumer is closed, it becomes a dead letter.
+	Session string
+	Once    bool
 	// Where, if it is not empty, is a selector (package selector): the
 	// consumer is given the messages that fulfil it, the others stay for
 	// other consumers and hold up nobody.

@@ -14,16 +14,16 @@ import (
 // A Consumer is one attachment to a queue, or a reader of topics. None of its
 // methods blocks for the disk unless it says so.
 type Consumer struct {
-	client     *Client
-	receiver   Receiver
-	cursor     *cursor
-	place      int    // in client.consumers; guarded by client.mu
-	queue      *queue // nil for a reader of topics
-	whole      bool   // its queue is neither a group nor a session: the right to consume it is the right to all that is in it
-	settlement Settlement
-	where      *where // of a queue's consumer
-	alone      bool   // likewise: Consumption.Alone
-	class      *class // likewise; guarded by cursor.mu
+	client   *Client
+	receiver Receiver
+	cursor   *cursor
+	place    int    // in client.consumers; guarded by client.mu
+	queue    *queue // nil for a reader of topics
+	whole    bool   // its queue is neither a group nor a session: the right to consume it is the right to all that is in it
+	where    *where // of a queue's consumer
+	alone    bool   // likewise: Consumption.Alone
+	session  string // likewise: Consumption.Session
+	class    *class // likewise; guarded by cursor.mu
 
 	calling sync.Mutex // held while the receiver is called
 	ended   bool       // the receiver is not called any more; guarded by calling
@@ -31,6 +31,12 @@ type Consumer struct {
 	// What follows is guarded by cursor.mu.
 
 	credit Credit
+	// settlement and once are the Consumption's, retired that it is given
+	// nothing any more.
+	settlement Settlement
+	once       bool
+	retired    bool
+
 	rights map[string]bool // whether a topic may be delivered
 	rules  uint64          // the authorizer's version that rights are of
 	who    *Principal      // whose rights they are
@@ -158,6 +164,22 @@ func (k *Consumer) Extend(at Offset, by time.Duration) error {
 		return nil
 	}
 	return k.queue.extend(func(e *outEntry) bool { return e.holder == k && e.state == entryHeld }, at, by)
+}
+
+// Change replaces the Settlement and Once of a queue's consumer. What it holds is
+// not touched by it.
+func (k *Consumer) Change(s Settlement, once bool) {
+	k.cursor.mu.Lock()
+	defer k.cursor.mu.Unlock()
+	k.settlement, k.once = s, once
+}
+
+// Retire has a queue's consumer be given nothing new, while it settles what it
+// holds. [Consumer.Close] still has to follow.
+func (k *Consumer) Retire() {
+	if k.queue != nil {
+		k.queue.retire(k)
+	}
 }
 
 // Bind adds a binding, or replaces the one with the same filter (or the same

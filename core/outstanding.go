@@ -18,6 +18,8 @@ type outstanding struct {
 	list []outEntry // from head on; entries whose state is entryDone are gone
 	head int
 	done int // how many entries from head on are done
+	// kept says for which session an entry is kept, of those that are.
+	kept map[Offset]string
 }
 
 // An outEntry is one outstanding message.
@@ -44,6 +46,7 @@ const (
 	entryLeased
 	entryWaiting
 	entryParked   // behind an earlier one of the same key
+	entryKept     // for a session that has no consumer now
 	entryRejected // on its way to the dead letters
 	entrySettled  // and the queue was rewound behind it ([queue.rewound])
 	entryDone
@@ -104,6 +107,7 @@ func (o *outstanding) count(s entryState) (n int) {
 
 // settle removes an entry.
 func (o *outstanding) settle(e *outEntry) {
+	delete(o.kept, e.offset)
 	*e = outEntry{offset: e.offset, state: entryDone}
 	o.done++
 	for o.head < len(o.list) && o.list[o.head].state == entryDone {
@@ -135,12 +139,15 @@ func (o *outstanding) settle(e *outEntry) {
 // outstanding entries: count, then for each the distance to the offset before
 // it, the attempts, and the age of the log in milliseconds before which it is
 // not delivered again (0: at once; 1: it is on its way to the dead letters, and
-// the reason follows as a length and bytes). All but the version and the reason
-// are uvarints. Version 2 had times of the machine's clock instead of ages,
-// version 1 no reach, no runs and no reasons besides.
+// the reason follows as a length and bytes; 2: it is kept for a session, whose
+// name follows likewise). All but the version, the reason and the name are
+// uvarints. Version 3 kept nothing for sessions, version 2 had times of the
+// machine's clock instead of ages, version 1 no reach, no runs and no reasons
+// besides.
 const (
-	positionVersion  = 3
+	positionVersion  = 4
 	positionRejected = 1
+	positionKept     = 2
 )
 
 // appendPosition appends a position. begun is how old the log was when the times
@@ -178,14 +185,18 @@ func appendPosition(dst []byte, next Offset, idle time.Time, reach Offset, maybe
 			state = entryHeld
 		}
 		dst = binary.AppendUvarint(dst, uint64(attempts))
-		switch state {
-		case entryRejected:
+		session, kept := o.kept[e.offset]
+		switch {
+		case kept:
+			dst = binary.AppendUvarint(dst, positionKept)
+			dst = appendString(dst, session)
+		case state == entryRejected:
 			dst = binary.AppendUvarint(dst, positionRejected)
 			dst = appendString(dst, e.reason)
-		case entryWaiting:
+		case state == entryWaiting:
 			age := uint64(0)
 			if e.due != 0 {
-				age = uint64(max((time.Duration(e.due) + begun).Milliseconds(), positionRejected+1))
+				age = uint64(max((time.Duration(e.due) + begun).Milliseconds(), positionKept+1))
 			}
 			dst = binary.AppendUvarint(dst, age)
 		default:
@@ -209,7 +220,8 @@ type position struct {
 }
 
 // parsePosition reads a position back; what was held waits to be delivered
-// again, what was rejected is still on its way to the dead letters.
+// again, what is kept for a session waits for that, and what was rejected is still
+// on its way to the dead letters.
 func parsePosition(value []byte) (p position, err error) {
 	if len(value) == 0 || value[0] < 1 || value[0] > positionVersion {
 		return p, fmt.Errorf("%w: a position of an unknown version", ErrCorrupt)
@@ -231,10 +243,14 @@ func parsePosition(value []byte) (p position, err error) {
 		at += Offset(d.uvarint())
 		e := outEntry{offset: at, attempts: uint16(d.uvarint()), state: entryWaiting}
 		due := d.uvarint()
-		if value[0] >= 2 && due == positionRejected {
+		switch {
+		case value[0] >= 2 && due == positionRejected:
 			e.state, e.reason = entryRejected, string(d.bytes())
 			p.rejected++
-		} else {
+		case value[0] >= 4 && due == positionKept:
+			e.state = entryKept
+			p.out.keep(&e, string(d.bytes()))
+		default:
 			e.due = int64(due) * int64(time.Millisecond)
 		}
 		p.out.list = append(p.out.list, e)

@@ -27,6 +27,7 @@ type queue struct {
 	out       outstanding
 	waiting   int // entries in entryWaiting
 	rejected  int // entries in entryRejected
+	putOffs   int // of the records that are being taken, see putOff
 	leasing   int // entries in entryLeased
 	// left, by lane, is what was passed over; passed the last offset that was
 	// not; runs how many runs that is, -1 where they have to be counted.
@@ -206,6 +207,14 @@ func (q *queue) undelivered(k *Consumer, ds []Delivery, delay time.Duration) {
 		}
 		e.attempts = max(e.attempts, 1) - 1
 		switch {
+		case e.state == entryHeld && e.holder == k && e.attempts > 0 && q.out.kept[e.offset] != "":
+			// The session may have had it before.
+			if e.state, e.holder = entryKept, nil; slices.Contains(q.consumers, k) {
+				e.state, e.due = entryWaiting, q.now()+int64(delay)
+				q.arm(e.due)
+				q.waiting++
+			}
+			q.changed()
 		case e.state == entryHeld && e.holder == k:
 			q.release(e, delay)
 		case e.state == entryRejected && e.reason == reasonAttempts:
@@ -304,7 +313,7 @@ func (q *queue) toBury(now int64) *outEntry {
 // goes reports whether a message waits to be delivered again, and may be now.
 // cursor.mu is held.
 func (q *queue) goes(e *outEntry, now int64) bool {
-	return e.state == entryWaiting && e.due <= now && (q.selective == 0 || e.seen != q.wave)
+	return e.state == entryWaiting && e.due <= now && (e.seen != q.wave || q.selective == 0 && q.out.kept[e.offset] == "")
 }
 
 func (q *queue) notice(n Notice) {
@@ -384,7 +393,7 @@ func (q *queue) positionChange() Change {
 // had been delivered, rather than knowing it. The broker is being opened.
 func (q *queue) restore(p *position) (bounded bool) {
 	q.next, q.out, q.rejected = p.next, p.out, p.rejected
-	q.waiting = q.out.len() - q.rejected
+	q.waiting = q.out.len() - q.rejected - len(q.out.kept)
 	q.awaitDue(p.wall)
 	for i, l := range p.left {
 		if i < len(q.left) {
@@ -509,6 +518,7 @@ func (q *queue) release(e *outEntry, delay time.Duration) {
 		return
 	}
 	q.unlease(e)
+	delete(q.out.kept, e.offset)
 	q.changed()
 	q.b.stats.Released.Add(1)
 	q.waiting++
@@ -531,6 +541,7 @@ const reasonAttempts = "attempts"
 // reject sends an entry to the dead letters. cursor.mu is held.
 func (q *queue) reject(e *outEntry, reason string) {
 	q.unlease(e)
+	delete(q.out.kept, e.offset)
 	q.rejected++
 	e.state, e.holder, e.token, e.due, e.reason = entryRejected, nil, 0, 0, reason
 }
@@ -662,45 +673,88 @@ func (q *queue) extend(mine func(*outEntry) bool, at Offset, by time.Duration) e
 	return nil
 }
 
-// leave takes a consumer out. What it holds is released at once.
+// leave takes a consumer out. What it holds is released at once, but for what is
+// kept for its session.
 func (q *queue) leave(k *Consumer) {
+	lives := q.b.lives(k.session)
+	q.leaveWith(k, lives)
+	if lives && !q.b.lives(k.session) {
+		q.forsake(k.session) // it ended meanwhile
+		q.kick()
+	}
+}
+
+func (q *queue) leaveWith(k *Consumer, lives bool) {
 	d := q.b.dispatcher
 	d.mu.Lock()
 	q.mu.Lock()
-	found := false
-	for i, o := range q.consumers {
-		if o == k {
-			q.consumers = append(q.consumers[:i:i], q.consumers[i+1:]...)
-			q.appoint()
-			q.quit(k)
-			found = true
-			break
-		}
-	}
-	if found {
-		q.turn = 0
+	if q.dismiss(k) || k.retired {
+		k.retired = false
 		for i := range q.out.live() {
 			e := &q.out.live()[i]
-			if e.holder == k && e.state != entryDone {
+			switch {
+			case e.state == entryDone:
+			case e.holder == k && q.out.kept[e.offset] != "":
+				q.keepLeft(e, lives)
+			case e.holder == k:
 				q.release(e, 0)
+			case e.state == entryWaiting && k.session != "" && q.out.kept[e.offset] == k.session:
+				q.waiting--
+				q.keepLeft(e, lives)
 			}
 		}
-		if len(q.consumers) == 0 {
-			q.detach()
-			q.idle = time.Now()
-			q.changed()
-			q.awaitExpiry()
-			q.autoDelete()
-		} else {
-			q.unlive()
-			if q.reach != 0 {
-				q.changed() // what the others have no credit for is not about to be delivered
-			}
+		if !q.isFor(k.session) {
+			q.b.keepers.remove(k.session, q)
 		}
-		q.wake()
+		q.goOnWithout()
 	}
 	q.mu.Unlock()
 	d.mu.Unlock()
+}
+
+// retire takes a consumer out that goes on holding what it holds.
+func (q *queue) retire(k *Consumer) {
+	d := q.b.dispatcher
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.dismiss(k) {
+		k.retired = true
+		q.goOnWithout()
+	}
+}
+
+// dismiss takes a consumer off the list, and reports whether it stood there.
+// cursor.mu is held.
+func (q *queue) dismiss(k *Consumer) bool {
+	i := slices.Index(q.consumers, k)
+	if i < 0 {
+		return false
+	}
+	q.consumers = append(q.consumers[:i:i], q.consumers[i+1:]...)
+	q.turn = 0
+	q.appoint()
+	q.quit(k)
+	return true
+}
+
+// goOnWithout does what is to be done once a consumer has left. Both locks are
+// held.
+func (q *queue) goOnWithout() {
+	if len(q.consumers) > 0 {
+		q.unlive()
+		if q.reach != 0 {
+			q.changed() // what the others have no credit for is not about to be delivered
+		}
+	} else if q.idle.IsZero() {
+		q.detach()
+		q.idle = time.Now()
+		q.changed()
+		q.awaitExpiry()
+		q.autoDelete()
+	}
+	q.wake()
 }
 
 // unlease takes note that an entry that is perhaps leased is so no more.
@@ -752,6 +806,8 @@ func (q *queue) enter(k *Consumer, exclusive bool) (occupied bool, err error) {
 	q.consumers = append(q.consumers, k)
 	q.appoint()
 	q.join(k)
+	q.b.keepers.add(k.session, q)
+	q.welcome(k.session)
 	if q.expiry != nil {
 		q.expiry.Stop()
 		q.expiry = nil

@@ -143,7 +143,10 @@ func (c *Client) Consume(ctx context.Context, cn Consumption, recv Receiver) (*C
 	if err := b.trimQueue(ctx, q); err != nil {
 		return nil, err
 	}
-	k := &Consumer{client: c, receiver: recv, queue: q, whole: kind == KindQueue, cursor: &q.cursor, settlement: cn.Settlement, where: w, alone: cn.Alone}
+	k := &Consumer{
+		client: c, receiver: recv, queue: q, whole: kind == KindQueue, cursor: &q.cursor, settlement: cn.Settlement, where: w, alone: cn.Alone,
+		session: cn.Session, once: cn.Once,
+	}
 	for occupied := true; occupied; {
 		if cn.Exclusive {
 			q.revokeAll()
@@ -404,6 +407,10 @@ func (b *Broker) deleteQueueIf(ctx context.Context, q *queue, over func() bool) 
 	b.meters.set(q, nil)
 	q.stopTimers()
 	ks := slices.Clone(q.consumers)
+	for _, session := range q.out.kept {
+		b.keepers.remove(session, q)
+	}
+	q.out.kept = nil
 	once := string(q.settings.Once)
 	q.mu.Unlock()
 	p, err := b.journal.enterUnbounded()
@@ -417,10 +424,17 @@ func (b *Broker) deleteQueueIf(ctx context.Context, q *queue, over func() bool) 
 		b.journal.memory.forgetAll(p, once)
 	}
 	b.journal.memory.setWindow(QueueTopic(q.name), 0)
+	var forsaken []*queue
+	if session, is := strings.CutPrefix(q.name, sessionPrefix); is {
+		forsaken = b.forsake(session, p)
+	}
 	p.Sync = true
 	p.after = append(p.after, func(_ Offset, err error) { done <- err })
 	b.journal.leave()
 	b.mu.Unlock()
+	for _, g := range forsaken {
+		g.kick() // to write the dead letters
+	}
 	for _, k := range ks {
 		k.notice(Notice{Kind: NoticeDeleted})
 		q.leave(k)

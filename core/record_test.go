@@ -2,6 +2,7 @@ package core
 
 import (
 	"errors"
+	"fmt"
 	"reflect"
 	"testing"
 	"time"
@@ -143,7 +144,11 @@ func TestOutstandingIsAMap(t *testing.T) {
 					t.Skip()
 				}
 				model[at] = uint16(len(model) + 1)
-				o.add(outEntry{offset: at, attempts: model[at], state: entryWaiting})
+				e := outEntry{offset: at, attempts: model[at], state: entryWaiting}
+				if at%3 == 0 {
+					o.keep(&e, fmt.Sprint(at))
+				}
+				o.add(e)
 			},
 			"settle": func(t *rapid.T) {
 				at := offset.Draw(t, "at")
@@ -171,6 +176,13 @@ func TestOutstandingIsAMap(t *testing.T) {
 				for _, e := range back.out.list {
 					if model[e.offset] != e.attempts {
 						t.Fatalf("%d has %d attempts, want %d", e.offset, e.attempts, model[e.offset])
+					}
+					want := ""
+					if e.offset%3 == 0 {
+						want = fmt.Sprint(e.offset)
+					}
+					if got := back.out.kept[e.offset]; got != want || (got != "") != (e.state == entryKept) {
+						t.Fatalf("%d is kept for %q, want %q", e.offset, got, want)
 					}
 				}
 			},

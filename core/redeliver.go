@@ -156,7 +156,7 @@ func (q *queue) again(d Delivery) bool {
 		q.settled(e)
 		q.changed()
 		return true
-	case v == noCredit && q.selective == 0:
+	case v == noCredit && q.selective == 0 && q.out.kept[d.Offset] == "":
 		return false
 	case v != given:
 		e.seen = q.wave // others are not held up by it
@@ -171,12 +171,14 @@ func (q *queue) again(d Delivery) bool {
 		q.settled(e)
 	} else {
 		size := e.size
-		*e = q.held(k, d.Offset, d.Attempt)
+		*e = q.held(k, &d)
 		e.size = size
 	}
 	q.give(k, d)
 	q.changed()
-	q.b.stats.Redelivered.Add(1)
+	if d.Attempt > 1 {
+		q.b.stats.Redelivered.Add(1)
+	}
 	return true
 }
 

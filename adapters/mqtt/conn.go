@@ -58,6 +58,7 @@ type conn struct {
 	received  int      // publishes since the metric was last told
 	main      *attachment
 	extras    []*attachment
+	retired   []*attachment // unsubscribed, while messages are on their way
 	session   sessionKind
 	fresh     bool // main has just begun and waits for credit
 
@@ -67,7 +68,7 @@ type conn struct {
 
 	// has are the messages that the client had already when the session was
 	// resumed, by meta.Released; it is fixed before deliveries begin.
-	has map[core.Offset]bool
+	has map[sending]bool
 
 	// sentAliases are guarded by the outbox.
 	sentAliases map[string]uint16

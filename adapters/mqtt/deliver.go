@@ -30,6 +30,14 @@ func (o subscriptionOptions) exists() bool  { return o&optionQoS != optionNone }
 func (o subscriptionOptions) noLocal() bool { return o&optionNoLocal != 0 }
 func (o subscriptionOptions) id() uint32    { return uint32(o >> optionID) }
 
+// settlement is that of a consumer with these options.
+func (o subscriptionOptions) settlement() core.Settlement {
+	if o.exists() && o.qos() > 0 {
+		return core.SettleGuaranteed
+	}
+	return core.SettleNever
+}
+
 func tagOf(plain, meta subscriptionOptions) uint64 { return uint64(meta)<<32 | uint64(plain) }
 func optionsOf(tag uint64) (plain, meta subscriptionOptions) {
 	return subscriptionOptions(tag), subscriptionOptions(tag >> 32)
@@ -57,6 +65,12 @@ type attachment struct {
 	json   []byte
 	// variant is what the packets of a batch depend on besides it, see alike.
 	variant [5]byte
+}
+
+// keeps reports whether a message that waits for an acknowledgement comes to the
+// session again when the client returns.
+func (a *attachment) keeps(s flightState) bool {
+	return a.filter == "" || a.kind == targetGroup && s == flightPubrec
 }
 
 // Deliver encodes deliveries into the outbox. It is core.Receiver.
@@ -219,7 +233,7 @@ func (a *attachment) encode(b []byte, d *core.Delivery, now time.Time) []byte {
 	}
 	guarantee := byte(d.Guarantee)
 	plain.qos, meta.qos = min(plain.qos, guarantee), min(meta.qos, guarantee)
-	if c.has != nil && a == c.main && c.has[d.Offset] {
+	if c.has != nil && c.has[sending{a.filter, d.Offset}] {
 		plain.is, meta.is = false, false
 	}
 	wait := false

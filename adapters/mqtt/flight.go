@@ -36,13 +36,20 @@ const (
 type flights struct {
 	mu    sync.Mutex // guards what follows
 	byID  flightTable
-	moved map[core.Offset]uint16 // ids to use again that are not the natural ones
+	moved map[sending]uint16 // ids to use again that are not the natural ones
 	// permits is how many more may be on their way (the client's receive
 	// maximum). Beyond it packets are held, which happens only where several
 	// consumers feed one connection; each has credit for no more than the
 	// maximum.
 	permits int
 	held    []heldPacket
+}
+
+// A sending is what a session is sent: one message by one of its consumers, as an
+// attachment's filter names it.
+type sending struct {
+	by string
+	at core.Offset
 }
 
 type heldPacket struct{ bytes []byte }
@@ -57,14 +64,15 @@ func (f *flights) add(to *attachment, at core.Offset, qos byte, twin bool) (id u
 		return 0, false
 	}
 	id = naturalID(at)
+	what := sending{to.filter, at}
 	if f.moved != nil {
-		if m, is := f.moved[at]; is {
+		if m, is := f.moved[what]; is {
 			id = m
-			delete(f.moved, at)
+			delete(f.moved, what)
 		}
 	}
 	for {
-		if f.byID.find(id) == nil && !f.reserved(id, at) {
+		if f.byID.find(id) == nil && !f.reserved(id, what) {
 			break
 		}
 		if id++; id == 0 {
@@ -115,9 +123,9 @@ func (f *flights) addAll(to *attachment, batch []core.Delivery, qos byte) bool {
 
 // reserved reports whether another message was sent under the id before the
 // client reconnected, and will be again.
-func (f *flights) reserved(id uint16, at core.Offset) bool {
+func (f *flights) reserved(id uint16, what sending) bool {
 	for o, m := range f.moved {
-		if m == id && o != at {
+		if m == id && o != what {
 			return true
 		}
 	}
@@ -164,40 +172,53 @@ func (f *flights) release() (next heldPacket, ok bool) {
 // connection, besides what the core keeps.
 type keptIDs struct {
 	// moved are packet ids that do not follow from offsets.
-	moved map[core.Offset]uint16
+	moved map[sending]uint16
 	// incoming are the client's publishes whose PUBREL has not come.
 	incoming map[uint16]incoming
 	until    time.Time
 }
 
 // keep returns the packet ids that do not follow from offsets.
-func (f *flights) keep(main *attachment) map[core.Offset]uint16 {
+func (f *flights) keep() map[sending]uint16 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for x := range f.byID.all() {
-		if x.state <= flightPubrec && x.to == main && x.id != naturalID(x.offset) && !x.twin {
+		if x.state <= flightPubrec && x.to.keeps(x.state) && x.id != naturalID(x.offset) && !x.twin {
 			if f.moved == nil {
-				f.moved = make(map[core.Offset]uint16)
+				f.moved = make(map[sending]uint16)
 			}
-			f.moved[x.offset] = x.id
+			f.moved[sending{x.to.filter, x.offset}] = x.id
 		}
 	}
 	return f.moved
 }
 
-// resume takes over what the session had on its way. What was released takes
-// permits.
-func (f *flights) resume(moved map[core.Offset]uint16, released []release, main *attachment) {
+// resume takes over the packet ids that the session's messages had.
+func (f *flights) resume(moved map[sending]uint16) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.moved = moved
-	for _, r := range released {
-		if r.Done {
-			continue
+}
+
+// complete takes over a message that the client has and whose handshake is not
+// over. It takes a permit.
+func (f *flights) complete(r release, to *attachment) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.byID.put(flight{to: to, offset: r.Offset, id: r.ID, state: flightPubcomp})
+	f.permits--
+}
+
+// with reports whether messages of an attachment's are on their way.
+func (f *flights) with(a *attachment) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for x := range f.byID.all() {
+		if x.to == a {
+			return true
 		}
-		f.byID.put(flight{to: main, offset: r.Offset, id: r.ID, state: flightPubcomp})
-		f.permits--
 	}
+	return false
 }
 
 // keep remembers what the core does not keep of a session that outlives its

@@ -95,7 +95,7 @@ func TestAddAll(t *testing.T) {
 		{"more on its way than permitted", func(f *flights) { f.permits = -3 }, false},
 		{"an id in use", func(f *flights) { f.byID.put(flight{id: naturalID(107)}) }, false},
 		{"the id of a message that takes none", func(f *flights) { f.byID.put(flight{id: naturalID(104)}) }, true},
-		{"an id that is another's", func(f *flights) { f.moved = map[core.Offset]uint16{50: 3} }, false},
+		{"an id that is another's", func(f *flights) { f.moved = map[sending]uint16{{"", 50}: 3} }, false},
 		{"others wait", func(f *flights) { f.held = []heldPacket{{}} }, false},
 	} {
 		t.Run(x.name, func(t *testing.T) {

@@ -59,6 +59,7 @@ func (c *conn) handlePuback(a ackPacket) error {
 		return err
 	}
 	c.settle(f, a.code)
+	c.letGo(f.to)
 	return nil
 }
 
@@ -155,19 +156,20 @@ func (c *conn) handlePubrec(a ackPacket) error {
 		f.mu.Unlock()
 		x, _, _ := c.land(a.id, flightPubrec)
 		c.settle(x, a.code)
+		c.letGo(x.to)
 		return nil
 	}
 	x.state = flightSettled
-	at := x.offset
+	r := release{ID: a.id, By: x.to.filter, Offset: x.offset}
 	f.mu.Unlock()
 	if c.session == sessionReader {
-		c.released([]release{{ID: a.id, Offset: at}})
+		c.released([]release{r})
 		return nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.meta.Released = append(c.meta.Released, release{ID: a.id, Offset: at})
-	c.releasing = append(c.releasing, release{ID: a.id, Offset: at})
+	c.meta.Released = append(c.meta.Released, r)
+	c.releasing = append(c.releasing, r)
 	if !c.isReleasing {
 		c.isReleasing = true
 		c.savers.Go(c.release)
@@ -229,6 +231,7 @@ func (c *conn) handlePubcomp(a ackPacket) error {
 	}
 	if x.to != nil {
 		c.giveBack(x.to)
+		c.letGo(x.to)
 	}
 	if c.session != sessionQueue {
 		return nil

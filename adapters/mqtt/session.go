@@ -47,7 +47,9 @@ type metaExtra struct {
 }
 
 type release struct {
-	ID     uint16      `json:"id"`
+	ID uint16 `json:"id"`
+	// By is the filter of the consumer that sent it; empty is the session's own.
+	By     string      `json:"by,omitempty"`
 	Offset core.Offset `json:"offset"`
 	// Done says that the handshake is over, too, but the queue, which forgot
 	// in a crash that the message was settled, is yet to come to it again.
@@ -127,11 +129,12 @@ func (c *conn) resume(present bool) {
 	if c.main == nil {
 		return
 	}
-	var unfinished []uint16
+	grants := []*attachment{c.main}
+	unfinished := make(map[*attachment]int)
 	if present {
-		var moved map[core.Offset]uint16
+		grants = append(grants, c.reattach()...)
 		if kept := c.s.takeKept(c.id); kept != nil {
-			moved = kept.moved
+			c.flights.resume(kept.moved)
 			c.mu.Lock()
 			for id := range kept.incoming {
 				kept.incoming[id] = incomingKept
@@ -140,27 +143,46 @@ func (c *conn) resume(present bool) {
 			c.mu.Unlock()
 		}
 		c.pruneReleased()
-		c.flights.resume(moved, c.meta.Released, c.main)
 		for _, r := range c.meta.Released {
 			if c.has == nil {
-				c.has = make(map[core.Offset]bool)
+				c.has = make(map[sending]bool)
 			}
-			c.has[r.Offset] = true
+			c.has[sending{r.By, r.Offset}] = true
 			if !r.Done {
-				unfinished = append(unfinished, r.ID)
+				to := c.main
+				if a := c.sender(r.By); a != nil {
+					to = a
+				}
+				c.flights.complete(r, to)
+				unfinished[to]++
 			}
 		}
-		if len(unfinished) > 0 {
-			c.out.Append(func(b []byte) []byte {
-				for _, id := range unfinished {
-					b = appendAck(b, typePubrel, id, c.v, codeSuccess)
+		c.out.Append(func(b []byte) []byte {
+			for _, r := range c.meta.Released {
+				if !r.Done {
+					b = appendAck(b, typePubrel, r.ID, c.v, codeSuccess)
 				}
-				return b
-			})
-		}
-		c.reattach()
+			}
+			return b
+		})
 	}
-	c.main.k.Grant(core.Credit{Messages: max(c.credit-len(unfinished), 0), Bytes: c.s.limits.OutputBytes})
+	for _, a := range grants {
+		a.k.Grant(core.Credit{Messages: max(c.credit-unfinished[a], 0), Bytes: c.creditBytes(a)})
+	}
+}
+
+// sender is the attachment that sends what a filter's consumer does; empty is the
+// session's own. It is nil where the filter is not subscribed any more.
+func (c *conn) sender(by string) *attachment {
+	if by == "" {
+		return c.main
+	}
+	for _, a := range c.extras {
+		if a.filter == by {
+			return a
+		}
+	}
+	return nil
 }
 
 // endSession publishes the will and leaves of the session what is to outlive
@@ -187,7 +209,13 @@ func (c *conn) pruneReleased() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := len(c.meta.Released)
-	c.meta.Released = slices.DeleteFunc(c.meta.Released, func(r release) bool { return r.Done && !c.main.k.Pending(r.Offset) })
+	c.meta.Released = slices.DeleteFunc(c.meta.Released, func(r release) bool {
+		if !r.Done {
+			return false
+		}
+		a := c.sender(r.By)
+		return a == nil || !a.k.Pending(r.Offset)
+	})
 	c.saveAtEnd = c.saveAtEnd || len(c.meta.Released) < n
 }
 
@@ -199,7 +227,7 @@ func (c *conn) keepSession(ctx context.Context) {
 			c.s.log.Warn("session not saved", "client", c.id, "err", err)
 		}
 	}
-	kept := &keptIDs{moved: c.flights.keep(c.main), until: time.Now().Add(c.expiry)}
+	kept := &keptIDs{moved: c.flights.keep(), until: time.Now().Add(c.expiry)}
 	c.mu.Lock()
 	kept.incoming, c.incoming = c.incoming, nil
 	c.mu.Unlock()
@@ -250,7 +278,7 @@ func (c *conn) leaveWill(ctx context.Context) {
 
 // closeConsumers ends all deliveries; what was on its way is released.
 func (c *conn) closeConsumers() {
-	for _, a := range c.extras {
+	for _, a := range slices.Concat(c.extras, c.retired) {
 		a.k.Close()
 	}
 	if c.main != nil {

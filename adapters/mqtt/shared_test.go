@@ -81,7 +81,7 @@ func TestSharedDeliveries(t *testing.T) {
 		"lost in 3.1.1":    isAlike(v3, one(func(d *core.Delivery) { d.Envelope = &fullEnvelope })),
 		"aliases":          withConn(v5s, func(c *conn) { c.aliasMax = 1 }, one(same)),
 		"the largest":      withConn(v5s, func(c *conn) { c.maxOut = 1000 }, one(same)),
-		"had them already": withConn(v5s, func(c *conn) { c.has = map[core.Offset]bool{} }, one(same)),
+		"had them already": withConn(v5s, func(c *conn) { c.has = map[sending]bool{} }, one(same)),
 	} {
 		if alike {
 			t.Errorf("%s: shared", name)

@@ -141,7 +141,12 @@ func (c *conn) subscribe(f *packets.Subscription, id int, asked wishes, inPacket
 		o |= optionRAP
 	}
 	if t.own() {
-		a, err := c.attach(c.ctx, strings.Clone(f.Filter), &t, o, asked.wantsMeta(&t))
+		meta := asked.wantsMeta(&t)
+		if a := c.sender(f.Filter); t.kind != targetReplay && a != nil && a.kind == t.kind {
+			c.change(a, o, meta)
+			return nil, nil
+		}
+		a, err := c.attach(c.ctx, strings.Clone(f.Filter), &t, o, meta)
 		if err != nil {
 			return nil, err
 		}
@@ -226,10 +231,7 @@ func (c *conn) attach(ctx context.Context, filter string, t *target, o subscript
 		return nil, fmt.Errorf("%w: too many subscriptions", core.ErrLimit)
 	}
 	a := &attachment{c: c, filter: filter, options: o, kind: t.kind, meta: meta}
-	settlement := core.SettleNever
-	if o.qos() > 0 {
-		settlement = core.SettleGuaranteed
-	}
+	settlement := o.settlement()
 	f := core.Filter(strings.Clone(string(t.filter)))
 	var err error
 	switch t.kind {
@@ -242,6 +244,7 @@ func (c *conn) attach(ctx context.Context, filter string, t *target, o subscript
 		a.k, err = c.client.Consume(ctx, core.Consumption{
 			Queue: core.GroupQueue(t.group, f), Create: true, Settings: &settings,
 			Bindings: []core.Binding{{Filter: f}}, From: t.from, Settlement: settlement,
+			Session: sessionName.Replace(c.id), Once: o.qos() == 2, // [MQTT-4.8.2-4], [MQTT-4.8.2-5]
 		}, a)
 	case targetQueue:
 		a.k, err = c.client.Consume(ctx, core.Consumption{
@@ -255,7 +258,19 @@ func (c *conn) attach(ctx context.Context, filter string, t *target, o subscript
 	return a, nil
 }
 
-// detach ends the consumer of a subscription, if it has one of its own.
+// change gives the consumer of a group's or queue's subscription other options.
+// What is on its way to the client goes on as it was sent ([MQTT-3.8.4-3]).
+func (c *conn) change(a *attachment, o subscriptionOptions, meta bool) {
+	c.out.Append(func(b []byte) []byte {
+		a.options, a.meta = o, meta
+		return b
+	})
+	a.k.Change(o.settlement(), a.kind == targetGroup && o.qos() == 2)
+	c.metaChanged = true
+}
+
+// detach ends the consumer of a subscription, if it has one of its own. Messages
+// that are on their way are completed first ([MQTT-3.10.4-3]).
 func (c *conn) detach(filter string) bool {
 	i := slices.IndexFunc(c.extras, func(a *attachment) bool { return a.filter == filter })
 	if i < 0 {
@@ -263,8 +278,21 @@ func (c *conn) detach(filter string) bool {
 	}
 	a := c.extras[i]
 	c.extras = slices.Delete(c.extras, i, i+1)
-	a.k.Close()
+	a.k.Retire()
+	c.retired = append(c.retired, a)
+	c.letGo(a)
 	return true
+}
+
+// letGo ends the consumer of a subscription that there is no more, once no message
+// of it is on its way.
+func (c *conn) letGo(a *attachment) {
+	i := slices.Index(c.retired, a)
+	if i < 0 || c.flights.with(a) {
+		return
+	}
+	c.retired = slices.Delete(c.retired, i, i+1)
+	a.k.Close()
 }
 
 // saveExtras keeps the subscriptions that are no bindings with the session. A
@@ -290,15 +318,16 @@ func (c *conn) saveExtras() error {
 	return nil
 }
 
-// reattach begins the consumers of a resumed session that are not its own. One
-// that is refused now, because a right was withdrawn, is left out.
-func (c *conn) reattach() {
+// reattach begins the consumers of a resumed session that are not its own; they
+// wait for credit. One that is refused now, because a right was withdrawn, is left
+// out.
+func (c *conn) reattach() (begun []*attachment) {
 	for _, x := range c.meta.Extras {
 		t, err := parseTarget(x.Filter, "", time.Now())
 		if err == nil {
 			var a *attachment
 			if a, err = c.attach(c.ctx, x.Filter, &t, x.Options, x.Meta); err == nil {
-				a.k.Grant(core.Credit{Messages: c.credit, Bytes: c.creditBytes(a)})
+				begun = append(begun, a)
 				continue
 			}
 		}
@@ -306,6 +335,7 @@ func (c *conn) reattach() {
 		c.s.metrics.Refused(reason)
 		c.s.log.Info("subscription not resumed", "client", c.id, "err", err)
 	}
+	return begun
 }
 
 // handleUnsubscribe takes an UNSUBSCRIBE (section 3.10).
