@@ -220,9 +220,14 @@ func (b *Broker) load() error {
 		q.sweepLater()
 		q.mu.Unlock()
 		if q.settings.metered() {
-			if err := b.recount(context.Background(), q, end); err != nil {
+			stands := q.stands()
+			n, err := b.holds(context.Background(), q, &stands, end)
+			if err != nil {
 				return err
 			}
+			q.meter.length.Store(n.count)
+			q.meter.bytes.Store(n.bytes)
+			q.meter.miscounts = false
 			q.shrinks = q.over()
 		}
 		if w := q.settings.DedupWindow; w > 0 {

@@ -323,10 +323,10 @@ func (c *cursor) bind(b Binding, from Offset, retained bool) error {
 		if replaced != nil {
 			c.drop(replaced)
 		}
-		c.setBindings(append(bs, nb))
 		if c.attached {
 			d.index.add(c, nb)
 		}
+		c.rebind(append(bs, nb))
 	}
 	if retained && b.Exchange == "" {
 		c.unlive()
@@ -393,7 +393,7 @@ func (c *cursor) unbind(b Binding) error {
 	if !found {
 		return fmt.Errorf("%w: no such binding", ErrNotFound)
 	}
-	c.setBindings(bs)
+	c.rebind(bs)
 	return nil
 }
 

@@ -107,7 +107,18 @@ func (c *cursor) setBindings(bs []*bound) {
 		q.changes++
 		if q.slack = (slack{}); q.settings.metered() {
 			c.b.meters.set(q, bs)
+			q.meter.miscounts = true
 		}
+	}
+}
+
+// rebind is setBindings for a cursor that is in use: a pump looks at it if that
+// gives it something to do. Both locks are held.
+func (c *cursor) rebind(bs []*bound) {
+	c.setBindings(bs)
+	if c.owner.busy() {
+		c.unlive()
+		c.wake()
 	}
 }
 

@@ -230,7 +230,7 @@ func (b *Broker) rereadFilters() {
 	again := func(c *cursor) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.setBindings(slices.Clone(c.bound()))
+		c.rebind(slices.Clone(c.bound()))
 	}
 	for _, q := range b.queues {
 		if slices.ContainsFunc(q.bound(), func(bd *bound) bool { return bd.exchange != nil }) {

@@ -23,8 +23,16 @@ type meters struct {
 	topics map[*queue][]string // the keys of exact that lead to a queue
 }
 
-// A meter counts what is in a queue.
-type meter struct{ length, bytes atomic.Int64 }
+// A meter counts what is in a queue. cursor.mu guards the rest of it.
+type meter struct {
+	length, bytes atomic.Int64
+	// refused is what it has counted and counted off again because the log had no
+	// room for it.
+	refused tally
+	// miscounts says that the queue was made to hold something else than what was
+	// counted, or is about to be: it has to be counted anew.
+	miscounts bool
+}
 
 // metered reports whether a queue's length or bytes are bounded exactly.
 func (s *QueueSettings) metered() bool {
@@ -123,6 +131,10 @@ func (b *Broker) count(p *commit, e *Envelope, topic string) {
 		p.after = append(p.after, func(_ Offset, err error) {
 			if err != nil {
 				q.uncount(size)
+				q.mu.Lock()
+				q.meter.refused.count++
+				q.meter.refused.bytes += size
+				q.mu.Unlock()
 			} else if trim {
 				q.mu.Lock()
 				q.shrinks = true
@@ -158,6 +170,9 @@ func (b *Broker) rooms(es []*Envelope, to []string) error {
 	type sum struct{ n, size int64 }
 	sums := make(map[*queue]sum)
 	for i, e := range es {
+		if b.waits(e) || (e.ID != "" || e.Once != "") && b.journal.memory.repeats(e) != nil {
+			continue
+		}
 		for _, q := range b.meters.find(to[i], e) {
 			s := sums[q]
 			s.n, s.size = s.n+1, s.size+int64(e.Size())
@@ -170,45 +185,87 @@ func (b *Broker) rooms(es []*Envelope, to []string) error {
 	return nil
 }
 
-// recount counts what a queue holds. Nobody runs its cursor meanwhile.
-func (b *Broker) recount(ctx context.Context, q *queue, end Offset) error {
-	q.mu.Lock()
-	from, filters := q.floor(), q.filterSet()
-	q.mu.Unlock()
-	bs := q.bound()
-	buf := &ReadBuffer{MaxRecords: 4096, MaxBytes: 4 << 20}
-	var length, bytes int64
-	var e Envelope
-	for from < end {
-		buf.Reset()
-		after, err := b.engine.Read(ctx, from, end, filters, buf)
+// recount has the meter say what the queue holds, after what leads to it has
+// changed, or it was moved. What is published and settled meanwhile is counted as
+// ever: what is put right is by how much the meter is wrong at one moment, at
+// which it has counted what the log gets before an offset. Whoever runs the cursor
+// calls it; it blocks for a commit.
+func (p *pump) recount(q *queue) error {
+	for {
+		c, err := p.b.journal.enterUnbounded()
 		if err != nil {
 			return err
 		}
+		records := c.Len()
+		var end Offset
+		var refused tally
+		done := make(chan error, 1)
+		c.after = append(c.after, func(_ Offset, err error) {
+			end = p.b.dispatcher.end() - Offset(c.Len()-records)
+			refused = q.meter.refused
+			done <- err
+		})
+		q.mu.Lock()
+		stands := q.standsNow(q.next)
+		counted := tally{q.meter.length.Load(), q.meter.bytes.Load()}
+		before := q.meter.refused
+		q.meter.miscounts = false
+		q.mu.Unlock()
+		p.b.journal.leave()
+		if err = <-done; noRoom(err) && p.ctx.Err() == nil {
+			continue // what it had is counted off
+		} else if err != nil {
+			return err
+		}
+		holds, err := p.b.holds(p.ctx, q, &stands, end)
+		if err != nil {
+			return err
+		}
+		q.meter.length.Add(holds.count - counted.count + refused.count - before.count)
+		q.meter.bytes.Add(holds.bytes - counted.bytes + refused.bytes - before.bytes)
+		return nil
+	}
+}
+
+// holds is what a queue that stands somewhere holds of what is before an offset.
+// It notes the sizes of what is outstanding, which a position does not have.
+func (b *Broker) holds(ctx context.Context, q *queue, stands *standing, end Offset) (n tally, err error) {
+	out := make(map[Offset]entryState, len(stands.out))
+	for i := range stands.out {
+		out[stands.out[i].offset] = stands.out[i].state
+	}
+	buf := &ReadBuffer{MaxRecords: 4096, MaxBytes: 4 << 20}
+	var e Envelope
+	for from := stands.floor(); from < end; {
+		buf.Reset()
+		after, err := b.engine.Read(ctx, from, end, stands.filters, buf)
+		if err != nil {
+			return n, err
+		}
 		for i := range buf.Records {
 			r := &buf.Records[i]
-			if !matchesRecord(bs, r, &e, true) {
+			if !matchesRecord(stands.bindings, r, &e, true) {
 				continue
 			}
-			q.mu.Lock()
-			o := q.out.find(r.Offset)
-			if o != nil {
-				o.size = uint32(e.Size())
+			state, is := out[r.Offset]
+			if is && state != entrySettled || !is && (r.Offset >= stands.next || stands.left[q.lane(&e)].has(r.Offset)) {
+				n.count++
+				n.bytes += int64(e.Size())
 			}
-			if o != nil || r.Offset >= q.next || q.left[q.lane(&e)].has(r.Offset) {
-				length++
-				bytes += int64(e.Size())
+			if is {
+				q.mu.Lock()
+				if o := q.out.find(r.Offset); o != nil && o.size == 0 {
+					o.size = uint32(e.Size())
+				}
+				q.mu.Unlock()
 			}
-			q.mu.Unlock()
 		}
 		if after <= from {
 			break
 		}
 		from = after
 	}
-	q.meter.length.Store(length)
-	q.meter.bytes.Store(bytes)
-	return nil
+	return n, nil
 }
 
 // floor is the lowest offset that may be pending. cursor.mu is held.

@@ -222,7 +222,7 @@ func (b *Broker) put(p *commit, e *Envelope, to string) (record int, repeats *re
 	}
 	topic := e.Topic
 	e.Topic = to
-	delayed := !e.DeliverAt.IsZero() && b.delayed.clock.left(e.DeliverAt) > 0
+	delayed := b.waits(e)
 	if !delayed && b.meters.n.Load() > 0 {
 		for _, q := range b.meters.find(to, e) {
 			if err := q.room(1, int64(e.Size())); err != nil {
@@ -243,6 +243,11 @@ func (b *Broker) put(p *commit, e *Envelope, to string) (record int, repeats *re
 		b.journal.memory.remember(p, e, record)
 	}
 	return record, nil, nil
+}
+
+// waits reports whether a message is published later.
+func (b *Broker) waits(e *Envelope) bool {
+	return !e.DeliverAt.IsZero() && b.delayed.clock.left(e.DeliverAt) > 0
 }
 
 // append adds an envelope's record to a commit, and its topic's retained value.

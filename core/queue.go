@@ -258,7 +258,7 @@ func (q *queue) ready() bool {
 // busy: dead letters to write, messages to deliver again to somebody who can
 // take them, or some that were passed over.
 func (q *queue) busy() bool {
-	if q.toBury(q.now()) != nil || q.shrinks || q.sweeps() || q.asked() {
+	if q.toBury(q.now()) != nil || q.shrinks || q.meter.miscounts || q.sweeps() || q.asked() {
 		return true
 	}
 	if q.waiting == 0 {

@@ -82,6 +82,7 @@ func (b *Broker) makeQueue(d QueueDefinition, from Offset, done func(error)) (q 
 	q.mu.Lock()
 	q.awaitExpiry()
 	q.sweepLater()
+	q.wake() // to be counted
 	q.mu.Unlock()
 	return q, true, nil
 }
@@ -216,8 +217,8 @@ func (c *Client) declare(ctx context.Context, d QueueDefinition) (q *queue, made
 	if err := <-done; err != nil {
 		return q, true, err
 	}
-	if d.Settings.metered() && d.From.kind != fromLatest {
-		if err := q.borrow(ctx, func(p *pump) error { return b.recount(ctx, q, b.dispatcher.end()) }); err != nil {
+	if d.Settings.metered() && d.From.kind != fromLatest { // its bounds hold at once
+		if err := q.borrow(ctx, func(p *pump) error { return p.recount(q) }); err != nil {
 			return q, true, err
 		}
 	}

@@ -237,14 +237,18 @@ type standing struct {
 }
 
 func (q *queue) stands() (p standing) {
-	q.atOneMoment(func(next Offset) {
-		p = standing{next: next, left: copyRuns(q.left), bindings: q.bound(), filters: q.filterSet()}
-		for _, e := range q.out.live() {
-			if e.state != entryDone {
-				p.out = append(p.out, e)
-			}
+	q.atOneMoment(func(next Offset) { p = q.standsNow(next) })
+	return p
+}
+
+// standsNow is where the queue stands with its next offset. cursor.mu is held.
+func (q *queue) standsNow(next Offset) standing {
+	p := standing{next: next, left: copyRuns(q.left), bindings: q.bound(), filters: q.filterSet()}
+	for _, e := range q.out.live() {
+		if e.state != entryDone {
+			p.out = append(p.out, e)
 		}
-	})
+	}
 	return p
 }
 

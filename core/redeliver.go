@@ -12,9 +12,15 @@ import (
 // it. It returns false if it has to come back before the queue reads on.
 func (q *queue) chores(p *pump) (done bool) {
 	q.mu.Lock()
-	waiting, unread, shrinks, sweeps := q.waiting > 0, q.unread, q.shrinks, q.sweeps()
+	waiting, unread, shrinks, sweeps, miscounts := q.waiting > 0, q.unread, q.shrinks, q.sweeps(), q.meter.miscounts
 	q.shrinks = false
 	q.mu.Unlock()
+	if miscounts {
+		if err := p.recount(q); err != nil && p.ctx.Err() == nil {
+			p.b.log.Error("queue not counted", "queue", q.name, "err", err)
+		}
+		shrinks = true
+	}
 	if shrinks {
 		p.shrink(q)
 	}

@@ -52,7 +52,7 @@ func (c *Client) Rewind(ctx context.Context, queue string, to From, dry bool) (R
 		q.rewind(at)
 		moved()
 		if q.settings.metered() {
-			if err := b.recount(ctx, q, b.dispatcher.end()); err != nil {
+			if err := p.recount(q); err != nil {
 				return err
 			}
 		}
