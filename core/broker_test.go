@@ -1091,3 +1091,29 @@ func TestReadPages(t *testing.T) {
 		}
 	})
 }
+
+// Fields that not every protocol could carry, or that would have to be
+// remembered at any length, are refused.
+func TestFieldsAreBounded(t *testing.T) {
+	run(t, func(w *world) {
+		p := w.peer("p")
+		most := strings.Repeat("x", core.MaxFieldBytes)
+		for name, set := range map[string]func(e *core.Envelope, s string){
+			"key":            func(e *core.Envelope, s string) { e.Key = s },
+			"content type":   func(e *core.Envelope, s string) { e.ContentType = s },
+			"reply-to":       func(e *core.Envelope, s string) { e.ReplyTo = s },
+			"correlation id": func(e *core.Envelope, s string) { e.CorrelationID = []byte(s) },
+			"message id": func(e *core.Envelope, s string) {
+				e.ID = s[:core.MaxIDBytes+len(s)-core.MaxFieldBytes]
+			},
+		} {
+			for s, want := range map[string]error{most: nil, most + "x": core.ErrTooLarge} {
+				e := &core.Envelope{Topic: "a"}
+				set(e, s)
+				if err := p.Publish(context.Background(), e, 0); !errors.Is(err, want) {
+					t.Errorf("%s with %d bytes: %v", name, len(s), err)
+				}
+			}
+		}
+	})
+}

@@ -83,6 +83,9 @@ func (c *Client) check(e *Envelope) (to string, err error) {
 			return "", err
 		}
 	}
+	if err := checkFields(e); err != nil {
+		return "", err
+	}
 	if err := c.authorize(Publish, e.Topic); err != nil {
 		return "", err
 	}
@@ -116,6 +119,24 @@ func (b *Broker) checkHeaders(headers []Header) error {
 		return fmt.Errorf("%w: %d bytes of headers, at most %d are allowed", ErrTooLarge, n, b.limits.HeaderBytes)
 	}
 	return nil
+}
+
+// MaxFieldBytes bounds an envelope's key, content type, reply-to and correlation
+// id, each: it is what every protocol can carry. MaxIDBytes bounds its ID, which
+// is remembered.
+const (
+	MaxFieldBytes = 65535
+	MaxIDBytes    = 1024
+)
+
+func checkFields(e *Envelope) error {
+	if max(len(e.Key), len(e.ContentType), len(e.ReplyTo), len(e.CorrelationID)) <= MaxFieldBytes && len(e.ID) <= MaxIDBytes {
+		return nil
+	}
+	if len(e.ID) > MaxIDBytes {
+		return fmt.Errorf("%w: the message id has %d bytes, at most %d are allowed", ErrTooLarge, len(e.ID), MaxIDBytes)
+	}
+	return fmt.Errorf("%w: key, content type, reply-to and correlation id may have %d bytes each", ErrTooLarge, MaxFieldBytes)
 }
 
 // checkAddress looks at a topic that is the broker's own: the queue is

@@ -69,7 +69,7 @@ var (
 	preconditionFailed = problem{status: 412, kind: "precondition-failed", title: "The condition does not hold",
 		hint: "Read it again: the ETag of the answer is what If-Match wants."}
 	tooLarge = problem{status: 413, kind: "too-large", title: "The message is too large",
-		hint: "Send it in parts, or raise limits.message in the broker's configuration."}
+		hint: "Send it in parts. What the detail names is bounded by limits.message or limits.headers_size in the broker's configuration, or fixed."}
 	wrongType = problem{status: 415, kind: "unsupported-type", title: "The body is in a form that is not taken here",
 		hint: "A batch is application/x-ndjson, what is administered application/json; nothing is taken compressed."}
 	offsetAhead = problem{status: 416, kind: "offset-ahead", title: "The offset is ahead of the log", hint: "Read on from the offset that end names, or with ?from=latest."}

@@ -430,6 +430,8 @@ func TestEnvelopeHeaders(t *testing.T) {
 	g := start(t)
 	s, p := g.connect("1.2"), g.connect("1.2", "client-id:me")
 	s.subscribe("0", "/topic/a")
+	p.publish("/topic/a", "x", "correlation-id:")
+	s.expect("\ncorrelation-id:\n")
 	p.publish("/topic/a", "x", "priority:7", "key:k", "message-id:m1", "reply-to:/queue/r", "correlation-id:c", "expires:4102444800000", "content-type:a/b")
 	s.expect("\npriority:7\n", "\nkey:k\n", "\noriginal-message-id:m1\n", "\nreply-to:/queue/r\n", "\ncorrelation-id:c\n", "\nexpires:4102444800000\n", "\ncontent-type:a/b\n", "\npersistent:true\n", "\npublisher:me\n")
 	// The same message-id again is the same message: confirmed, not sent.

@@ -122,8 +122,11 @@ func (s *sending) read(f *clientFrame, replyTo func(string) (string, error)) err
 	if !addressed {
 		return missing(frame.SEND, frame.Destination)
 	}
-	if !correlated {
+	switch {
+	case !correlated:
 		e.CorrelationID = nil
+	case e.CorrelationID == nil:
+		e.CorrelationID = []byte{} // it is there, and empty
 	}
 	if transient && !s.given {
 		e.Guarantee = core.AtMostOnce

@@ -69,7 +69,7 @@ var kinds = []struct {
 }{
 	{core.ErrInvalidTopic, "invalid_destination", "invalid destination", validForms},
 	{core.ErrInvalidFrom, "malformed", "invalid header", ""},
-	{core.ErrTooLarge, "message_too_large", "message too large", "Send it in parts."},
+	{core.ErrTooLarge, "message_too_large", "message too large", "Send less, or in parts."},
 	{core.ErrNotAuthorized, "not_authorized", "access refused", "Ask the broker's administrator for the right."},
 	{core.ErrUnauthenticated, "unauthenticated", "access refused", "Check the headers login and passcode."},
 	{core.ErrNotFound, "not_found", "not found", "Declare it first; a queue is also made by a SUBSCRIBE to /queue/…."},
