@@ -1,6 +1,7 @@
 package http
 
 import (
+	"crypto/tls"
 	"errors"
 	"net"
 	"sync"
@@ -20,6 +21,14 @@ type carried struct {
 }
 
 func (c *carried) Read(b []byte) (int, error) {
+	n, err := c.read(b)
+	if !c.peer.taken.Load() {
+		c.peer.follower.follow(b[:n])
+	}
+	return n, err
+}
+
+func (c *carried) read(b []byte) (int, error) {
 	c.mu.Lock()
 	if len(c.head) > 0 {
 		defer c.mu.Unlock()
@@ -64,8 +73,17 @@ func (c *carried) SyscallConn() (syscall.RawConn, error) {
 	return s.SyscallConn()
 }
 
-// A handover is the listener that net/http accepts from: TLS connections as
-// they come, others when a lane is through with them.
+// A secured connection is a carried one with TLS.
+type secured struct {
+	*carried
+	tls *tls.Conn
+}
+
+// ConnectionState tells net/http, which tells the handlers.
+func (c *secured) ConnectionState() tls.ConnectionState { return c.tls.ConnectionState() }
+
+// A handover is the listener that net/http accepts from: HTTP/2 once TLS is
+// there, other connections when a lane is through with them.
 type handover struct {
 	net.Listener // of the sockets
 	conns        chan net.Conn

@@ -77,8 +77,13 @@ func TestLanesReadAlike(t *testing.T) {
 		{"201 200", post("Content-Length: 5\r\n\r\nhello")},
 		{"201 201 200", post("Content-Length: 5\r\n\r\nhello") + post("Content-Length: 5\r\n\r\nhello")},
 
-		// How long a body is. Chunks go before a length, as RFC 9112, 6.3, has it.
-		{"201 404 200", post("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n")},
+		// How long a body is: by a length or by chunks, never both (RFC 9112, 6.1).
+		{"400", post("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n")},
+		{"400", post("transfer-encoding: chunked\r\nX: " + strings.Repeat("y", 500) + "\r\ncontent-LENGTH: 5\r\n\r\n0\r\n\r\n")},
+		{"201 400", post("Content-Length: 5\r\n\r\nhello") + post("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")},
+		{"201 400", post(chunked+"5\r\nhello\r\n0\r\nX: y\r\n\r\n") + post("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")},
+		{"200 201 400", "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" + post("X-H-A: b\r\nContent-Length: 5\r\n\r\nhello") + "\r\n" + post("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")},
+		{"201 201 200", post(chunked+"2;x=y\r\nhe\r\n003 \r\nllo\r\n0\r\n\r\n") + post("X-H-A: b\r\nContent-Length: 5\r\n\r\nhello")},
 		{"201 200", post("Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello")},
 		{"400", post("Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!")},
 		{"400", post("Content-Length: 5, 5\r\n\r\nhello")},

@@ -39,8 +39,8 @@ type lane struct {
 	client     *core.Client // nil before the first request
 	host       []byte       // that the guard has let in
 	buf        []byte
-	start, end int // what was read and not yet taken
-	came       time.Time
+	start, end int       // what was read and not yet taken
+	came       time.Time // since when the next request is waited for
 	deadline   time.Time // of the next read
 	envelope   core.Envelope
 
@@ -71,7 +71,6 @@ const (
 // on with net/http; what was read of the next request is in rest then.
 func (l *lane) serve() (rest []byte, on bool) {
 	l.settled.L = &l.mu
-	l.came = time.Now()
 	l.out = adapters.NewOutbox(l.c, l.s.limits.OutputBytes, l.s.limits.Stall)
 	stop := context.AfterFunc(l.s.stopping, func() { l.c.SetReadDeadline(time.Now()) })
 	defer stop()

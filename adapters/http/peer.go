@@ -23,6 +23,10 @@ type peer struct {
 	answering atomic.Bool
 	// streams says that the connection is taken over by a stream.
 	streams atomic.Bool
+	// taken says that the connection is not net/http's any more.
+	taken    atomic.Bool
+	follower follower
+	served   atomic.Uint64 // requests that net/http has handed to its handler
 
 	mu     sync.Mutex // guards what follows
 	hold   *hold      // the client of requests without credentials

@@ -116,7 +116,13 @@ func (s *Server) serve(w nethttp.ResponseWriter, r *nethttp.Request) {
 			panic(v)
 		}
 	}()
-	peerOf(r).answering.Store(true)
+	p := peerOf(r)
+	p.answering.Store(true)
+	if bad, n := p.follower.bad.Load(), p.served.Add(1); bad > 0 && n >= bad {
+		w.Header().Set("Connection", "close")
+		s.fail(w, r, badRequest.with("Transfer-Encoding and Content-Length do not go together"))
+		return
+	}
 	if err := s.guard.check(w, r); err != nil {
 		s.fail(w, r, err)
 		return

@@ -161,8 +161,8 @@ func (s *Server) Serve() error {
 	return first
 }
 
-// accept gives each connection a lane, and net/http those with TLS: it must see
-// them as what they are.
+// accept gives each connection a goroutine, which begins with TLS where the
+// endpoint has it, and then a lane.
 func (s *Server) accept(h *handover) {
 	for {
 		c, err := h.Listener.Accept()
@@ -179,27 +179,63 @@ func (s *Server) accept(h *handover) {
 			continue
 		}
 		p := s.enter(c)
-		if _, secured := c.(*tls.Conn); secured {
-			if !h.give(c) {
-				s.leave(c)
-			}
+		if t, secured := c.(*tls.Conn); secured {
+			go s.secure(t, p, h)
 			continue
 		}
-		p.active.Store(true) // a lane ends by itself
-		go s.carry(c, p, h)
+		go s.carry(c, p, h, time.Now())
 	}
 }
 
-// carry serves a connection by a lane, and then hands it over.
-func (s *Server) carry(c net.Conn, p *peer, h *handover) {
-	l := &lane{s: s, c: c, p: p}
+// secure does the handshake of TLS. HTTP/2 is net/http's, which must see the
+// connection as what it is; HTTP/1.1 is carried like any other.
+func (s *Server) secure(c *tls.Conn, p *peer, h *handover) {
+	began := time.Now()
+	ctx, cancel := context.WithDeadline(s.stopping, began.Add(s.limits.Handshake))
+	err := c.HandshakeContext(ctx)
+	cancel()
+	var plain tls.RecordHeaderError
+	switch {
+	case errors.As(err, &plain) && plain.Conn != nil && looksLikeHTTP(plain.RecordHeader[:]):
+		s.refusePlain(plain.Conn, began)
+		s.leave(c)
+	case err != nil:
+		s.metrics.Refused("tls")
+		s.log.Debug("no TLS", "remote", c.RemoteAddr().String(), "err", err)
+		s.leave(c)
+	case c.ConnectionState().NegotiatedProtocol == "h2":
+		if !h.give(c) {
+			s.leave(c)
+		}
+	case len(c.ConnectionState().VerifiedChains) > 0:
+		s.handOver(c, p, h, nil, began) // a lane shows no credentials
+	default:
+		s.carry(c, p, h, began)
+	}
+}
+
+// carry serves a connection by a lane, and then hands it over. began is since
+// when the first header is waited for.
+func (s *Server) carry(c net.Conn, p *peer, h *handover, began time.Time) {
+	p.active.Store(true) // a lane ends by itself
+	l := &lane{s: s, c: c, p: p, came: began}
 	rest, on := l.serve()
 	if !on {
 		s.leave(c)
 		return
 	}
-	next := &carried{Conn: c, peer: p, head: rest, until: l.came.Add(s.limits.Handshake)}
 	p.active.Store(false)
+	s.handOver(c, p, h, rest, l.came)
+}
+
+// handOver gives a connection to net/http, with what was read of the request
+// that it waits for since a time.
+func (s *Server) handOver(c net.Conn, p *peer, h *handover, rest []byte, since time.Time) {
+	plain := &carried{Conn: c, peer: p, head: rest, until: since.Add(s.limits.Handshake)}
+	next := net.Conn(plain)
+	if t, ok := c.(*tls.Conn); ok {
+		next = &secured{plain, t}
+	}
 	s.mu.Lock()
 	delete(s.peers, c)
 	s.peers[next] = p
@@ -302,6 +338,9 @@ func (s *Server) changed(c net.Conn, state nethttp.ConnState) {
 		s.mu.Lock()
 		p := s.peers[c]
 		s.mu.Unlock()
+		if p != nil {
+			p.taken.Store(true)
+		}
 		if p == nil || !p.streams.Load() {
 			s.gone(c)
 		}

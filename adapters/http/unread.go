@@ -2,15 +2,19 @@ package http
 
 import (
 	"bytes"
+	"net"
 	nethttp "net/http"
 	"strconv"
 	"strings"
+	"time"
+
+	"github.com/sluicemq/sluice/adapters"
 )
 
 // net/http itself answers what it cannot read as a request, in plain text. What
 // such an answer says is said as a problem instead: before a handler has begun,
-// everything that a connection carries to the peer is one of these. With TLS the
-// connection is net/http's own, and so are they.
+// everything that a connection carries to the peer is one of these. A connection of
+// HTTP/2 is net/http's own, and so are they.
 
 var (
 	headerTooLarge = problem{status: 431, kind: "header-too-large", title: "The request's header is too large",
@@ -21,6 +25,8 @@ var (
 		hint: "Speak HTTP/1.1, or HTTP/2 where TLS is: over plain TCP there is no HTTP/2."}
 	noSuchExpectation = problem{status: 417, kind: "unknown-expectation", title: "The expectation is not known",
 		hint: "Expect is 100-continue, or left out."}
+	tlsRequired = problem{status: 400, kind: "tls-required", title: "This port speaks HTTPS",
+		hint: "Ask with https:// in front of the address."}
 	lengthRequired = problem{status: 411, kind: "length-required", title: "The body's length is missing",
 		hint: "HTTP/1.0 has no chunks: send Content-Length, or speak HTTP/1.1."}
 )
@@ -62,6 +68,27 @@ func (c *carried) Write(b []byte) (int, error) {
 		return 0, err
 	}
 	return len(b), nil
+}
+
+// looksLikeHTTP reports whether the first bytes of what should have been TLS begin
+// a request in plain HTTP.
+func looksLikeHTTP(b []byte) bool {
+	for _, method := range []string{"GET /", "HEAD ", "POST ", "PUT /", "DELET", "OPTIO", "PATCH"} {
+		if string(b[:min(len(b), len(method))]) == method {
+			return true
+		}
+	}
+	return false
+}
+
+// refusePlain tells a peer that speaks plain HTTP where TLS is spoken.
+func (s *Server) refusePlain(c net.Conn, began time.Time) {
+	if c.SetDeadline(began.Add(s.limits.Handshake)) != nil {
+		return
+	}
+	if _, err := c.Write(s.appendFailure(nil, tlsRequired.with("the request came in plain HTTP"), true)); err == nil && adapters.CloseWrite(c) {
+		adapters.Discard(c, time.Second)
+	}
 }
 
 // checkFraming refuses what net/http takes and somebody in front of the broker
