@@ -41,7 +41,7 @@ func (s *site) mosquittoSub(args ...string) (lines *bufio.Scanner, wait func() e
 // subscribed.
 func subscribed(t *testing.T, args ...string) (*exec.Cmd, *bufio.Scanner) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	t.Cleanup(cancel)
 	// Into a pipe, what it prints would come when its buffer is full.
 	cmd := exec.CommandContext(ctx, tool(t, "stdbuf"), append([]string{"-oL", tool(t, "mosquitto_sub"), "-d"}, args...)...)
@@ -125,7 +125,7 @@ func TestMosquittoSession(t *testing.T) {
 		s.mosquittoPub("-t", "jobs/3", "-q", "1", "-m", "three")
 		// What came meanwhile may be there before the answer to SUBSCRIBE.
 		host, port, _ := net.SplitHostPort(s.addr)
-		out, err := exec.Command(tool(t, "mosquitto_sub"), append(session, "-h", host, "-p", port, "-C", "2", "-W", "20")...).CombinedOutput()
+		out, err := exec.Command(tool(t, "mosquitto_sub"), append(session, "-h", host, "-p", port, "-C", "2", "-W", "60")...).CombinedOutput()
 		if err != nil || string(out) != "two\nthree\n" {
 			t.Errorf("%v: got %q, %v", v, out, err)
 		}
@@ -177,7 +177,7 @@ func TestPahoGo3(t *testing.T) {
 		sub := pahov3.NewClient(options("sub").SetDefaultPublishHandler(receive))
 		done := func(what string, token pahov3.Token) {
 			t.Helper()
-			if !token.WaitTimeout(10*time.Second) || token.Error() != nil {
+			if !token.WaitTimeout(patience) || token.Error() != nil {
 				t.Fatalf("%s: %v", what, token.Error())
 			}
 		}
@@ -217,7 +217,7 @@ func expectNumbers(t *testing.T, got <-chan string, a, b int) {
 			if m != fmt.Sprint(i) {
 				t.Fatalf("got %s, want %d", m, i)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(patience):
 			t.Fatalf("%d did not come", i)
 		}
 	}
@@ -227,7 +227,7 @@ func expectNumbers(t *testing.T, got <-chan string, a, b int) {
 func TestPahoGo5(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	got := make(chan *paho.Publish, 1000)
 	connect := func(id string) *paho.Client {
@@ -237,7 +237,7 @@ func TestPahoGo5(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := paho.NewClient(paho.ClientConfig{
-			Conn: nc,
+			Conn: nc, PacketTimeout: patience,
 			OnPublishReceived: []func(paho.PublishReceived) (bool, error){func(p paho.PublishReceived) (bool, error) {
 				got <- p.Packet
 				return true, nil
@@ -245,7 +245,7 @@ func TestPahoGo5(t *testing.T) {
 			OnClientError: func(err error) { t.Log(id, err) },
 		})
 		max := uint16(8)
-		ack, err := c.Connect(ctx, &paho.Connect{ClientID: id, KeepAlive: 30, CleanStart: true, Properties: &paho.ConnectProperties{ReceiveMaximum: &max}})
+		ack, err := c.Connect(ctx, &paho.Connect{ClientID: id, KeepAlive: 300, CleanStart: true, Properties: &paho.ConnectProperties{ReceiveMaximum: &max}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -262,7 +262,7 @@ func TestPahoGo5(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	expiry, format := uint32(60), byte(1)
+	expiry, format := uint32(3600), byte(1)
 	if _, err := pub.Publish(ctx, &paho.Publish{
 		Topic: "a/b", QoS: 2, Retain: true, Payload: []byte("grüße"),
 		Properties: &paho.PublishProperties{
@@ -275,7 +275,7 @@ func TestPahoGo5(t *testing.T) {
 	m := <-got
 	p := m.Properties
 	if m.Topic != "a/b" || m.QoS != 2 || !m.Retain || string(m.Payload) != "grüße" || p.ContentType != "text/plain" || p.ResponseTopic != "re/ply" ||
-		string(p.CorrelationData) != "\x00\x01\x02" || p.MessageExpiry == nil || *p.MessageExpiry > 60 || *p.MessageExpiry < 55 ||
+		string(p.CorrelationData) != "\x00\x01\x02" || p.MessageExpiry == nil || *p.MessageExpiry > 3600 || *p.MessageExpiry < 3000 ||
 		p.PayloadFormat == nil || *p.PayloadFormat != 1 || p.SubscriptionIdentifier == nil || *p.SubscriptionIdentifier != 77 {
 		t.Errorf("got %+v %+v", m, p)
 	}
@@ -317,7 +317,7 @@ func TestPahoPython(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	host, port, _ := net.SplitHostPort(s.addr)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, "/usr/bin/python3", "testdata/paho_suite.py", host, port).CombinedOutput()
 	if err != nil {

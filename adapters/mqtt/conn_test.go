@@ -12,9 +12,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sluicemq/sluice/adapters"
+	"github.com/sluicemq/sluice/adapters/adaptertest"
 	"github.com/sluicemq/sluice/core"
 	"github.com/sluicemq/sluice/core/coretest"
 )
+
+// patience bounds every wait of a test: the machine may stand still.
+const patience = time.Minute
 
 // A site is a broker with an MQTT server on a loopback port.
 type site struct {
@@ -25,6 +29,7 @@ type site struct {
 	limits  adapters.Limits
 	metrics *prometheus.Registry
 	addr    string
+	serve   func(net.Conn) // in a bubble, where there is no port
 	close   func()
 }
 
@@ -35,7 +40,11 @@ type siteOptions struct {
 	authorizer core.Authorizer
 	engine     core.Engine
 	log        *slog.Logger // nil discards
+	bubble     bool
 }
+
+// inBubble is for a site in a bubble of testing/synctest.
+func inBubble(o *siteOptions) { o.bubble = true }
 
 func withLimits(change func(*adapters.Limits)) siteOption {
 	return func(o *siteOptions) { change(&o.limits) }
@@ -50,6 +59,7 @@ func withEngine(e core.Engine) siteOption { return func(o *siteOptions) { o.engi
 func newSite(t testing.TB, options ...siteOption) *site {
 	t.Helper()
 	o := siteOptions{limits: adapters.DefaultLimits()}
+	o.limits.Handshake, o.limits.Stall = patience, patience
 	for _, option := range options {
 		option(&o)
 	}
@@ -90,6 +100,26 @@ func (s *site) start() {
 	s.broker, s.metrics = broker, prometheus.NewRegistry()
 	gate := adapters.NewGate(o.limits)
 	s.server = New(broker, Options{Limits: o.limits, Gate: gate, Metrics: adapters.NewMetrics(s.metrics), Logger: log})
+	if o.bubble {
+		ctx, stop := context.WithCancel(context.Background())
+		var serving sync.WaitGroup
+		server := s.server
+		s.serve = func(c net.Conn) {
+			serving.Go(func() {
+				defer c.Close()
+				server.ServeConn(ctx, c)
+			})
+		}
+		s.close = sync.OnceFunc(func() {
+			s.t.Helper()
+			stop()
+			serving.Wait()
+			if err := broker.Close(context.Background()); err != nil {
+				s.t.Error("broker:", err)
+			}
+		})
+		return
+	}
 	listener := adapters.NewServer("mqtt", []adapters.Endpoint{{Address: "127.0.0.1:0"}}, o.limits, gate, s.server, log)
 	if err := listener.Start(context.Background()); err != nil {
 		s.t.Fatal(err)
@@ -99,7 +129,7 @@ func (s *site) start() {
 	go func() { served <- listener.Serve() }()
 	s.close = sync.OnceFunc(func() {
 		s.t.Helper()
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := listener.Close(ctx); err != nil {
 			s.t.Error("listener:", err)
@@ -132,6 +162,12 @@ func (s *site) restart() {
 
 func (s *site) dial() net.Conn {
 	s.t.Helper()
+	if s.serve != nil {
+		client, server := net.Pipe()
+		s.serve(server)
+		s.t.Cleanup(func() { client.Close() })
+		return adaptertest.NewLine(client)
+	}
 	c, err := net.Dial("tcp", s.addr)
 	if err != nil {
 		s.t.Fatal(err)
@@ -166,7 +202,7 @@ func (s *site) refusals() map[string]float64 {
 // poll waits until something holds.
 func (s *site) poll(what string, holds func() bool) {
 	s.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !holds(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			s.t.Fatal(what)
 		}

@@ -113,7 +113,7 @@ func FuzzConn(plain *testing.F) {
 			s.server.ServeConn(t.Context(), server)
 			close(served)
 		}()
-		client.SetDeadline(time.Now().Add(10 * time.Second))
+		client.SetDeadline(time.Now().Add(patience))
 		read := make(chan struct{})
 		go func() {
 			io.Copy(io.Discard, client)

@@ -13,7 +13,6 @@ import (
 	"log/slog"
 	"math/big"
 	"net"
-	"sync"
 	"testing"
 	"time"
 
@@ -138,7 +137,6 @@ func TestHandshakeTimeIsAbsolute(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, withLimits(func(l *adapters.Limits) { l.Handshake = 200 * time.Millisecond }))
 	c := s.dial()
-	begin := time.Now()
 	go func() {
 		for _, b := range []byte("\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01a") {
 			if _, err := c.Write([]byte{b}); err != nil {
@@ -147,10 +145,7 @@ func TestHandshakeTimeIsAbsolute(t *testing.T) {
 			time.Sleep(50 * time.Millisecond)
 		}
 	}()
-	s.hear(c, "close")
-	if d := time.Since(begin); d > 2*time.Second {
-		t.Errorf("closed after %v", d)
-	}
+	s.hear(c, "close") // without a CONNACK, which all of the packet would get
 }
 
 // rules is an Authorizer of one user and one forbidden prefix.
@@ -235,7 +230,6 @@ func TestRightsThatAreMissing(t *testing.T) {
 func TestShutdown(t *testing.T) {
 	t.Parallel()
 	hold := make(chan struct{})
-	var once sync.Once
 	engine := coretest.NewEngine()
 	s := newSite(t, withEngine(&reopened{Engine: engine}))
 	c, keep := s.dial(), s.dial()
@@ -243,13 +237,7 @@ func TestShutdown(t *testing.T) {
 	s.hear(keep, `20 02 00 00 90 L(0001 01)`)
 	s.say(c, `10 L(s"MQTT" 05 06 003C 00 s"a" 00 s"w" s"down")`)
 	s.hear(c, `20 L(00 00 L(21 0400 22 0040 27 00110000))`)
-	engine.Hold = func() {
-		select {
-		case <-hold:
-		case <-time.After(300 * time.Millisecond):
-			once.Do(func() { close(hold) })
-		}
-	}
+	engine.Hold = func() { <-hold }
 	s.say(c, `32 L(s"t" 0007 00 "x")`)
 	s.poll("the publish did not arrive", func() bool {
 		x := s.conn("a")
@@ -261,10 +249,13 @@ func TestShutdown(t *testing.T) {
 		return x.waiting == 1
 	})
 	restarted := make(chan struct{})
+	x := s.conn("a")
 	go func() {
 		s.restart()
 		close(restarted)
 	}()
+	s.poll("the connection does not end", x.stopped.Load)
+	close(hold)
 	s.hear(c, `40 02 0007`)
 	s.hear(c, `E0 L(8B L(1F s"the server shuts down"))`)
 	s.hear(c, "close")
@@ -296,6 +287,7 @@ func TestStorageFailureIsNotConfirmed(t *testing.T) {
 func TestClientCertificate(t *testing.T) {
 	t.Parallel()
 	limits := adapters.DefaultLimits()
+	limits.Handshake, limits.Stall = patience, patience
 	broker, err := core.Open(t.Context(), core.Options{Engine: coretest.NewEngine(), Authorizer: rules{}, Limits: limits.Limits})
 	if err != nil {
 		t.Fatal(err)

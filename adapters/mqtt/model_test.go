@@ -193,7 +193,7 @@ func (c *modelClient) answer(ack func() []byte) {
 
 // until handles packets until something holds.
 func (c *modelClient) until(done func() bool) error {
-	c.nc.SetReadDeadline(time.Now().Add(20 * time.Second))
+	c.nc.SetReadDeadline(time.Now().Add(patience))
 	for !done() {
 		h, body, err := c.read()
 		if err == nil {
@@ -250,7 +250,7 @@ func (w *modelWorld) connect(c *modelClient, clean bool) error {
 	}
 	c.nc = nc
 	nc.Write(c.connectPacket(clean))
-	nc.SetReadDeadline(time.Now().Add(20 * time.Second))
+	nc.SetReadDeadline(time.Now().Add(patience))
 	h, body, err := c.read()
 	if err != nil || h.kind() != typeConnack || body[1] != 0 {
 		return fmt.Errorf("%s: no CONNACK: %v, % x", c.id, err, body)
@@ -600,7 +600,7 @@ func FuzzConversation(plain *testing.F) {
 		// None is stuck, and the next one is served. What the others have sent
 		// may still be read, and take its client id over.
 		err := errors.New("not tried")
-		for deadline := time.Now().Add(20 * time.Second); err != nil && time.Now().Before(deadline); {
+		for deadline := time.Now().Add(patience); err != nil && time.Now().Before(deadline); {
 			err = probe(s.addr)
 		}
 		if err != nil {
@@ -626,7 +626,7 @@ func probe(addr string) error {
 	} {
 		say, _, _ := parseBytes(x[0])
 		c.Write(say)
-		if err := expectWithin(c, x[1], 20*time.Second); err != nil {
+		if err := expectWithin(c, x[1], patience); err != nil {
 			return fmt.Errorf("%s: %w", x[0], err)
 		}
 	}

@@ -59,7 +59,7 @@ func TestBacklogComesInOrder(t *testing.T) {
 				t.Fatal(err)
 			}
 			r := bufio.NewReader(sub)
-			sub.SetReadDeadline(time.Now().Add(20 * time.Second))
+			sub.SetReadDeadline(time.Now().Add(2 * patience))
 			for i := range n {
 				head := make([]byte, 2)
 				if _, err := io.ReadFull(r, head); err != nil {

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sluicemq/sluice/adapters"
@@ -94,13 +95,14 @@ func TestStatements(t *testing.T) {
 		name := strings.ReplaceAll(strings.Join(tr.proves, ",")+":"+tr.says, " ", "_")
 		t.Run(strings.ReplaceAll(name, "/", "|"), func(t *testing.T) {
 			t.Parallel()
-			tr.run(t)
+			synctest.Test(t, tr.run)
 		})
 	}
 }
 
 func (tr *transcript) run(t *testing.T) {
-	var options []siteOption
+	time.Sleep(10 * 365 * 24 * time.Hour) // a time has thirteen digits
+	options := []siteOption{inBubble}
 	var s *site
 	conns := make(map[string]net.Conn)
 	for _, st := range tr.steps {
@@ -168,7 +170,9 @@ func (tr *transcript) run(t *testing.T) {
 				if err != nil {
 					fail("%v", err)
 				}
-				if _, err := c.Write(want); err != nil {
+				// What is sent to a socket whose peer is gone is not told from what
+				// is on its way.
+				if _, err := c.Write(want); err != nil && !errors.Is(err, io.ErrClosedPipe) {
 					fail("%v", err)
 				}
 				continue
@@ -214,7 +218,7 @@ func setLimit(l *adapters.Limits, name, value string) error {
 }
 
 // expect reads what the step says comes next.
-func expect(c net.Conn, what string) error { return expectWithin(c, what, 10*time.Second) }
+func expect(c net.Conn, what string) error { return expectWithin(c, what, patience) }
 
 func expectWithin(c net.Conn, what string, d time.Duration) error {
 	switch what {

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sluicemq/sluice/adapters"
+	"github.com/sluicemq/sluice/adapters/adaptertest"
 	"github.com/sluicemq/sluice/adapters/stomp"
 	"github.com/sluicemq/sluice/core"
 	"github.com/sluicemq/sluice/core/coretest"
@@ -47,7 +48,7 @@ func bubble(t *testing.T, test func(g *gateway), options ...func(*stomp.Options,
 			t.Cleanup(func() { client.Close() })
 			return client
 		}
-		g.pipe = func() net.Conn { return newLine(g.bare()) }
+		g.pipe = func() net.Conn { return adaptertest.NewLine(g.bare()) }
 		// Cleanups run in the reverse order: connections, sockets, broker.
 		t.Cleanup(func() {
 			cancel()
@@ -60,80 +61,6 @@ func bubble(t *testing.T, test func(g *gateway), options ...func(*stomp.Options,
 	})
 }
 
-// A line is a connection in a bubble. Like a socket, and unlike net.Pipe's, it
-// takes what the broker sends without waiting for its reader.
-type line struct {
-	net.Conn
-	mu   sync.Mutex // guards what follows
-	more sync.Cond
-	got  []byte
-	err  error
-	wait time.Time // the deadline of reads
-	held bool      // takes nothing
-}
-
-// hold has the line take nothing more, or take again.
-func (l *line) hold(held bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.held = held
-	l.more.Broadcast()
-}
-
-func newLine(c net.Conn) *line {
-	l := &line{Conn: c}
-	l.more.L = &l.mu
-	go func() {
-		buf := make([]byte, 4<<10)
-		for {
-			l.mu.Lock()
-			for l.held {
-				l.more.Wait()
-			}
-			l.mu.Unlock()
-			n, err := c.Read(buf)
-			l.mu.Lock()
-			l.got, l.err = append(l.got, buf[:n]...), err
-			l.mu.Unlock()
-			l.more.Broadcast()
-			if err != nil {
-				return
-			}
-		}
-	}()
-	return l
-}
-
-func (l *line) Read(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.wait.IsZero() {
-		late := time.AfterFunc(time.Until(l.wait), l.more.Broadcast)
-		defer late.Stop()
-	}
-	for len(l.got) == 0 && l.err == nil && (l.wait.IsZero() || time.Now().Before(l.wait)) {
-		l.more.Wait()
-	}
-	switch {
-	case len(l.got) > 0:
-		n := copy(b, l.got)
-		l.got = l.got[n:]
-		return n, nil
-	case l.err != nil:
-		return 0, l.err
-	}
-	return 0, errLate
-}
-
-func (l *line) SetDeadline(t time.Time) error { return l.SetReadDeadline(t) }
-
-func (l *line) SetReadDeadline(t time.Time) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.wait = t
-	return nil
-}
-
 // eternity bounds what is waited for in a bubble, where waiting takes no time.
 const eternity = 1000 * time.Hour
 
@@ -142,15 +69,6 @@ const calm = 10 * time.Second
 
 // longAgo is a deadline by which only what has come is read.
 var longAgo = time.Unix(1, 0)
-
-// errLate is a read's end at its deadline.
-var errLate error = lateError{}
-
-type lateError struct{}
-
-func (lateError) Error() string   { return "nothing came in time" }
-func (lateError) Timeout() bool   { return true }
-func (lateError) Temporary() bool { return true }
 
 // quiet checks that nothing comes within a time, in a bubble.
 func (p *peer) quiet(within time.Duration) {

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sluicemq/sluice/adapters/adaptertest"
 	"github.com/sluicemq/sluice/core"
 )
 
@@ -17,7 +18,7 @@ func TestSlowClientIsShed(t *testing.T) {
 		p := g.connect("1.2")
 		p.send("SUBSCRIBE", "id:1", "destination:/queue/q", "ack:client", "receipt:s")
 		p.receipt("s")
-		p.conn.(*line).hold(true)
+		p.conn.(*adaptertest.Line).Hold(true)
 		q := g.connect("1.2")
 		body := " " + strings.Repeat("x", 8<<10)
 		for range 20 {
@@ -30,7 +31,7 @@ func TestSlowClientIsShed(t *testing.T) {
 			g.broker.SetResources(core.Resources{MemoryUsed: 90 << 20, MemoryTotal: 100 << 20})
 			synctest.Wait()
 		}
-		p.conn.(*line).hold(false)
+		p.conn.(*adaptertest.Line).Hold(false)
 		n := 0
 		r := p.read()
 		for ; r.command == "MESSAGE"; r = p.read() {

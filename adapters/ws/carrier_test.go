@@ -171,7 +171,7 @@ func TestCarrierEnds(t *testing.T) {
 		return err
 	}))
 	c, _ := r.dial("/mqtt", nil, "mqtt")
-	c.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(4000, "mine"), time.Now().Add(time.Second))
+	c.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(4000, "mine"), time.Now().Add(patience))
 	c.want("close 4000")
 	if err := <-ended; err != io.EOF {
 		t.Fatalf("a close frame is %v", err)
@@ -281,7 +281,7 @@ func TestCarrierVanished(t *testing.T) {
 	}
 	select {
 	case <-ended:
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("a silent peer was not cut")
 	}
 }

@@ -3,12 +3,15 @@ package ws
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -113,75 +116,85 @@ func TestStorageFailure(t *testing.T) {
 // TestSlowReader: a subscriber that reads nothing is sent no more than its
 // window and then cut; it neither holds up the publisher nor another subscriber.
 func TestSlowReader(t *testing.T) {
-	r := newRig(t, func(o *rigOptions) { o.Limits.Stall = 300 * time.Millisecond })
-	slow, fast, pub := r.native(), r.native(), r.native()
-	slow.send(`{"op":"sub","req":1,"topic":"flood","credit":1000}`)
-	slow.want(`{"op":"ok","req":1,"sub":"1","o":1}`)
-	fast.send(`{"op":"sub","req":1,"topic":"flood","credit":1000}`)
-	fast.want(`{"op":"ok","req":1,"sub":"1","o":1}`)
-	payload := strings.Repeat("x", 100_000)
-	const n = 200 // 20 MB, more than the sockets' buffers hold
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for range n {
-			fast.next()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, inBubble)
+		slow, fast, pub := r.native(), r.native(), r.native()
+		slow.send(`{"op":"sub","req":1,"topic":"flood","credit":1000}`)
+		slow.want(`{"op":"ok","req":1,"sub":"1","o":1}`)
+		fast.send(`{"op":"sub","req":1,"topic":"flood","credit":1000}`)
+		fast.want(`{"op":"ok","req":1,"sub":"1","o":1}`)
+		payload := strings.Repeat("x", 100_000)
+		const n = 200
+		begin := time.Now()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for range n {
+				fast.next()
+			}
+		}()
+		for i := range n {
+			pub.send(`{"op":"pub","req":1,"topic":"flood","d":"` + payload + `"}`)
+			if got := pub.next(); !strings.HasPrefix(got, `{"op":"ok"`) {
+				t.Fatalf("publish %d: %s", i, got)
+			}
 		}
-	}()
-	for i := range n {
-		pub.send(`{"op":"pub","req":1,"topic":"flood","d":"` + payload + `"}`)
-		if got := pub.next(); !strings.HasPrefix(got, `{"op":"ok"`) {
-			t.Fatalf("publish %d: %s", i, got)
+		<-done
+		if took := time.Since(begin); took > 0 {
+			t.Errorf("the others waited for %v", took)
 		}
-	}
-	<-done
-	connections := func() int {
-		r.server.mu.Lock()
-		defer r.server.mu.Unlock()
-		return len(r.server.open)
-	}
-	eventually(t, "the slow reader cut", func() bool { return connections() == 2 })
-	r.wantRefused("stalled")
+		connections := func() int {
+			r.server.mu.Lock()
+			defer r.server.mu.Unlock()
+			return len(r.server.open)
+		}
+		eventually(t, "the slow reader cut", func() bool { return connections() == 2 })
+		r.wantRefused("stalled")
+	})
 }
 
 // TestPingFlood: a peer that asks and reads no answer is not read from.
 func TestPingFlood(t *testing.T) {
-	r := newRig(t, func(o *rigOptions) { o.Limits.OutputBytes = 64 << 10; o.Limits.Stall = 300 * time.Millisecond })
-	for _, frame := range [][]byte{masked(framePing, strings.Repeat("p", 125)), masked(frameText, `{"op":"ping","req":"`+strings.Repeat("p", 60)+`"}`)} {
-		conn := r.raw("/ws", "")
-		many := []byte(strings.Repeat(string(frame), 1000))
-		conn.SetWriteDeadline(time.Now().Add(20 * time.Second))
-		sent := 0
-		var err error
-		for err == nil && sent < 1<<30 {
-			var n int
-			n, err = conn.Write(many)
-			sent += n
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, inBubble, func(o *rigOptions) { o.Limits.OutputBytes = 64 << 10 })
+		for _, frame := range [][]byte{masked(framePing, strings.Repeat("p", 125)), masked(frameText, `{"op":"ping","req":"`+strings.Repeat("p", 60)+`"}`)} {
+			conn := r.raw("/ws", "")
+			many := []byte(strings.Repeat(string(frame), 1000))
+			conn.SetWriteDeadline(time.Now().Add(10 * patience))
+			sent := 0
+			var err error
+			for err == nil && sent < 1<<30 {
+				var n int
+				n, err = conn.Write(many)
+				sent += n
+			}
+			if sent >= 1<<30 || errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatal("a peer that reads nothing was read from for ever")
+			}
+			conn.Close()
 		}
-		if sent >= 1<<30 {
-			t.Fatal("a peer that reads nothing was read from for ever")
-		}
-		conn.Close()
-	}
-	runtime.GC()
+		runtime.GC()
+	})
 }
 
 // TestVanished: a native peer that answers no ping is cut.
 func TestVanished(t *testing.T) {
-	r := newRig(t, func(o *rigOptions) { o.Ping = 30 * time.Millisecond })
-	conn := r.raw("/ws", "")
-	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
-	if _, err := io.Copy(io.Discard, conn); err != nil {
-		t.Fatal(err)
-	}
-	c := r.native() // the library answers pings while it reads
-	go func() {
-		time.Sleep(200 * time.Millisecond)
-		c.send(`{"op":"ping"}`)
-	}()
-	if got := c.next(); !strings.HasPrefix(got, `{"op":"pong"`) {
-		t.Fatal(got)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, inBubble)
+		conn := r.raw("/ws", "")
+		conn.SetReadDeadline(time.Now().Add(10 * patience))
+		if _, err := io.Copy(io.Discard, conn); err != nil {
+			t.Fatal(err)
+		}
+		c := r.native() // the library answers pings while it reads
+		go func() {
+			time.Sleep(9 * patience)
+			c.send(`{"op":"ping"}`)
+		}()
+		if got := c.nextWithin(10 * patience); !strings.HasPrefix(got, `{"op":"pong"`) {
+			t.Fatal(got)
+		}
+	})
 }
 
 // TestShutdown: the broker says goodbye, confirms what is pending, and waits
@@ -204,20 +217,22 @@ func TestShutdown(t *testing.T) {
 
 // TestShutdownCut: a peer that does not read is cut when the time is over.
 func TestShutdownCut(t *testing.T) {
-	r := newRig(t)
-	r.raw("/ws", "")
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-	defer cancel()
-	start := time.Now()
-	if err := r.server.Close(ctx); err != context.DeadlineExceeded {
-		t.Fatal(err)
-	}
-	if d := time.Since(start); d > 4*closeWait {
-		t.Fatalf("took %v", d)
-	}
-	if _, answer := r.dial("/ws", nil); answer.StatusCode != 503 {
-		t.Fatalf("a late connection: %d", answer.StatusCode)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, inBubble)
+		r.raw("/ws", "")
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer cancel()
+		start := time.Now()
+		if err := r.server.Close(ctx); err != context.DeadlineExceeded {
+			t.Fatal(err)
+		}
+		if d := time.Since(start); d > closeWait {
+			t.Fatalf("took %v", d)
+		}
+		if _, answer := r.dial("/ws", nil); answer.StatusCode != 503 {
+			t.Fatalf("a late connection: %d", answer.StatusCode)
+		}
+	})
 }
 
 // TestRedelivery: what a cut connection held comes to the next, marked.

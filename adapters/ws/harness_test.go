@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +23,9 @@ import (
 	"github.com/sluicemq/sluice/core/coretest"
 )
 
+// patience bounds every wait of a test: the machine may stand still.
+const patience = time.Minute
+
 // A rig is a broker with a WebSocket door in front of it.
 type rig struct {
 	t      testing.TB
@@ -30,6 +34,7 @@ type rig struct {
 	server *Server
 	http   *httptest.Server
 	counts *prometheus.Registry
+	pipes  *pipes // in a bubble
 	stop   func()
 }
 
@@ -37,6 +42,44 @@ type rigOptions struct {
 	Options
 	authorizer core.Authorizer
 	tls        bool
+	bubble     bool
+}
+
+// pipes are what a rig listens on in a bubble of testing/synctest, where no
+// socket can be.
+type pipes struct {
+	conns chan net.Conn
+	ended chan struct{}
+	once  sync.Once
+}
+
+func inBubble(o *rigOptions) { o.bubble = true }
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.ended:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error {
+	p.once.Do(func() { close(p.ended) })
+	return nil
+}
+
+func (p *pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80} }
+
+// dial connects; the connection takes nothing that is not read from it.
+func (p *pipes) dial(_, _ string) (net.Conn, error) {
+	client, server := net.Pipe()
+	select {
+	case p.conns <- server:
+		return client, nil
+	case <-p.ended:
+		return nil, net.ErrClosed
+	}
 }
 
 func newRig(t testing.TB, change ...func(*rigOptions)) *rig {
@@ -45,6 +88,7 @@ func newRig(t testing.TB, change ...func(*rigOptions)) *rig {
 	o := rigOptions{Options: Options{
 		Limits: adapters.DefaultLimits(), Metrics: adapters.NewMetrics(r.counts), Logger: slog.New(slog.DiscardHandler),
 	}}
+	o.Limits.Handshake, o.Limits.Stall = patience, patience
 	for _, f := range change {
 		f(&o)
 	}
@@ -57,6 +101,11 @@ func newRig(t testing.TB, change ...func(*rigOptions)) *rig {
 	r.server = New(r.broker, o.Options)
 	r.http = httptest.NewUnstartedServer(r.server)
 	r.http.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
+	if o.bubble {
+		r.http.Listener.Close()
+		r.pipes = &pipes{conns: make(chan net.Conn), ended: make(chan struct{})}
+		r.http.Listener = r.pipes
+	}
 	if o.tls {
 		r.http.StartTLS()
 	} else {
@@ -68,7 +117,7 @@ func newRig(t testing.TB, change ...func(*rigOptions)) *rig {
 			return
 		}
 		stopped = true
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := r.server.Close(ctx); err != nil {
 			t.Errorf("closing the server: %v", err)
@@ -111,7 +160,7 @@ func (r *rig) wantRefused(reason string) {
 // eventually polls until ok holds.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("not %s in time", what)
 		}
@@ -124,6 +173,9 @@ func (r *rig) url(path string) string { return "ws" + strings.TrimPrefix(r.http.
 func (r *rig) dial(path string, header http.Header, subprotocols ...string) (*client, *http.Response) {
 	r.t.Helper()
 	d := websocket.Dialer{Subprotocols: subprotocols, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	if r.pipes != nil {
+		d.NetDial = r.pipes.dial
+	}
 	ws, answer, err := d.Dial(r.url(path), header)
 	if err != nil {
 		if answer == nil {
@@ -170,7 +222,12 @@ func (c *client) send(text string) {
 // next is the next message, or "close <code> <text>".
 func (c *client) next() string {
 	c.t.Helper()
-	c.ws.SetReadDeadline(time.Now().Add(5 * time.Second))
+	return c.nextWithin(patience)
+}
+
+func (c *client) nextWithin(d time.Duration) string {
+	c.t.Helper()
+	c.ws.SetReadDeadline(time.Now().Add(d))
 	kind, b, err := c.ws.ReadMessage()
 	var closed *websocket.CloseError
 	if errors.As(err, &closed) {
@@ -207,7 +264,11 @@ func (c *client) quiet() {
 // raw connects without a library, says the handshake and returns the socket.
 func (r *rig) raw(path, subprotocol string) net.Conn {
 	r.t.Helper()
-	conn, err := net.Dial("tcp", strings.TrimPrefix(r.http.URL, "http://"))
+	dial := net.Dial
+	if r.pipes != nil {
+		dial = r.pipes.dial
+	}
+	conn, err := dial("tcp", strings.TrimPrefix(r.http.URL, "http://"))
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -219,7 +280,7 @@ func (r *rig) raw(path, subprotocol string) net.Conn {
 	if _, err := io.WriteString(conn, request+"\r\n"); err != nil {
 		r.t.Fatal(err)
 	}
-	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	conn.SetReadDeadline(time.Now().Add(patience))
 	var answer []byte
 	for !strings.HasSuffix(string(answer), "\r\n\r\n") {
 		var b [1]byte
@@ -249,7 +310,7 @@ func masked(first byte, payload string) []byte {
 // readFrame reads a server's frame.
 func readFrame(t testing.TB, conn net.Conn) (first byte, payload string) {
 	t.Helper()
-	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	conn.SetReadDeadline(time.Now().Add(patience))
 	var h [2]byte
 	if _, err := io.ReadFull(conn, h[:]); err != nil {
 		t.Fatalf("reading a frame: %v", err)

@@ -158,7 +158,7 @@ func TestRFC6455Sweep(t *testing.T) {
 			conn := r.raw("/ws", "sluice.v1.json")
 			defer conn.Close()
 			conn.(*net.TCPConn).SetNoDelay(true)
-			conn.SetWriteDeadline(time.Now().Add(10 * time.Second))
+			conn.SetWriteDeadline(time.Now().Add(patience))
 			for _, w := range c.writes {
 				conn.Write(w)
 			}

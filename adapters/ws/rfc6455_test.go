@@ -88,7 +88,7 @@ func cat(frames ...[]byte) (all []byte) {
 // wantEnd reads frames up to a close frame with the code and the end of the
 // connection; up to a pong where code is 0.
 func wantEnd(conn net.Conn, code int) error {
-	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	conn.SetReadDeadline(time.Now().Add(patience))
 	all, closed := []byte(nil), 0
 	buf := make([]byte, 4096)
 	for {

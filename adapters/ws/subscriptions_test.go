@@ -9,13 +9,14 @@ import (
 // TestSubscriptions holds the list and the map together against a map alone.
 func TestSubscriptions(t *testing.T) {
 	var s subscriptions
+	rng := rand.New(rand.NewPCG(1, 2))
 	want := make(map[string]*subscription)
 	for range 2000 {
-		name := strconv.Itoa(rand.IntN(3 * fewSubscriptions))
+		name := strconv.Itoa(rng.IntN(3 * fewSubscriptions))
 		if want[name] == nil {
 			want[name] = &subscription{name: name}
 			s.add(want[name])
-		} else if rand.IntN(2) == 0 {
+		} else if rng.IntN(2) == 0 {
 			delete(want, name)
 			s.remove(name)
 		}

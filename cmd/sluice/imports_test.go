@@ -27,6 +27,8 @@ var mayImport = map[string][]string{
 	"core/pause": {},
 	// What adapters share knows none of them.
 	"adapters": {"core"},
+	// Connections for the tests of any adapter.
+	"adapters/adaptertest": {},
 	// A protocol knows no other protocol and no storage.
 	"adapters/mqtt":  {"core", "adapters"},
 	"adapters/stomp": {"core", "adapters"},

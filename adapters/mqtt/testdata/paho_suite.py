@@ -12,7 +12,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 HOST, PORT = sys.argv[1], int(sys.argv[2])
-WAIT = 10
+WAIT = 60
 
 
 class Client:
@@ -40,7 +40,7 @@ class Client:
             if expiry is not None:
                 kw["properties"] = Properties(PacketTypes.CONNECT)
                 kw["properties"].SessionExpiryInterval = expiry
-        self.c.connect(HOST, PORT, 30, **kw)
+        self.c.connect(HOST, PORT, 300, **kw)
         self.c.loop_start()
         self.session, rc, self.properties = self.answers.get(timeout=WAIT)
         assert rc == 0, rc
