@@ -47,7 +47,7 @@ func (c *Client) Lease(ctx context.Context, q LeaseRequest) ([]Lease, error) {
 	}
 	// What was given to the consumer as it ended never reached it.
 	for at, t := range tokens {
-		k.queue.settleLeased(at, t.token, Released, SettleOptions{Delay: NoDelay})
+		k.queue.giveBack(at, t.token)
 	}
 	if len(leases) == 0 && waitErr != nil {
 		return nil, waitErr
@@ -136,61 +136,68 @@ func (c *Client) SettleLease(ctx context.Context, token string, o Outcome, opts 
 }
 
 // SettleLeases ends leases and returns once that is durable, with an error for
-// each, in their order.
+// each, in their order. Where the log has no room for it, that is
+// [ErrStorageFull], and the leases are what they were.
 func (c *Client) SettleLeases(ctx context.Context, leases []LeaseSettling) []error {
 	errs := make([]error, len(leases))
-	queues := make(map[*queue]bool)
+	settling := make([]leaseSettling, len(leases))
+	undos := make(map[*queue]*undo)
 	for i, l := range leases {
-		q, at, t, err := c.leasedQueue(l.Token)
-		if err == nil {
-			err = q.settleLeased(at, t, l.Outcome, l.Options)
-		}
-		if errs[i] = err; err == nil {
-			queues[q] = true
+		s := &settling[i]
+		if s.queue, s.at, s.token, errs[i] = c.leasedQueue(l.Token); errs[i] == nil {
+			undos[s.queue] = &undo{q: s.queue}
 		}
 	}
-	if len(queues) == 0 {
+	if len(undos) == 0 {
 		return errs
 	}
-	failed := c.putPositions(ctx, queues)
+	err := c.broker.journal.commitWith(ctx, func(p *commit) error {
+		for i, l := range leases {
+			if s := &settling[i]; errs[i] == nil {
+				errs[i] = undos[s.queue].settleLease(s.at, s.token, l.Outcome, l.Options)
+			}
+		}
+		for q, u := range undos {
+			if len(u.entries) == 0 {
+				continue
+			}
+			q.putPosition(p)
+			p.after = append(p.after, func(_ Offset, err error) { u.done(err) })
+		}
+		return nil
+	})
 	for i := range errs {
 		if errs[i] == nil {
-			errs[i] = failed
+			errs[i] = err
 		}
 	}
 	return errs
 }
 
-// putPositions journals the positions of queues and returns once they are
-// durable.
-func (c *Client) putPositions(ctx context.Context, queues map[*queue]bool) error {
-	p, err := c.broker.journal.enter(ctx)
-	if err != nil {
-		return err
-	}
-	done := make(chan error, 1)
-	for q := range queues {
-		q.putPosition(p)
-	}
-	p.Sync = true
-	p.after = append(p.after, func(_ Offset, err error) { done <- err })
-	c.broker.journal.leave()
-	return <-done
-}
-
-func (q *queue) settleLeased(at Offset, token uint64, o Outcome, opts SettleOptions) error {
-	q.mu.Lock()
+// leaseOf is the entry of a lease that is not over. cursor.mu is held.
+func (q *queue) leaseOf(at Offset, token uint64) (*outEntry, error) {
 	e := q.out.find(at)
 	if e == nil || e.state != entryLeased || e.token != token {
-		q.mu.Unlock()
-		return fmt.Errorf("%w: the lease of offset %d of queue %q is over", ErrNotHeld, at, q.name)
+		return nil, fmt.Errorf("%w: the lease of offset %d of queue %q is over", ErrNotHeld, at, q.name)
 	}
-	q.settleOne(e, o, opts)
+	return e, nil
+}
+
+// giveBack releases a lease at once, if it is not over.
+func (q *queue) giveBack(at Offset, token uint64) {
+	q.mu.Lock()
+	if e, err := q.leaseOf(at, token); err == nil {
+		q.settleOne(e, Released, SettleOptions{Delay: NoDelay})
+	}
 	q.mu.Unlock()
-	if o != Accepted || q.settings.Ordered || q.settings.SingleActive {
-		q.kick()
-	}
-	return nil
+	q.kick()
+}
+
+// A leaseSettling is what a token names.
+type leaseSettling struct {
+	queue *queue
+	at    Offset
+	token uint64
 }
 
 // ExtendLease lengthens a lease to by from now. A token that is not valid any

@@ -760,10 +760,14 @@ func (q *queue) goOnWithout() {
 // unlease takes note that an entry that is perhaps leased is so no more.
 // cursor.mu is held.
 func (q *queue) unlease(e *outEntry) {
-	if e.state != entryLeased {
-		return
+	if e.state == entryLeased {
+		q.unleased(1)
 	}
-	if q.leasing--; q.leasing == 0 && len(q.consumers) == 0 {
+}
+
+// unleased takes note that so many leases have ended. cursor.mu is held.
+func (q *queue) unleased(n int) {
+	if q.leasing -= n; n > 0 && q.leasing == 0 && len(q.consumers) == 0 {
 		q.autoDelete()
 	}
 }

@@ -338,3 +338,69 @@ func TestSecondDeclare(t *testing.T) {
 		}
 	})
 }
+
+// A lease that could not be settled for want of room is what it was: the message
+// is there, nobody else gets it, and the token settles it once there is room.
+// That the queue's position goes into the log again does not settle it.
+func TestRefusedLease(t *testing.T) {
+	outcomes := []core.Outcome{core.Accepted, core.Released, core.Rejected}
+	for _, s := range []core.QueueSettings{{}, {Ordered: true}, {SingleActive: true}, {MaxLength: 10}, {AutoDelete: true}} {
+		for _, o := range outcomes {
+			runWith(t, core.Options{}, func(w *world) {
+				ctx := context.Background()
+				a := w.peer("a")
+				if err := a.DeclareQueue(ctx, core.QueueDefinition{Name: "q", Settings: s}); err != nil {
+					t.Fatal(err)
+				}
+				for i := range 2 {
+					if err := a.Publish(ctx, &core.Envelope{Topic: "$queue/q", Key: "k", Payload: fmt.Append(nil, i)}, 0); err != nil {
+						t.Fatal(err)
+					}
+				}
+				lease := func() string {
+					t.Helper()
+					got, err := a.Lease(ctx, core.LeaseRequest{Consumption: core.Consumption{Queue: "q"}, Max: 1, Wait: time.Minute, For: time.Hour})
+					if err != nil || len(got) != 1 {
+						t.Fatalf("%+v: %d leases, %v", s, len(got), err)
+					}
+					return got[0].Token
+				}
+				token := lease()
+				time.Sleep(time.Second)
+				synctest.Wait()
+				w.engine.Fail(core.ErrStorageFull)
+				settle := func() error {
+					return a.SettleLease(ctx, token, o, core.SettleOptions{Delay: time.Hour})
+				}
+				for range 2 {
+					if err := settle(); !errors.Is(err, core.ErrStorageFull) {
+						t.Fatalf("%+v, %v: %v", s, o, err)
+					}
+				}
+				w.engine.Fail(nil)
+				time.Sleep(10 * time.Second)
+				synctest.Wait()
+				if got := w.inQueue(w.engine.Clone(), "q"); !slices.Contains(got, "0") {
+					t.Errorf("%+v, %v: after a kill there are %q", s, o, got)
+				}
+				if dead := w.inQueue(w.engine.Clone(), "q.dead"); dead != nil {
+					t.Errorf("%+v, %v: the dead letters are %q", s, o, dead)
+				}
+				if err := settle(); err != nil {
+					t.Fatalf("%+v, %v: with room: %v", s, o, err)
+				}
+				if err := settle(); !errors.Is(err, core.ErrNotHeld) {
+					t.Fatalf("%+v, %v: a second time: %v", s, o, err)
+				}
+				time.Sleep(10 * time.Second)
+				synctest.Wait()
+				if got := w.inQueue(w.engine.Clone(), "q"); o != core.Released && slices.Contains(got, "0") {
+					t.Errorf("%+v, %v: it is settled, and there are %q", s, o, got)
+				}
+				if dead := w.inQueue(w.engine.Clone(), "q.dead"); o == core.Rejected && len(dead) != 1 {
+					t.Errorf("%+v, %v: the dead letters are %q", s, o, dead)
+				}
+			})
+		}
+	}
+}

@@ -17,6 +17,9 @@ type undo struct {
 	// waited are the accepted ones of an ordered queue, which hold up their keys
 	// until the commit is done.
 	waited []Offset
+	// leased is how many of the entries were; the queue counts them as such until
+	// the commit is done.
+	leased int
 }
 
 // undoRetry is how long to wait before a dead letter that there was no room for
@@ -65,7 +68,32 @@ func (u *undo) settle(at Offset, o Outcome, opts SettleOptions) error {
 	}
 	u.q.mu.Lock()
 	defer u.q.mu.Unlock()
-	for i := range u.entries {
+	u.await(0, o)
+	return nil
+}
+
+// settleLease is settle for a lease.
+func (u *undo) settleLease(at Offset, token uint64, o Outcome, opts SettleOptions) error {
+	q := u.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	e, err := q.leaseOf(at, token)
+	if err != nil {
+		return err
+	}
+	n := len(u.entries)
+	u.keep(e)
+	u.leased++
+	q.leasing++
+	q.settleOne(e, o, opts)
+	u.await(n, o)
+	return nil
+}
+
+// await has the entries from one on, which were settled, wait for the commit.
+// cursor.mu is held.
+func (u *undo) await(from int, o Outcome) {
+	for i := from; i < len(u.entries); i++ {
 		if e := u.q.out.find(u.entries[i].offset); e != nil && e.state == entryRejected {
 			e.due = never
 		}
@@ -75,7 +103,6 @@ func (u *undo) settle(at Offset, o Outcome, opts SettleOptions) error {
 			u.q.park(key)
 		}
 	}
-	return nil
 }
 
 // done is called with what became of the commit.
@@ -93,6 +120,7 @@ func (u *undo) done(err error) {
 		for _, at := range u.waited {
 			u.q.unfollow(at)
 		}
+		u.q.unleased(u.leased)
 		u.q.mu.Unlock()
 	}
 	u.q.kick()
@@ -120,7 +148,11 @@ func (u *undo) takeBack() {
 				q.waiting--
 			case entryParked:
 			default:
-				continue // released, and with the next one already
+				// Released, and with the next one already.
+				if e.state == entryLeased {
+					q.unleased(1)
+				}
+				continue
 			}
 			q.settled(now)
 		}
@@ -139,6 +171,8 @@ func (u *undo) takeBack() {
 		case e.state == entryRejected:
 			q.rejected++
 			e.due = q.now() + int64(undoRetry)
+			q.arm(e.due)
+		case e.state == entryLeased:
 			q.arm(e.due)
 		case attached && e.state == entryHeld:
 			e.due = 0

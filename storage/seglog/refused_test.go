@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/sluicemq/sluice/core"
 	"github.com/sluicemq/sluice/storage/vfs"
@@ -193,4 +194,96 @@ func TestCrashWhileATransactionIsRefused(t *testing.T) {
 		}
 	}
 	t.Logf("%d crashes", crashes)
+}
+
+// TestCrashAfterARefusedLease: a lease whose settlement was refused, since the
+// segments' disk had no room, is not settled, whenever the broker is killed
+// after that; and it is as good as before once there is room.
+func TestCrashAfterARefusedLease(t *testing.T) {
+	ctx := t.Context()
+	memory := vfs.NewMemory()
+	var full, refused atomic.Bool
+	crashes := 0
+	left := func(op vfs.Op) error {
+		e, err := Open(ctx, small(memory.Crash([]uint64{vfs.CrashStrict, vfs.CrashKind}[op.Index%2])))
+		if err != nil {
+			return err
+		}
+		b, err := core.Open(ctx, core.Options{Engine: e})
+		if err != nil {
+			return err
+		}
+		defer b.Close(ctx)
+		c, err := b.Connect(ctx, core.Credentials{}, newTaker())
+		if err != nil {
+			return err
+		}
+		page, err := c.Browse(ctx, "q", core.ReadRequest{Limit: 10})
+		if err == nil && (len(page.Messages) == 0 || string(page.Messages[0].Payload) != "leased") {
+			err = fmt.Errorf("before call %d, %s %s, the queue has %d messages", op.Index, op.Kind, op.Name, len(page.Messages))
+		}
+		return err
+	}
+	fs := &vfs.Faulty{FS: memory, Inject: func(op vfs.Op) *vfs.Fault {
+		if refused.Load() {
+			crashes++
+			if err := left(op); err != nil {
+				t.Error(err)
+			}
+		}
+		if full.Load() && (op.Kind == vfs.KindWrite || op.Kind == vfs.KindCreate) && strings.HasPrefix(op.Name, "/data/log/") {
+			return &vfs.Fault{Err: syscall.ENOSPC}
+		}
+		return nil
+	}}
+	e, err := Open(ctx, small(fs))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := core.Open(ctx, core.Options{Engine: e})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close(context.WithoutCancel(ctx))
+	me := newTaker()
+	c, err := b.Connect(ctx, core.Credentials{}, me)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.DeclareQueue(ctx, core.QueueDefinition{Name: "q"}); err != nil {
+		t.Fatal(err)
+	}
+	receipt := core.Receipt(0)
+	publish := func(payload string) error {
+		receipt++
+		if err := c.Publish(ctx, &core.Envelope{Topic: core.QueueTopic("q"), Payload: []byte(payload), Guarantee: core.AtLeastOnce}, receipt); err != nil {
+			t.Fatal(err)
+		}
+		return me.confirmed(receipt)
+	}
+	if err := publish("leased"); err != nil {
+		t.Fatal(err)
+	}
+	leases, err := c.Lease(ctx, core.LeaseRequest{Consumption: core.Consumption{Queue: "q"}, Max: 1, Wait: time.Minute, For: time.Hour})
+	if err != nil || len(leases) != 1 {
+		t.Fatal(leases, err)
+	}
+	full.Store(true)
+	if err := c.SettleLease(ctx, leases[0].Token, core.Accepted, core.SettleOptions{}); !errors.Is(err, core.ErrStorageFull) {
+		t.Fatalf("settled without room: %v", err)
+	}
+	refused.Store(true)
+	full.Store(false)
+	for i := range 5 {
+		if err := publish(fmt.Sprint(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused.Store(false)
+	if err := c.SettleLease(ctx, leases[0].Token, core.Accepted, core.SettleOptions{}); err != nil {
+		t.Errorf("settled with room: %v", err)
+	}
+	if crashes == 0 {
+		t.Error("no crash was tried")
+	}
 }
