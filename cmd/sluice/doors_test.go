@@ -75,7 +75,7 @@ func TestCertificatesNameUsers(t *testing.T) {
 	g, addresses := serveGateway(t, cfg)
 
 	for _, via := range link.Protocols {
-		o := link.Options{Address: addresses[via], TLS: a.Client(t, "device-1"), Timeout: 10 * time.Second}
+		o := link.Options{Address: addresses[via], TLS: a.Client(t, "device-1"), Timeout: time.Minute}
 		publish := func(o link.Options, topic string) error {
 			l, err := link.Dial(context.Background(), via, o)
 			if err != nil {
@@ -83,7 +83,7 @@ func TestCertificatesNameUsers(t *testing.T) {
 			}
 			defer l.Close()
 			m := &link.Message{Envelope: core.Envelope{Topic: topic, Payload: []byte("x"), Guarantee: core.AtLeastOnce}}
-			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			defer cancel()
 			_, err = l.Publish(ctx, m)
 			return err

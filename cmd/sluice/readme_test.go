@@ -203,7 +203,7 @@ func (r *readme) start(b block) *terminal {
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
 		select {
 		case <-ended:
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 			<-ended
 		}
@@ -229,10 +229,10 @@ func (r *readme) run(line string) string {
 
 func (r *readme) until(what string, ok func() bool) {
 	r.t.Helper()
-	deadline := time.Now().Add(2 * time.Minute) // make run may have to build
+	deadline := time.Now().Add(4 * time.Minute) // make run may have to build
 	for !ok() {
 		if time.Now().After(deadline) {
-			r.t.Fatalf("not within two minutes: %s", what)
+			r.t.Fatalf("not within four minutes: %s", what)
 		}
 		time.Sleep(50 * time.Millisecond)
 	}

@@ -69,10 +69,10 @@ func TestRemovedOffset(t *testing.T) {
 	}
 	addresses["ws"] = addresses["http"]
 	for _, via := range link.Protocols {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()
 		read := func(from string) (first core.Offset, err error) {
-			l, err := link.Dial(ctx, via, link.Options{Address: addresses[via], Timeout: 10 * time.Second})
+			l, err := link.Dial(ctx, via, link.Options{Address: addresses[via], Timeout: time.Minute})
 			if err != nil {
 				return 0, err
 			}

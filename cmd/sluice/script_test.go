@@ -43,6 +43,9 @@ func TestScripts(t *testing.T) {
 			}
 			e.Setenv("SLUICE_BROKER", e.Getenv("HTTP"))
 			e.Setenv("SLUICE_LOG_LEVEL", "warn")
+			// The machine may stand still between a connection and what it says.
+			e.Setenv("SLUICE_LIMITS_HANDSHAKE", "1m")
+			e.Setenv("SLUICE_LIMITS_STALL", "1m")
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"listening": listening, "code": code, "retry": retry, "signal": signalBackground, "half-request": halfRequest, "reply": reply, "damage": damage, "receive": receive},
@@ -51,7 +54,7 @@ func TestScripts(t *testing.T) {
 
 // reply answers the first request to a topic: reply TOPIC BODY.
 func reply(ts *testscript.TestScript, _ bool, args []string) {
-	ts.Check(ts.Exec("sluice", "sub", args[0], "--from", "earliest", "-n", "1", "--wait", "10s", "-f", "%r"))
+	ts.Check(ts.Exec("sluice", "sub", args[0], "--from", "earliest", "-n", "1", "--wait", "1m", "-f", "%r"))
 	to := strings.TrimSpace(ts.ReadFile("stdout"))
 	ts.Check(ts.Exec("sluice", "pub", to, args[1]))
 }
@@ -98,7 +101,7 @@ func damage(ts *testscript.TestScript, _ bool, args []string) {
 // nothing does.
 func listening(ts *testscript.TestScript, neg bool, addresses []string) {
 	for _, a := range addresses {
-		deadline := time.Now().Add(20 * time.Second)
+		deadline := time.Now().Add(2 * time.Minute)
 		for {
 			c, err := net.Dial("tcp", a)
 			if err == nil {
@@ -153,7 +156,7 @@ func halfRequest(ts *testscript.TestScript, _ bool, args []string) {
 
 // retry runs a command again and again until it succeeds.
 func retry(ts *testscript.TestScript, _ bool, args []string) {
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		err := ts.Exec(args[1], args[2:]...)
 		if err == nil {

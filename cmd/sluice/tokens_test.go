@@ -77,12 +77,12 @@ func TestTokensNameUsers(t *testing.T) {
 		t.Run(via, func(t *testing.T) {
 			t.Parallel()
 			publish := func(user, password, topic string) error {
-				l, err := link.Dial(context.Background(), via, link.Options{Address: addresses[via], User: user, Password: password, Timeout: 10 * time.Second})
+				l, err := link.Dial(context.Background(), via, link.Options{Address: addresses[via], User: user, Password: password, Timeout: time.Minute})
 				if err != nil {
 					return err
 				}
 				defer l.Close()
-				ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+				ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 				defer cancel()
 				_, err = l.Publish(ctx, &link.Message{Envelope: core.Envelope{Topic: topic, Payload: []byte("x"), Guarantee: core.AtLeastOnce}})
 				return err
@@ -140,7 +140,7 @@ func TestTokensEnd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.SetDeadline(time.Now().Add(30 * time.Second))
+		c.SetDeadline(time.Now().Add(2 * time.Minute))
 		t.Cleanup(func() { c.Close() })
 		return c
 	}
@@ -189,7 +189,7 @@ func TestTokensEnd(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer ws.Close()
-			ws.SetReadDeadline(time.Now().Add(30 * time.Second))
+			ws.SetReadDeadline(time.Now().Add(2 * time.Minute))
 			ws.WriteJSON(map[string]string{"op": "hello", "token": tokenFor(t, "d1", life)})
 			var last json.RawMessage
 			for {

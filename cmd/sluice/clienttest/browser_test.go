@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 // pageReceivers and pagePublishers run in a page in Chromium, whose origin is
@@ -296,7 +295,7 @@ func TestEventSourceOverRestart(t *testing.T) {
 				b.start()
 				send(20)
 				// It comes back when its reconnection time is over.
-				if _, err := in.wait(len(want), 30*time.Second); err != nil {
+				if _, err := in.wait(len(want), arrive); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -10,6 +10,7 @@ export async function launch(options = {}) {
   const context = await chromium.launchPersistentContext(profile, {
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
     headless: true,
+    timeout: 120_000,
     args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
       '--disable-background-networking', '--disable-component-update', '--disable-sync'],
     ...options,
@@ -19,5 +20,6 @@ export async function launch(options = {}) {
     await context.close().catch(() => {})
     await rm(profile, { recursive: true, force: true })
   })()
+  context.setDefaultTimeout(120_000)
   return { context, close, page: context.pages()[0] ?? await context.newPage() }
 }

@@ -30,7 +30,7 @@ export function makeClients({ mqtt, StompClient, WebSocket, EventSource, fetch }
         const client = mqtt.connect(url, {
           clientId, clean, protocolVersion: version ?? 5, properties, username, password,
           will: will && { ...will, properties: { willDelayInterval: will.delay ?? 0, userProperties: { from: 'the will' } } }, ca, cert, key,
-          reconnectPeriod: reconnect ?? 0, connectTimeout: 10_000, keepalive: 60,
+          reconnectPeriod: reconnect ?? 0, connectTimeout: 60_000, keepalive: 60,
         });
         const c = { close: () => client.connected && client.endAsync(), drop: () => client.stream.destroy(), client, hold: false };
         c.failed = new Promise((_, fail) => {
@@ -158,7 +158,7 @@ export function makeClients({ mqtt, StompClient, WebSocket, EventSource, fetch }
       const { connect } = await import(`${url}/sluice.js`);
       const client = connect(url);
       conns.set(conn, { client, close: () => client.close(), drop: () => client.close({ timeout: 0 }) });
-      await Promise.race([client.ready, new Promise((_, fail) => setTimeout(fail, 10_000, new Error('no connection')))]);
+      await Promise.race([client.ready, new Promise((_, fail) => setTimeout(fail, 60_000, new Error('no connection')))]);
       return {};
     },
     'sluice.subscribe': async ({ conn, filter }) => {

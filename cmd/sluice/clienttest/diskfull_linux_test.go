@@ -51,7 +51,7 @@ func TestDiskFull(t *testing.T) {
 	// find room in what it has written zeros to.
 	refusal := map[string]string{"Paho": "0x97", "curl": "507", "WebSocket": "storage_full", "MQTT.js": "", "stomp.py": "", "STOMP.js": "", "mosquitto_pub": ""}
 	for _, p := range publishers {
-		eventually(t, 30*time.Second, func() error {
+		eventually(t, arrive, func() error {
 			f, err := opened(t, b, p)
 			if err != nil {
 				return err
@@ -80,7 +80,7 @@ func TestDiskFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, p := range publishers {
-		eventually(t, 30*time.Second, func() error {
+		eventually(t, arrive, func() error {
 			f, err := opened(t, b, p)
 			if err != nil {
 				return err

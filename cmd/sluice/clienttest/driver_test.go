@@ -44,7 +44,7 @@ type event struct {
 }
 
 // answerWithin bounds one request.
-const answerWithin = 20 * time.Second
+const answerWithin = 90 * time.Second
 
 // startDriver starts a driver's process and waits until it is ready.
 func startDriver(name string, argv ...string) (*driver, error) {
@@ -72,7 +72,7 @@ func startDriver(name string, argv ...string) (*driver, error) {
 		}
 		d.origin = origin
 		return d, nil
-	case <-time.After(60 * time.Second):
+	case <-time.After(2 * time.Minute):
 		d.cmd.Process.Kill()
 		return nil, fmt.Errorf("%s is not ready: %s", strings.Join(argv, " "), d.stderr.String())
 	}
@@ -271,7 +271,7 @@ func endDrivers() {
 		go func() { ended <- d.cmd.Wait() }()
 		select {
 		case <-ended:
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			d.cmd.Process.Kill()
 			<-ended
 		}

@@ -257,7 +257,7 @@ func TestUnacknowledgedComesBack(t *testing.T) {
 				t.Fatal(err)
 			}
 			var again []message
-			eventually(t, 5*time.Second, func() error {
+			eventually(t, arrive, func() error {
 				var err error
 				again, err = curlLease(t, b, queue, 10, time.Second)
 				if err == nil && len(again) == 0 {

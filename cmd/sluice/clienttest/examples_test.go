@@ -106,7 +106,7 @@ func TestExampleQueue(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	over := make(map[string]string)
-	deadline := time.After(60 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for n := 0; len(over) < jobs; {
 		select {
 		case line := <-said:

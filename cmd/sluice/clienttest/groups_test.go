@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strconv"
 	"testing"
-	"time"
 )
 
 // TestGroupSpansProtocols: members of one group that came over different
@@ -62,7 +61,7 @@ func TestGroupSpansProtocols(t *testing.T) {
 		}
 		sent := send(300)
 		var got []message
-		eventually(t, 15*time.Second, func() error {
+		eventually(t, arrive, func() error {
 			got = got[:0]
 			for _, in := range members {
 				got = append(got, in.messages()...)

@@ -44,14 +44,14 @@ func TestQueueHistory(t *testing.T) {
 	for i := range messages {
 		name, key := strconv.Itoa(i), fmt.Sprint("k", rand.IntN(keys))
 		h.Published(name, key)
-		eventually(t, 30*time.Second, func() error {
+		eventually(t, arrive, func() error {
 			return w.request("POST", "/q/jobs", name, http.Header{"X-Key": {key}, "Idempotency-Key": {name}}, nil)
 		})
 		if i == messages/3 || i == messages*2/3 {
 			w.kill()
 		}
 	}
-	eventually(t, 60*time.Second, func() error {
+	eventually(t, arrive, func() error {
 		var q struct {
 			Lag           *int
 			Held, Waiting int
@@ -153,7 +153,7 @@ func (w *workers) request(method, path, body string, header http.Header, into an
 	for name, values := range header {
 		r.Header[name] = values
 	}
-	a, err := (&http.Client{Timeout: 20 * time.Second}).Do(r)
+	a, err := (&http.Client{Timeout: 2 * time.Minute}).Do(r)
 	if err != nil {
 		return err
 	}
@@ -207,7 +207,7 @@ func (w *workers) lease(name string) error {
 			return nil
 		default:
 		}
-		r, err := (&http.Client{Timeout: 20 * time.Second}).Post("http://"+w.b.HTTP+"/q/jobs/lease?max=1&wait=200ms", "", nil)
+		r, err := (&http.Client{Timeout: 2 * time.Minute}).Post("http://"+w.b.HTTP+"/q/jobs/lease?max=1&wait=200ms", "", nil)
 		if err != nil {
 			return err
 		}

@@ -52,7 +52,7 @@ func TestClientOfOurOwnInAPage(t *testing.T) {
 	}()
 	defer func() {
 		stdin.Close()
-		late := time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })
+		late := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
 		defer late.Stop()
 		for range printed {
 		}
@@ -68,7 +68,7 @@ func TestClientOfOurOwnInAPage(t *testing.T) {
 			if got != line {
 				t.Fatalf("the page printed %q, want %q\n%s", got, line, stderr.String())
 			}
-		case <-time.After(60 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Fatalf("the page did not print %q\n%s", line, stderr.String())
 		}
 	}

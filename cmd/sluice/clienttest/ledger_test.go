@@ -180,7 +180,7 @@ func checkLedger(t *testing.T, where string, in *inbox, wanted map[string]bool) 
 	seen := make(map[string]bool)
 	last := make(map[string]int)
 	for n := 1; missing > 0; n++ {
-		got, err := in.wait(n, 10*time.Second)
+		got, err := in.wait(n, arrive)
 		if err != nil {
 			var some []string
 			for word := range wanted {

@@ -69,7 +69,7 @@ var receivers = []receiver{
 }
 
 // arrive is how long a message may take on a machine that is busy.
-const arrive = 8 * time.Second
+const arrive = time.Minute
 
 // A pattern is one of the four tables of the matrix: how a cell is tried.
 type pattern struct {

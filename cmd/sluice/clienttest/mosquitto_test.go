@@ -89,13 +89,13 @@ func startMosquittoSub(t testing.TB, b *broker, extra ...string) (*inbox, error)
 	var once sync.Once
 	in.end = func() error {
 		once.Do(func() { cmd.Process.Signal(syscall.SIGINT) })
-		_, err := in.wait(1<<30, 5*time.Second) // until it has ended
+		_, err := in.wait(1<<30, arrive) // until it has ended
 		_ = err
 		return nil
 	}
 	in.drop = func() error {
 		once.Do(func() { cmd.Process.Kill() })
-		in.wait(1<<30, 5*time.Second)
+		in.wait(1<<30, arrive)
 		return nil
 	}
 	select {
@@ -105,7 +105,7 @@ func startMosquittoSub(t testing.TB, b *broker, extra ...string) (*inbox, error)
 			return nil, err
 		}
 		return in, nil
-	case <-time.After(10 * time.Second):
+	case <-time.After(arrive):
 		in.drop()
 		return nil, fmt.Errorf("mosquitto_sub %q got no SUBACK: %v", extra, in.err)
 	}

@@ -12,7 +12,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-TIMEOUT = 10
+TIMEOUT = 60
 lock = threading.Lock()
 conns = {}
 

@@ -126,7 +126,7 @@ func TestSingleActiveAcross(t *testing.T) {
 		if err := received(in, send("s")); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		eventually(t, 15*time.Second, func() error {
+		eventually(t, arrive, func() error {
 			var q struct{ Lag, Held, Waiting int }
 			if err := json.Unmarshal(b.admin(t, "GET", "/v1/queues/s", ""), &q); err != nil || q.Lag+q.Held+q.Waiting > 0 {
 				return fmt.Errorf("%s leaves %+v, %v", name, q, err)
@@ -223,7 +223,7 @@ func TestLimitsAcross(t *testing.T) {
 	if got, err := browse("newest"); err != nil || fmt.Sprint(got) != fmt.Sprint(newest[len(newest)-3:]) {
 		t.Errorf("newest: %q of %q, %v", got, newest, err)
 	}
-	eventually(t, 20*time.Second, func() error {
+	eventually(t, arrive, func() error {
 		dead, err := browse("short.dead")
 		if fmt.Sprint(dead) != fmt.Sprint(expired) {
 			return fmt.Errorf("%q are dead, want %q, %v", dead, expired, err)
@@ -251,7 +251,7 @@ func TestQueuesThatEnd(t *testing.T) {
 	}
 	want := func(names ...string) {
 		t.Helper()
-		eventually(t, 20*time.Second, func() error {
+		eventually(t, arrive, func() error {
 			if got := queues(); fmt.Sprint(got) != fmt.Sprint(names) {
 				return fmt.Errorf("there are %q, want %q", got, names)
 			}
@@ -281,7 +281,7 @@ func TestQueuesThatEnd(t *testing.T) {
 		}
 		in, err := r.open(t, b, from("own"))
 		if err == nil {
-			_, err = in.wait(1, time.Second)
+			_, err = in.wait(1, arrive)
 			in.end()
 		}
 		told := false

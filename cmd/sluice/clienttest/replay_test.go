@@ -76,7 +76,7 @@ func TestReplayFrom(t *testing.T) {
 			for _, bad := range []string{"yesterday", "999999999"} {
 				if in, err := r.open(t, b, selection{from: []address{topicAddress("meter/+")}, start: bad}); err == nil {
 					// It may be told after it was let in.
-					if _, err := in.wait(1, time.Second); err == nil || strings.Contains(err.Error(), "came within") {
+					if _, err := in.wait(1, arrive); err == nil || strings.Contains(err.Error(), "came within") {
 						t.Errorf("from %s was not refused", bad)
 					}
 					in.end()

@@ -208,7 +208,7 @@ func TestTemporaryAddressesEnd(t *testing.T) {
 	}
 	gone := func(i int) {
 		t.Helper()
-		eventually(t, 15*time.Second, func() error {
+		eventually(t, arrive, func() error {
 			if err := answer(i); err == nil || !strings.Contains(err.Error(), "no-responders") {
 				return fmt.Errorf("after it has gone: %v", err)
 			}

@@ -9,7 +9,7 @@ import threading
 
 import stomp
 
-TIMEOUT = 10
+TIMEOUT = 60
 lock = threading.Lock()
 conns = {}
 receipts = itertools.count(1)

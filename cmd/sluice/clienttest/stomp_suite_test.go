@@ -336,7 +336,7 @@ type goStomp struct {
 
 func openGoStomp(t testing.TB, b *broker, headers map[string]string) stompClient {
 	t.Helper()
-	options := []func(*gostomp.Conn) error{gostomp.ConnOpt.HeartBeat(5*time.Second, 5*time.Second), gostomp.ConnOpt.HeartBeatError(time.Minute)}
+	options := []func(*gostomp.Conn) error{gostomp.ConnOpt.HeartBeat(time.Minute, time.Minute), gostomp.ConnOpt.HeartBeatError(time.Minute)}
 	for name, value := range headers {
 		options = append(options, gostomp.ConnOpt.Header(name, value))
 	}

@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestSys has unchanged clients look at what the broker tells of itself.
@@ -28,7 +27,7 @@ func TestSys(t *testing.T) {
 	until := func(what string, ok func(message) bool) {
 		t.Helper()
 		for {
-			got, err := in.wait(n+1, 20*time.Second)
+			got, err := in.wait(n+1, arrive)
 			if err != nil {
 				t.Fatalf("%s did not come: %v; there is %v", what, err, values)
 			}
@@ -92,7 +91,7 @@ func TestSys(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", door.name, err)
 		}
-		got, err := in.wait(1, 20*time.Second)
+		got, err := in.wait(1, arrive)
 		if err != nil || !strings.HasSuffix(string(got[0].Payload), " seconds") {
 			t.Errorf("%s: %v, %v", door.name, got, err)
 		}
@@ -117,7 +116,7 @@ func TestSys(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := 0; ; n++ {
-		got, err := everything.wait(n+1, 20*time.Second)
+		got, err := everything.wait(n+1, arrive)
 		if err != nil {
 			t.Fatal(err)
 		}

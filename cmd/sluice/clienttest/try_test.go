@@ -78,7 +78,7 @@ func converse(t *testing.T, cmd *exec.Cmd, do func(asked string)) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	late := time.AfterFunc(2*time.Minute, func() { cmd.Process.Signal(syscall.SIGTERM) })
+	late := time.AfterFunc(4*time.Minute, func() { cmd.Process.Signal(syscall.SIGTERM) })
 	defer late.Stop()
 	done := false
 	for lines := bufio.NewScanner(stdout); lines.Scan(); {
@@ -181,7 +181,7 @@ func TestTryLines(t *testing.T) {
 	}
 	// They are there once each has said what is published until then.
 	marks := 0
-	deadline := time.Now().Add(60 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	missing := func(text string, times int) (who []string) {
 		for name, out := range heard {
 			if strings.Count(out.String(), text) < times {
@@ -212,7 +212,7 @@ func TestTryLines(t *testing.T) {
 			t.Errorf("%s: %v\n%s", line, err, out)
 		}
 	}
-	for end := time.Now().Add(60 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		all, err := curlRead(t, b, topicAddress(topic), "earliest")
 		if err != nil {
 			t.Fatal(err)
@@ -236,7 +236,7 @@ func TestTryLines(t *testing.T) {
 		return n + strings.Count(out.String(), strings.Trim(string(quoted), `"`)) +
 			strings.Count(out.String(), strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(data))
 	}
-	for end := time.Now().Add(60 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		var late []string
 		for name, out := range heard {
 			if plain(out) < 7 {
@@ -270,7 +270,7 @@ func TestTryLines(t *testing.T) {
 			fmt.Fprintln(script, line)
 		}
 	}
-	for end := time.Now().Add(60 * time.Second); plain(fromJS) < before+3*7; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); plain(fromJS) < before+3*7; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%d of 21 were replayed: %s", plain(fromJS)-before, fromJS)
 		}
