@@ -17,7 +17,7 @@ PACKAGES := ./...
 # The linter is pinned here; the module proxy has it.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: run build test check unit clients race pauses fuzz corrupt crash seeded powercut soak bench clean
+.PHONY: run build test modules check unit clients race pauses fuzz corrupt crash seeded powercut soak bench clean
 
 run: build
 	bin/sluice serve
@@ -25,11 +25,16 @@ run: build
 build:
 	$(GO) build -ldflags '-X main.version=$(VERSION)' -o bin/sluice ./cmd/sluice
 
-test: clients check build unit seeded
+test: clients modules check build unit seeded
 
 # What the tests with clients of others need; quick when it is all there.
 clients:
 	.ci/install-clients
+
+# Others' modules and the linter, where they are not there yet.
+modules:
+	@.ci/retry $(GO) list -deps -test $(PACKAGES) >/dev/null
+	@.ci/retry $(GO) run $(STATICCHECK) -version >/dev/null
 
 check:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \

@@ -240,7 +240,7 @@ func (c *slowConn) Close() error                     { return nil }
 // Bursts of any size go out as they are, and an idle outbox holds no buffer.
 func TestOutboxBorrowsItsBuffers(t *testing.T) {
 	ours, theirs := net.Pipe()
-	o := NewOutbox(ours, 8<<20, time.Second)
+	o := NewOutbox(ours, 8<<20, time.Minute)
 	sizes := []int{1, 4 << 10, 5 << 10, 64 << 10, 100 << 10, 1 << 20, 3 << 20, 10}
 	total := 0
 	for _, n := range sizes {

@@ -47,7 +47,7 @@ type Workload struct {
 // NewWorkload makes a workload with a ledger: a new one, or that of a broker
 // that crashed.
 func NewWorkload(seed uint64, l *Ledger) *Workload {
-	w := &Workload{Ledger: l, Patience: 10 * time.Second, rand: rand.New(rand.NewPCG(seed, 0xb40c))}
+	w := &Workload{Ledger: l, Patience: time.Minute, rand: rand.New(rand.NewPCG(seed, 0xb40c))}
 	w.settled = sync.NewCond(&w.mu)
 	return w
 }

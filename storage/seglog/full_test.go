@@ -103,7 +103,7 @@ func TestNoRoomForAKindOfFile(t *testing.T) {
 				t.Errorf("%d messages can be read: %v", len(page.Messages), err)
 			}
 			full.Store(false)
-			for deadline := time.Now().Add(20 * time.Second); publish() != nil; time.Sleep(10 * time.Millisecond) {
+			for deadline := time.Now().Add(time.Minute); publish() != nil; time.Sleep(10 * time.Millisecond) {
 				if time.Now().After(deadline) {
 					t.Fatal("publishes are still refused")
 				}
@@ -112,7 +112,7 @@ func TestNoRoomForAKindOfFile(t *testing.T) {
 				select {
 				case d := <-receiver.held:
 					delete(confirmed, string(d.Payload))
-				case <-time.After(20 * time.Second):
+				case <-time.After(time.Minute):
 					t.Fatalf("%d messages were confirmed and do not come", len(confirmed))
 				}
 			}

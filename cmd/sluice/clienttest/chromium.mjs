@@ -7,7 +7,7 @@ import { chromium } from 'playwright-core'
 
 export async function launch(options = {}) {
   const profile = await mkdtemp(join(tmpdir(), 'sluice-chromium-'))
-  const context = await chromium.launchPersistentContext(profile, {
+  const start = () => chromium.launchPersistentContext(profile, {
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
     headless: true,
     timeout: 120_000,
@@ -15,6 +15,7 @@ export async function launch(options = {}) {
       '--disable-background-networking', '--disable-component-update', '--disable-sync'],
     ...options,
   })
+  const context = await start().catch(start) // a busy machine may be too slow once
   let ending
   const close = () => ending ??= (async () => {
     await context.close().catch(() => {})

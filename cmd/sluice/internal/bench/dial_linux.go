@@ -16,7 +16,7 @@ import (
 type dialer struct{ next uint32 }
 
 // handshakeTimeout bounds each wait of a connection being set up.
-const handshakeTimeout = 10 * time.Second
+const handshakeTimeout = 30 * time.Second
 
 // dial connects a blocking socket with bounded reads and writes.
 func (d *dialer) dial(addr string) (fd int, err error) {

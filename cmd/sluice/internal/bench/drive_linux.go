@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -35,14 +36,19 @@ type measured struct {
 }
 
 // A span is how long a load runs.
-type span struct{ warm, measure time.Duration }
+type span struct {
+	warm, measure time.Duration
+	// patience is how long nothing may move before messages that are not
+	// guaranteed are given up; 0 is stallAfter.
+	patience time.Duration
+}
 
 const (
 	// stallAfter is how long nothing may move before messages that are not
-	// guaranteed are given up.
+	// guaranteed are given up, unless a span says otherwise.
 	stallAfter = time.Second
 	// hungAfter is how long nothing may move at all.
-	hungAfter = 15 * time.Second
+	hungAfter = time.Minute
 )
 
 // drive runs a load over a loop: warms up, measures, and lets what is under way
@@ -64,7 +70,7 @@ func drive(ctx context.Context, l *loop, ld load, s span, pid int) (measured, er
 		d, c := ld.counts()
 		if d+c != last {
 			last, moved = d+c, l.now
-		} else if still := time.Duration(l.now - moved); still > stallAfter && !ld.settled() {
+		} else if still := time.Duration(l.now - moved); still > cmp.Or(s.patience, stallAfter) && !ld.settled() {
 			if ld.writeOff() {
 				m.stalls++
 				moved = l.now

@@ -15,6 +15,9 @@ import (
 
 // Every scenario runs on every server, in small, and what it prints is there.
 func TestEveryScenario(t *testing.T) {
+	// The machine may stand still between a connection and its first packet.
+	t.Setenv("SLUICE_LIMITS_HANDSHAKE", "1m")
+	t.Setenv("SLUICE_LIMITS_STALL", "1m")
 	them, err := mosquitto()
 	if err != nil {
 		t.Fatal(err)
@@ -34,7 +37,7 @@ func TestEveryScenario(t *testing.T) {
 	chosen = append(chosen, grid...)
 	s := &suite{
 		kinds: []kind{sluice(program), them}, scenarios: chosen, runs: 1,
-		span:  span{warm: 20 * time.Millisecond, measure: 200 * time.Millisecond},
+		span:  span{warm: 20 * time.Millisecond, measure: 200 * time.Millisecond, patience: time.Minute},
 		scale: 0.001, size: 100, pause: 2 * time.Millisecond, dir: t.TempDir(), progress: t.Output(),
 	}
 	o, err := s.run(t.Context())
@@ -88,7 +91,7 @@ func TestMosquittoDeliversEverything(t *testing.T) {
 	}
 	s := &suite{
 		kinds: []kind{k}, runs: 1, size: 40, dir: t.TempDir(), progress: t.Output(),
-		span: span{measure: 100 * time.Millisecond},
+		span: span{measure: 100 * time.Millisecond, patience: time.Minute},
 	}
 	for _, qos := range []byte{0, 1, 2} {
 		for _, level := range []byte{4, 5} {
@@ -96,15 +99,27 @@ func TestMosquittoDeliversEverything(t *testing.T) {
 				mqttShape{publishers: 3, subscribers: 2, qos: qos, level: level, window: 300, flight: 16}))
 		}
 	}
-	o, err := s.run(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, set := range o.Sets {
-		r := set.Results[mosquittoName]
-		if len(r.Faults) > 0 || r.value("messages") < 100 {
-			t.Errorf("%s: %.0f messages/s, wrong: %v", set.Name, r.value("messages"), r.Faults)
+	// A machine that stands still while it is measured has slow servers.
+	slow := true
+	for try := 0; slow && try < 5; try++ {
+		o, err := s.run(t.Context())
+		if err != nil {
+			t.Fatal(err)
 		}
+		slow = false
+		for _, set := range o.Sets {
+			r := set.Results[mosquittoName]
+			for _, f := range r.Faults {
+				t.Errorf("%s: %s", set.Name, f)
+			}
+			if r.value("messages") < 100 {
+				slow = true
+				t.Logf("%s: %.0f messages/s", set.Name, r.value("messages"))
+			}
+		}
+	}
+	if slow {
+		t.Error("hardly anything went through")
 	}
 }
 
