@@ -128,12 +128,7 @@ func (o *connecting) dial(ctx context.Context) (link.Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := link.Dial(ctx, o.via, options)
-	var refused *net.OpError
-	if errors.As(err, &refused) && refused.Op == "dial" {
-		return nil, fmt.Errorf("no broker answers at %s (%s): %w", options.Address, o.via, err)
-	}
-	return l, err
+	return link.Dial(ctx, o.via, options)
 }
 
 // interruptible is a context that ends at the first SIGINT or SIGTERM, after

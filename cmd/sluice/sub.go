@@ -44,6 +44,9 @@ a final # the rest.`,
 				return err
 			}
 			s.Guarantee, s.Credit = guarantee, subCredit
+			if count < 0 {
+				return usageError{fmt.Errorf("-n %d: want a number of messages; left out is no end", count)}
+			}
 			if count > 0 {
 				s.Credit = min(s.Credit, count)
 			}

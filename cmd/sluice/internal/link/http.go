@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -101,7 +102,7 @@ func (l *HTTP) do(ctx context.Context, method, path string, header http.Header, 
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		return nil, err
+		return nil, unreached(err, "http", req.URL.Host)
 	}
 	if res.StatusCode >= 400 {
 		defer res.Body.Close()
@@ -205,7 +206,8 @@ func httpFailure(res *http.Response) error {
 	if problem.Detail != "" {
 		said += ": " + problem.Detail
 	}
-	if problem.Hint != "" {
+	// What it hints at where a request is wrong is for who writes requests.
+	if problem.Hint != "" && !slices.Contains([]int{http.StatusBadRequest, http.StatusNotFound, http.StatusGone, http.StatusRequestedRangeNotSatisfiable}, res.StatusCode) {
 		said += "\n" + problem.Hint
 	}
 	kinds := map[int]error{

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/sluicemq/sluice/core"
@@ -83,17 +84,37 @@ func DefaultPort(via string, secure bool) string {
 func Dial(ctx context.Context, via string, o Options) (Link, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
-	switch via {
-	case "ws":
-		return dialWS(ctx, o)
-	case "http":
-		return dialHTTP(ctx, o)
-	case "mqtt":
-		return dialMQTT(ctx, o)
-	case "stomp":
-		return dialSTOMP(ctx, o)
+	dial := map[string]func(context.Context, Options) (Link, error){"ws": dialWS, "http": dialHTTP, "mqtt": dialMQTT, "stomp": dialSTOMP}[via]
+	if dial == nil {
+		return nil, fmt.Errorf("%w: %q is no protocol: want ws, http, mqtt or stomp", core.ErrInvalid, via)
 	}
-	return nil, fmt.Errorf("%w: %q is no protocol: want ws, http, mqtt or stomp", core.ErrInvalid, via)
+	l, err := dial(ctx, o)
+	if err == nil || via == "http" { // whose every request says so itself
+		return l, err
+	}
+	return nil, unreached(err, via, o.Address)
+}
+
+// unreached says what to do about a connection that did not come about, unless
+// the broker itself has refused or lost it.
+func unreached(err error, via, address string) error {
+	var refused *refusal
+	var dialed *net.OpError
+	var untrusted *tls.CertificateVerificationError
+	var plain tls.RecordHeaderError
+	switch {
+	case errors.As(err, &refused), errors.Is(err, errLost), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
+	case errors.As(err, &dialed) && dialed.Op == "dial":
+		return fmt.Errorf("no broker answers at %s (%s): %w\nStart one with: sluice serve, or say where it is with: -b HOST:PORT", address, via, err)
+	case errors.As(err, &untrusted):
+		return fmt.Errorf("the certificate of %s is not trusted: %w\nName its authority with: --ca FILE, or look at nothing with: --insecure", address, err)
+	case errors.As(err, &plain):
+		return fmt.Errorf("%s does not speak TLS: %w", address, err)
+	case via == "http" && !strings.Contains(err.Error(), "malformed HTTP"):
+		return err // it broke off
+	}
+	return fmt.Errorf("what answers at %s does not speak %s: %w\nSay where the broker does with: -b HOST:PORT, or choose another protocol", address, via, err)
 }
 
 // dialTCP opens the connection below MQTT and STOMP.
@@ -112,13 +133,10 @@ var errLost = errors.New("the connection was lost")
 // failure makes an error of the broker's words, so that errors.Is finds what
 // kind it is.
 func failure(kind error, text string) error {
-	if kind == nil {
-		return errors.New(text)
-	}
 	return &refusal{kind, text}
 }
 
-// A refusal is an error in the broker's own words.
+// A refusal is an error in the broker's own words; its kind may be nil.
 type refusal struct {
 	kind error
 	text string
