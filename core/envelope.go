@@ -25,7 +25,10 @@ type Envelope struct {
 	ContentType string
 	// Text says that the publisher declared the payload to be UTF-8 text
 	// (MQTT's payload format indicator).
-	Text    bool
+	Text bool
+	// Bytes says that it declared the payload to be bytes of no certain format,
+	// which is to be passed on, though saying nothing means the same.
+	Bytes   bool
 	Payload []byte
 	// ReplyTo is a topic, or the address of a queue or exchange.
 	ReplyTo       string

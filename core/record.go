@@ -36,7 +36,8 @@ const (
 	fieldDeliverAt = 1 << 14
 	fieldPriority  = 1 << 15 // one byte
 	fieldSchedule  = 1 << 16 // as appendSchedule writes it
-	fieldsKnown    = 1<<17 - 1
+	fieldBytes     = 1 << 17
+	fieldsKnown    = 1<<18 - 1
 )
 
 // RecordHeaderSize is the length of a record's fixed part: size, hash and the
@@ -76,6 +77,7 @@ func appendBody(dst []byte, e *Envelope) []byte {
 	}
 	set(fieldRetain, e.Retain)
 	set(fieldText, e.Text)
+	set(fieldBytes, e.Bytes)
 	set(fieldClient, e.Publisher.Client != "")
 	set(fieldProtocol, e.Publisher.Protocol != "")
 	set(fieldPrincipal, e.Publisher.Principal != "")
@@ -100,7 +102,7 @@ func appendBody(dst []byte, e *Envelope) []byte {
 	if fields&fieldPrincipal != 0 {
 		dst = appendString(dst, e.Publisher.Principal)
 	}
-	if fields&^(fieldGuarantee|fieldRetain|fieldText|fieldClient|fieldProtocol|fieldPrincipal) == 0 {
+	if fields&^(fieldGuarantee|fieldRetain|fieldText|fieldBytes|fieldClient|fieldProtocol|fieldPrincipal) == 0 {
 		return append(dst, e.Payload...)
 	}
 	if fields&fieldKey != 0 {
@@ -180,7 +182,7 @@ func (r *Record) Envelope(e *Envelope) error {
 	}
 	e.Guarantee = Guarantee(fields & fieldGuarantee)
 	e.Retain = fields&fieldRetain != 0
-	e.Text = fields&fieldText != 0
+	e.Text, e.Bytes = fields&fieldText != 0, fields&fieldBytes != 0
 	if fields&fieldClient != 0 {
 		e.Publisher.Client = d.string()
 	}

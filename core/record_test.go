@@ -23,7 +23,7 @@ func genEnvelope(t *rapid.T) Envelope {
 	})
 	e := Envelope{
 		Topic: genTopic(t, "topic"), Key: str.Draw(t, "key"), ID: str.Draw(t, "id"),
-		ContentType: str.Draw(t, "type"), Text: rapid.Bool().Draw(t, "text"),
+		ContentType: str.Draw(t, "type"), Text: rapid.Bool().Draw(t, "text"), Bytes: rapid.Bool().Draw(t, "bytes"),
 		Payload: rapid.SliceOf(rapid.Byte()).Draw(t, "payload"), ReplyTo: str.Draw(t, "reply"),
 		Expires: when.Draw(t, "expires"), DeliverAt: when.Draw(t, "at"),
 		Priority: Priority(rapid.IntRange(0, 10).Draw(t, "priority")), Guarantee: Guarantee(rapid.IntRange(0, 2).Draw(t, "guarantee")),

@@ -314,7 +314,7 @@ func (c *conn) takeWillProperties(p packets.Properties, e *core.Envelope) error 
 		return errResponseTopic
 	}
 	c.will.Delay = time.Duration(p.WillDelayInterval) * time.Second
-	e.Text = p.PayloadFormat == 1
+	e.Text, e.Bytes = p.PayloadFormat == 1, p.PayloadFormatFlag && p.PayloadFormat == 0
 	if e.Text && !validText(e.Payload) {
 		return &fault{codePayloadFormat, "payload_format", "the will's payload is not UTF-8"}
 	}

@@ -18,7 +18,7 @@
 //	envelope         MQTT 5                                    MQTT 3.1, 3.1.1
 //	topic            topic, or its alias                       topic
 //	payload          payload                                   payload
-//	Text             payload format indicator 1                -
+//	Text, Bytes      payload format indicator 1, 0             -
 //	content type     content type                              -
 //	headers          user properties, in order                 -
 //	reply-to         response topic                            -

@@ -101,7 +101,7 @@ func (p *publishPacket) properties(s *scanner, e *core.Envelope) *fault {
 		}
 		switch x.id {
 		case propPayloadFormat:
-			e.Text = x.number == 1
+			e.Text, e.Bytes = x.number == 1, x.number == 0
 		case propMessageExpiry:
 			p.expires, p.expiry = true, x.number
 		case propContentType:

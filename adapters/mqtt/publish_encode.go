@@ -131,7 +131,7 @@ func appendUser(b []byte, name, value string) []byte {
 // envelopeProperties is how many bytes appendEnvelope appends.
 func envelopeProperties(e *core.Envelope, meta bool) int {
 	n := 0
-	if e.Text {
+	if e.Text || e.Bytes {
 		n += 2
 	}
 	if fits(e.ContentType) && e.ContentType != "" {
@@ -164,8 +164,11 @@ func envelopeProperties(e *core.Envelope, meta bool) int {
 // for the expiry ([MQTT-3.3.2-4], [MQTT-3.3.2-15] to [MQTT-3.3.2-18],
 // [MQTT-3.3.2-20]).
 func appendEnvelope(b []byte, e *core.Envelope, meta bool) []byte {
-	if e.Text {
+	switch {
+	case e.Text:
 		b = append(b, propPayloadFormat, 1)
+	case e.Bytes:
+		b = append(b, propPayloadFormat, 0)
 	}
 	if fits(e.ContentType) && e.ContentType != "" {
 		b = appendString(append(b, propContentType), e.ContentType)
@@ -227,7 +230,7 @@ func stands(e *core.Envelope, name string) bool {
 // 3.1.1's lack of it would care for.
 func isPlain(e *core.Envelope) bool {
 	return len(e.Headers) == 0 && e.ContentType == "" && e.ReplyTo == "" && e.CorrelationID == nil &&
-		e.Key == "" && e.ID == "" && e.Priority == 0 && !e.Text
+		e.Key == "" && e.ID == "" && e.Priority == 0 && !e.Text && !e.Bytes
 }
 
 // fallbacks counts what MQTT 3.1.1 leaves out of an envelope that is not plain.

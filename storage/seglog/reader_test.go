@@ -28,6 +28,7 @@ type secondRecord struct {
 	Guarantee     core.Guarantee `json:"guarantee,omitempty"`
 	Retain        bool           `json:"retain,omitempty"`
 	Text          bool           `json:"text,omitempty"`
+	Bytes         bool           `json:"bytes,omitempty"`
 	Client        string         `json:"client,omitempty"`
 	Protocol      string         `json:"protocol,omitempty"`
 	Principal     string         `json:"principal,omitempty"`
@@ -50,7 +51,7 @@ func secondOf(t *testing.T, r core.Record) string {
 		t.Fatal(err)
 	}
 	s := secondRecord{
-		Offset: r.Offset, Time: r.Time, Topic: r.Topic, Guarantee: e.Guarantee, Retain: e.Retain, Text: e.Text,
+		Offset: r.Offset, Time: r.Time, Topic: r.Topic, Guarantee: e.Guarantee, Retain: e.Retain, Text: e.Text, Bytes: e.Bytes,
 		Client: e.Publisher.Client, Protocol: e.Publisher.Protocol, Principal: e.Publisher.Principal,
 		Key: e.Key, ID: e.ID, ContentType: e.ContentType, ReplyTo: e.ReplyTo, Payload: append([]byte{}, e.Payload...),
 	}

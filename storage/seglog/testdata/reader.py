@@ -242,6 +242,8 @@ def envelope(offset, time, topic, body):
         e["retain"] = True
     if fields & 8:
         e["text"] = True
+    if fields >> 17 & 1:
+        e["bytes"] = True
 
     def text():
         return body.text().decode()
@@ -268,7 +270,7 @@ def envelope(offset, time, topic, body):
     ):
         if fields >> bit & 1:
             e[name] = read()
-    if fields >> 16:
+    if fields >> 16 & ~2:
         raise Bad("offset %d: a field that is not known" % offset)
     e["payload"] = base64.b64encode(body.rest()).decode()
     return e
