@@ -55,7 +55,8 @@ func TestPassedOverOutlivesItsBinding(t *testing.T) {
 	}
 }
 
-// A binding that cannot be replaced, for there are too many, goes on.
+// A binding that cannot be replaced, for too many were that a message still waits
+// under, goes on.
 func TestBindBeyondTheLimit(t *testing.T) {
 	runWith(t, core.Options{Limits: core.Limits{Subscriptions: 2}}, func(w *world) {
 		ctx := context.Background()
@@ -65,12 +66,17 @@ func TestBindBeyondTheLimit(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.publish("a", "1")
-		err := k.Bind(ctx, core.Binding{Filter: "a", Tag: 1}, core.BindOptions{})
+		for tag := range uint64(2) {
+			if err := k.Bind(ctx, core.Binding{Filter: "a", Tag: tag + 1}, core.BindOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err := k.Bind(ctx, core.Binding{Filter: "a", Tag: 3}, core.BindOptions{})
 		if !errors.Is(err, core.ErrLimit) {
-			t.Fatalf("bound a third time: %v", err)
+			t.Fatalf("replaced a third time: %v", err)
 		}
 		// The same once more takes no place.
-		if err := k.Bind(ctx, core.Binding{Filter: "a"}, core.BindOptions{}); err != nil {
+		if err := k.Bind(ctx, core.Binding{Filter: "a", Tag: 2}, core.BindOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		k.Grant(plenty)
@@ -246,5 +252,60 @@ func TestOneTakesOver(t *testing.T) {
 				c.Close()
 			}
 		}
+	})
+}
+
+// Bindings that have ended, and that messages still wait under, take no place of
+// those in force; they have a bound of their own.
+func TestEndedBindingsTakeNoPlace(t *testing.T) {
+	runWith(t, core.Options{Limits: core.Limits{Subscriptions: 4}}, func(w *world) {
+		ctx := context.Background()
+		p := w.peer("p")
+		s := core.QueueSettings{Kind: core.KindSession}
+		k, err := p.Consume(ctx, core.Consumption{Queue: core.SessionQueue("s"), Create: true, Settings: &s, Exclusive: true}, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.Grant(plenty)
+		binding := func(round, i int) core.Binding {
+			return core.Binding{Filter: core.Filter(fmt.Sprintf("t/%d/%d", round, i)), Settlement: core.SettleAlways}
+		}
+		bindFour := func(round int) {
+			t.Helper()
+			for i := range 4 {
+				if err := k.Bind(ctx, binding(round, i), core.BindOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := k.Bind(ctx, binding(round, 4), core.BindOptions{}); !errors.Is(err, core.ErrLimit) {
+				t.Fatalf("a fifth one: %v", err)
+			}
+		}
+		unbindFour := func(round int) {
+			t.Helper()
+			for i := range 4 {
+				p.publish(string(binding(round, i).Filter), "x")
+				if err := k.Unbind(ctx, binding(round, i)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		bindFour(0)
+		unbindFour(0)
+		bindFour(1) // while four messages are held
+		unbindFour(1)
+		held := p.deliveries()
+		if len(held) != 8 {
+			t.Fatalf("%d messages", len(held))
+		}
+		if err := k.Bind(ctx, binding(2, 0), core.BindOptions{}); !errors.Is(err, core.ErrLimit) {
+			t.Fatalf("with eight that have ended: %v", err)
+		}
+		for _, d := range held {
+			if err := k.Settle(d.Offset, core.Accepted, core.SettleOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		bindFour(2)
 	})
 }

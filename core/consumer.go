@@ -295,11 +295,13 @@ func (c *cursor) bind(b Binding, from Offset, retained bool) error {
 	var bs []*bound
 	var replaced *bound
 	same := false
+	ended := 0
 	for _, o := range c.bound() {
 		switch {
 		case o.until != 0:
 			if !c.spent(o) {
 				bs = append(bs, o)
+				ended++
 			}
 		case o.same(&b) && o.Tag == b.Tag && o.Settlement == b.Settlement && o.from <= nb.from:
 			same = true
@@ -308,14 +310,20 @@ func (c *cursor) bind(b Binding, from Offset, retained bool) error {
 			replaced = o
 			if o = c.ended(o); o != nil {
 				bs = append(bs, o)
+				ended++
 			}
 		default:
 			bs = append(bs, o)
 		}
 	}
 	if !same {
-		if len(bs) >= c.b.limits.Subscriptions {
-			return fmt.Errorf("%w: %d bindings, at most %d are allowed", ErrLimit, len(bs)+1, c.b.limits.Subscriptions)
+		// Those that have ended are bounded by themselves.
+		most := c.b.limits.Subscriptions
+		if in := len(bs) - ended; in >= most {
+			return fmt.Errorf("%w: %d bindings, at most %d are allowed", ErrLimit, in+1, most)
+		}
+		if ended > most {
+			return fmt.Errorf("%w: %d bindings have ended that messages still wait under, at most %d are allowed", ErrLimit, ended, most)
 		}
 		if !nb.register(true) {
 			return fmt.Errorf("%w: there is no exchange %q", ErrNotFound, b.Exchange)
