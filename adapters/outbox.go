@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/sluicemq/sluice/core"
@@ -134,6 +135,52 @@ func (o *Outbox) AppendFor(k *core.Consumer, credit core.Credit, encode func(buf
 // through is accepted.
 func (o *Outbox) AppendSettling(k *core.Consumer, through core.Offset, credit core.Credit, encode func(buf []byte) []byte) bool {
 	return o.append(grant{k, credit, through}, encode)
+}
+
+// AppendNow is Append for an answer that is short and on which the peer waits.
+// If nothing else is being written, the caller itself writes what the socket
+// takes at once, which spares the wake-up of another goroutine; it does not
+// block.
+func (o *Outbox) AppendNow(encode func(buf []byte) []byte) bool {
+	socket, is := o.conn.(syscall.Conn)
+	if !is {
+		return o.Append(encode)
+	}
+	o.mu.Lock()
+	if o.closing || o.err != nil || o.writing {
+		o.mu.Unlock()
+		return o.Append(encode)
+	}
+	o.reserve(256)
+	buf := o.buf
+	buf.bytes = encode(buf.bytes)
+	o.buf = nil // as write does
+	o.writing = true
+	o.writers.Add(1)
+	o.mu.Unlock()
+
+	n := writeSome(socket, buf.bytes)
+
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case n < len(buf.bytes):
+		buf.bytes = buf.bytes[:copy(buf.bytes, buf.bytes[n:])]
+		if o.buf != nil {
+			buf.bytes = append(buf.bytes, o.buf.bytes...)
+			o.buf.giveBack()
+		}
+		o.buf = buf
+	default:
+		buf.giveBack()
+	}
+	if o.buf != nil {
+		go o.write()
+		return true
+	}
+	o.writing = false
+	o.writers.Done()
+	return true
 }
 
 func (o *Outbox) append(g grant, encode func(buf []byte) []byte) bool {

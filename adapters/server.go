@@ -75,15 +75,16 @@ func (s *Server) Addrs() []net.Addr {
 
 // Serve accepts until Close.
 func (s *Server) Serve() error {
-	var accepting sync.WaitGroup
 	for _, l := range s.listeners {
-		accepting.Go(func() { s.accept(l) })
+		s.conns.Go(func() { s.accept(l) })
 	}
-	accepting.Wait()
 	s.conns.Wait()
 	return nil
 }
 
+// accept waits for a connection and serves it, and has another goroutine wait
+// for the next one: so the peer that has just come is not kept waiting until
+// that one stands ready.
 func (s *Server) accept(l net.Listener) {
 	for {
 		c, err := l.Accept()
@@ -98,19 +99,23 @@ func (s *Server) accept(l net.Listener) {
 			}
 			continue
 		}
-		s.mu.Lock()
-		s.open[c] = struct{}{}
-		s.mu.Unlock()
-		s.conns.Go(func() {
-			err := s.serve.ServeConn(s.ctx, c)
-			c.Close()
-			s.mu.Lock()
-			delete(s.open, c)
-			s.mu.Unlock()
-			if err != nil {
-				s.log.Debug("connection ended", "remote", c.RemoteAddr().String(), "err", err)
-			}
-		})
+		s.conns.Go(func() { s.accept(l) })
+		s.serveConn(c)
+		return
+	}
+}
+
+func (s *Server) serveConn(c net.Conn) {
+	s.mu.Lock()
+	s.open[c] = struct{}{}
+	s.mu.Unlock()
+	err := s.serve.ServeConn(s.ctx, c)
+	c.Close()
+	s.mu.Lock()
+	delete(s.open, c)
+	s.mu.Unlock()
+	if err != nil {
+		s.log.Debug("connection ended", "remote", c.RemoteAddr().String(), "err", err)
 	}
 }
 
@@ -142,6 +147,7 @@ func (s *Server) Close(ctx context.Context) error {
 // on the connection's own goroutine and under its deadline.
 func Listen(ctx context.Context, e Endpoint, limits Limits, gate *Gate) (net.Listener, error) {
 	var lc net.ListenConfig
+	inheritKeepAlive(&lc)
 	l, err := lc.Listen(ctx, "tcp", e.Address)
 	if err != nil {
 		return nil, err
@@ -250,7 +256,8 @@ func (g *Gate) LoginFailed(a net.Addr) {
 func (g *Gate) MayLogin(a net.Addr) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.entry(addrOf(a)).failures.Tokens() >= 1
+	e := g.addrs[addrOf(a)]
+	return e == nil || e.failures.Tokens() >= 1
 }
 
 type gatedListener struct {

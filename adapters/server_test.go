@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -227,5 +228,37 @@ func TestGatedConn(t *testing.T) {
 	}
 	if _, err := (&gatedConn{Conn: discardConn{}}).SyscallConn(); err == nil {
 		t.Error("a socket where there is none")
+	}
+}
+
+// A meeting serves a connection until as many have come as it waits for.
+type meeting struct{ missing *sync.WaitGroup }
+
+func (m meeting) ServeConn(context.Context, net.Conn) error {
+	m.missing.Done()
+	m.missing.Wait()
+	return nil
+}
+
+// One connection that is served keeps no other from being accepted.
+func TestServerServesManyAtOnce(t *testing.T) {
+	var missing sync.WaitGroup
+	missing.Add(20)
+	s := startServer(t, DefaultLimits(), meeting{&missing})
+	served := make(chan error, 1)
+	go func() { served <- s.Serve() }()
+	for i := range 20 {
+		c, err := net.Dial("tcp", s.Addrs()[i%2].String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	missing.Wait()
+	if err := s.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
 	}
 }

@@ -317,7 +317,7 @@ func (c *conn) handle(h header, body []byte) error {
 		if len(body) > 0 {
 			return errTrailing
 		}
-		c.out.Append(appendPingresp)
+		c.out.AppendNow(appendPingresp)
 		return nil
 	case typeConnect:
 		if c.connected || c.login != nil {
@@ -372,5 +372,5 @@ func (c *conn) send(packet []byte) {
 		c.s.metrics.Refused("client_packet_size")
 		return
 	}
-	c.out.Append(func(b []byte) []byte { return append(b, packet...) })
+	c.out.AppendNow(func(b []byte) []byte { return append(b, packet...) })
 }
