@@ -222,11 +222,11 @@ func (q *queue) assign(d *Delivery, fresh bool, now time.Time) verdict {
 	if fresh && q.settings.Priority {
 		return unwanted // first all are read, then the highest are taken
 	}
-	if q.blocked(d.Envelope) {
+	if q.blocked(d.Envelope, d.Offset) {
 		if q.out.len() >= q.b.limits.Outstanding {
 			return noCredit
 		}
-		q.out.add(outEntry{offset: d.Offset, attempts: d.Attempt - 1, state: entryParked, size: q.sizeOf(d)})
+		q.out.add(outEntry{offset: d.Offset, attempts: d.Attempt - 1, state: entryParked, size: q.sizeOf(d), ends: q.endOf(d.Envelope)})
 		q.follow(d.Envelope, d.Offset)
 		return given
 	}
@@ -257,7 +257,7 @@ func (q *queue) assign(d *Delivery, fresh bool, now time.Time) verdict {
 			d.Attempt++
 		}
 		e := q.held(k, d)
-		e.size = q.sizeOf(d)
+		e.size, e.ends = q.sizeOf(d), q.endOf(d.Envelope)
 		q.out.add(e)
 		q.follow(d.Envelope, d.Offset)
 	} else {

@@ -37,7 +37,7 @@ func (o *outstanding) keep(e *outEntry, session string) {
 // putOff has a new message that is to be kept for a session wait until that can be
 // made durable. cursor.mu is held.
 func (q *queue) putOff(d *Delivery) {
-	q.out.add(outEntry{offset: d.Offset, attempts: d.Attempt - 1, state: entryWaiting, size: q.sizeOf(d)})
+	q.out.add(outEntry{offset: d.Offset, attempts: d.Attempt - 1, state: entryWaiting, size: q.sizeOf(d), ends: q.endOf(d.Envelope)})
 	q.waiting++
 	q.putOffs++
 	q.follow(d.Envelope, d.Offset)

@@ -8,10 +8,18 @@ import "slices"
 // what has the same key. keys lists the outstanding messages of each key, in
 // order; the first of them is the one that may go.
 
-// blocked reports whether an earlier message of the same key is outstanding.
-// cursor.mu is held.
-func (q *queue) blocked(e *Envelope) bool {
-	return q.settings.Ordered && e.Key != "" && len(q.keys[e.Key]) > 0
+// blocked reports whether an earlier message of the same key is outstanding, or a
+// later one, from before a rewinding, is with a consumer. cursor.mu is held.
+func (q *queue) blocked(e *Envelope, at Offset) bool {
+	if !q.settings.Ordered || e.Key == "" || len(q.keys[e.Key]) == 0 {
+		return false
+	}
+	first := q.keys[e.Key][0]
+	if first < at {
+		return true
+	}
+	o := q.out.find(first)
+	return o == nil || o.state != entryWaiting && o.state != entryParked
 }
 
 // keep has a message of an ordered queue that nobody takes now wait among the
@@ -21,7 +29,7 @@ func (q *queue) keep(d *Delivery, v verdict) bool {
 	if !q.settings.Ordered || d.Key == "" || q.out.len() >= q.b.limits.Outstanding {
 		return false
 	}
-	e := outEntry{offset: d.Offset, attempts: d.Attempt - 1, state: entryWaiting, size: q.sizeOf(d)}
+	e := outEntry{offset: d.Offset, attempts: d.Attempt - 1, state: entryWaiting, size: q.sizeOf(d), ends: q.endOf(d.Envelope)}
 	if v == unwanted {
 		e.seen = q.wave
 	}
@@ -51,6 +59,9 @@ func (q *queue) follow(e *Envelope, at Offset) {
 	}
 	q.keys[key] = l
 	q.keyOf[at] = key
+	if l[0] == at {
+		q.park(key)
+	}
 }
 
 // unfollow lets the next message of a key go. cursor.mu is held.
@@ -95,7 +106,7 @@ func (q *queue) behindKey(at Offset) bool {
 	return ok && q.keys[key][0] != at
 }
 
-// park has the messages of a key wait behind its first one, which has come back.
+// park has the messages of a key wait behind its first one.
 // cursor.mu is held.
 func (q *queue) park(key string) {
 	for _, at := range q.keys[key][1:] {
@@ -123,7 +134,7 @@ func (p *pump) readKeys(q *queue) bool {
 		}
 		q.mu.Lock()
 		if o := q.out.find(out[i].offset); o != nil && q.keyOf[o.offset] == "" {
-			if o.state == entryWaiting && q.blocked(&e) {
+			if o.state == entryWaiting && q.blocked(&e, o.offset) {
 				o.state = entryParked
 				q.waiting--
 			}

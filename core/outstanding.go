@@ -37,6 +37,9 @@ type outEntry struct {
 	// seen is the queue's wave in which no consumer took a waiting one.
 	seen uint64
 	size uint32 // in a metered queue
+	// ends is when it expires, in a queue that is swept, in milliseconds since
+	// 1970; 0 is never, or not known before the first sweep.
+	ends int64
 }
 
 type entryState uint8

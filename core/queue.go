@@ -227,12 +227,12 @@ func (q *queue) undelivered(k *Consumer, ds []Delivery, delay time.Duration) {
 // putBack has a delivery wait that was to be accepted as it was handed over.
 // cursor.mu is held.
 func (q *queue) putBack(d *Delivery, delay time.Duration) {
-	e := outEntry{offset: d.Offset, attempts: d.Attempt - 1, state: entryWaiting, size: q.sizeOf(d)}
+	e := outEntry{offset: d.Offset, attempts: d.Attempt - 1, state: entryWaiting, size: q.sizeOf(d), ends: q.endOf(d.Envelope)}
 	if delay > 0 {
 		e.due = q.now() + int64(delay)
 		q.arm(e.due)
 	}
-	if q.blocked(d.Envelope) {
+	if q.blocked(d.Envelope, d.Offset) {
 		e.state = entryParked
 	} else {
 		q.waiting++
@@ -415,6 +415,14 @@ func (q *queue) restore(p *position) (bounded bool) {
 			}
 		}
 	}
+	for i := range q.out.live() {
+		// It had its last attempt when the broker ended.
+		e := &q.out.live()[i]
+		if most := q.settings.maxAttempts(); e.state == entryWaiting && most > 0 && int(e.attempts) >= most && q.exact() {
+			q.waiting--
+			q.reject(e, reasonAttempts)
+		}
+	}
 	q.runs = -1
 	for i := range q.passed {
 		q.passed[i] = max(q.next, 1) - 1
@@ -555,6 +563,7 @@ func (q *queue) settled(e *outEntry) {
 	q.uncount(int64(e.size))
 	if e.offset >= q.next && e.offset < q.rewound {
 		*e = outEntry{offset: e.offset, state: entrySettled}
+		delete(q.out.kept, e.offset)
 		return
 	}
 	q.out.settle(e)

@@ -176,9 +176,9 @@ func (q *queue) again(d Delivery) bool {
 	if d.Settled = d.Settled && settled(k.settlement, d.Envelope); d.Settled {
 		q.settled(e)
 	} else {
-		size := e.size
+		size, ends := e.size, e.ends
 		*e = q.held(k, &d)
-		e.size = size
+		e.size, e.ends = size, ends
 	}
 	q.give(k, d)
 	q.changed()

@@ -172,8 +172,8 @@ func (p *pump) countRewind(q *queue, r *Rewound) error {
 	q.mu.Lock()
 	from, filters := min(q.floor(), r.To), q.filterSet()
 	next := q.next
+	end := max(r.To, next, q.rewound)
 	q.mu.Unlock()
-	end := max(r.To, next)
 	// A binding counts from the new place on, whenever it began.
 	bs := slices.Clone(q.bound())
 	for i, bd := range bs {

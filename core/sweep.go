@@ -33,7 +33,8 @@ func (q *queue) sweepLater() {
 func (q *queue) sweepNow() {
 	q.mu.Lock()
 	s := q.sweep
-	s.due = s.to < q.b.dispatcher.end() || !s.first.IsZero() && !time.Now().Before(s.first)
+	now := time.Now()
+	s.due = s.to < q.b.dispatcher.end() || !s.first.IsZero() && !now.Before(s.first) || q.overdue(now) != nil
 	due := s.due
 	if !due {
 		q.sweepLater()
@@ -53,6 +54,28 @@ func (q *queue) ends(e *Envelope) time.Time {
 		}
 	}
 	return at
+}
+
+// endOf is ends for the queue's outstanding messages.
+func (q *queue) endOf(e *Envelope) int64 {
+	if !q.settings.DeadLetterExpired {
+		return 0
+	}
+	if at := q.ends(e); !at.IsZero() {
+		return at.UnixMilli()
+	}
+	return 0
+}
+
+// overdue is the first of what waits to be delivered again and has expired; nil
+// is none. cursor.mu is held.
+func (q *queue) overdue(now time.Time) *outEntry {
+	for i := range q.out.live() {
+		if e := &q.out.live()[i]; e.ends != 0 && e.ends <= now.UnixMilli() && (e.state == entryWaiting || e.state == entryParked) {
+			return e
+		}
+	}
+	return nil
 }
 
 // swept notes that the queue was moved to an offset. cursor.mu is held.
@@ -76,6 +99,13 @@ func (p *pump) sweep(q *queue) {
 		at, s.first = q.floor(), time.Time{}
 	}
 	filters := q.filterSet()
+	for e := q.overdue(now); e != nil; e = q.overdue(now) {
+		if e.state == entryWaiting {
+			q.waiting--
+		}
+		q.reject(e, "expired")
+		q.changed()
+	}
 	q.mu.Unlock()
 	end := p.b.dispatcher.end()
 	for at < end {
@@ -94,11 +124,14 @@ func (p *pump) sweep(q *queue) {
 			d := &ds[i]
 			lane := q.lane(d.Envelope)
 			fresh := d.Offset >= q.next
-			if fresh && q.out.find(d.Offset) != nil {
-				q.taken(d.Offset, lane) // it is not among what is passed over around it
-				continue
+			o := q.out.find(d.Offset)
+			if o != nil && o.ends == 0 && o.state != entrySettled {
+				o.ends = q.endOf(d.Envelope)
 			}
-			if q.out.find(d.Offset) != nil || !fresh && !q.left[lane].has(d.Offset) {
+			if fresh && o != nil {
+				q.taken(d.Offset, lane) // it is not among what is passed over around it
+			}
+			if o != nil || !fresh && !q.left[lane].has(d.Offset) {
 				continue
 			}
 			if full = q.full(); full {

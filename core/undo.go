@@ -38,7 +38,7 @@ func (u *undo) keep(e *outEntry) {
 // keepNew takes note of a message that nobody has been given yet. Taken back, it
 // waits among the outstanding ones. cursor.mu is held.
 func (u *undo) keepNew(d *Delivery) {
-	e := outEntry{offset: d.Offset, state: entryWaiting, size: u.q.sizeOf(d)}
+	e := outEntry{offset: d.Offset, state: entryWaiting, size: u.q.sizeOf(d), ends: u.q.endOf(d.Envelope)}
 	if len(u.q.maybe) > 0 && u.q.maybe.has(d.Offset) {
 		e.attempts = 1 // it may have been given to somebody before a crash
 	}
@@ -100,7 +100,6 @@ func (u *undo) await(from int, o Outcome) {
 		if key := u.keys[i]; key != "" && o == Accepted {
 			u.waited = append(u.waited, u.entries[i].offset)
 			u.q.follow(&Envelope{Key: key}, u.entries[i].offset)
-			u.q.park(key)
 		}
 	}
 }
