@@ -78,7 +78,7 @@ func goldenSession(t *testing.T, address string, got func(mqttclient.Message)) m
 		SetAutoReconnect(false).SetOrderMatters(true).
 		SetDefaultPublishHandler(func(_ mqttclient.Client, m mqttclient.Message) { got(m) })
 	c := mqttclient.NewClient(o)
-	if k := c.Connect(); !k.WaitTimeout(20*time.Second) || k.Error() != nil {
+	if k := c.Connect(); !k.WaitTimeout(time.Minute) || k.Error() != nil {
 		t.Fatalf("connecting: %v", k.Error())
 	}
 	return c
@@ -110,7 +110,7 @@ func makeGolden(t *testing.T, to string) {
 	data := t.TempDir()
 	mqtt, http, stop := goldenBroker(t, data)
 	c := goldenSession(t, mqtt, func(mqttclient.Message) {})
-	if k := c.Subscribe("fleet/#", 1, nil); !k.WaitTimeout(20*time.Second) || k.Error() != nil {
+	if k := c.Subscribe("fleet/#", 1, nil); !k.WaitTimeout(time.Minute) || k.Error() != nil {
 		t.Fatal(k.Error())
 	}
 	c.Disconnect(250)
@@ -218,7 +218,7 @@ func checkGolden(t *testing.T, data string) {
 		select {
 		case m := <-got:
 			all = append(all, m)
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatalf("the session got %q", all)
 		}
 	}
