@@ -296,7 +296,7 @@ func (b *Broker) age(mark bool) {
 func (b *Broker) loadTime() error {
 	b.journal.time = b.aging.last()
 	// The last thing before a broker is closed is a mark.
-	if closed, err := b.engine.Get(keyClosed); err != nil || closed != nil {
+	if closed, err := b.wasClosed(); err != nil || closed {
 		return err
 	}
 	last, err := b.lastTime(b.journal.time)

@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,7 +45,7 @@ const (
 	keyRetained = "r/" // a topic's retained value: its offset
 	keyDelayed  = "t/" // a delayed message: its offset, by due time
 	keyAge      = "a/" // an age of the log: which times belong to it
-	keyClosed   = "c/" // stands alone: the broker was closed, not lost
+	keyClosed   = "c/" // stands alone: the broker was closed, not lost, and at which offset the log ended
 	keyWill     = "w/" // a will, by whose it is ([willValue])
 	keyID       = "d/" // a message ID: its time and offset, by topic
 	keyOnce     = "o/" // Envelope.Once: its time and offset
@@ -162,6 +163,16 @@ func Open(ctx context.Context, o Options) (*Broker, error) {
 	return b, ctx.Err()
 }
 
+// wasClosed reports whether the broker was closed, and not lost, and the log is
+// as it was then: where there was no room to remove the mark, it is still there,
+// but the log goes on elsewhere.
+func (b *Broker) wasClosed() (bool, error) {
+	v, err := b.engine.Get(keyClosed)
+	_, end := b.engine.Bounds()
+	// Once, the mark had no offset.
+	return err == nil && v != nil && (len(v) != 8 || Offset(binary.BigEndian.Uint64(v)) == end), err
+}
+
 // load makes the exchanges and queues that the state knows.
 func (b *Broker) load() error {
 	if err := b.aging.load(b.engine); err != nil {
@@ -197,14 +208,14 @@ func (b *Broker) load() error {
 			b.bounded = append(b.bounded, q)
 		}
 	}
-	closed, err := b.engine.Get(keyClosed)
+	closed, err := b.wasClosed()
 	if err != nil {
 		return err
 	}
 	_, end := b.engine.Bounds()
 	for _, q := range b.queues {
 		q.mu.Lock()
-		if closed == nil && q.settings.Kind == KindSession {
+		if !closed && q.settings.Kind == KindSession {
 			q.doubt, q.doubtEnd = b.limits.MaxInFlight, end
 			for i := range q.out.list {
 				// Given back unsent, and perhaps sent since.
@@ -299,9 +310,11 @@ func (b *Broker) Close(ctx context.Context) error {
 	b.mu.RUnlock()
 	b.flusher.close()
 	// What a loss before this run left in doubt is so for the next one, too.
+	b.journal.catchUp(ctx)
 	if !doubt {
 		if p, err := b.journal.enterUnbounded(); err == nil {
-			p.Changes = append(p.Changes, Change{Key: keyClosed, Value: []byte{1}})
+			_, end := b.engine.Bounds()
+			p.Changes = append(p.Changes, Change{Key: keyClosed, Value: binary.BigEndian.AppendUint64(nil, uint64(end)+uint64(len(p.Ends)))})
 			b.journal.leave()
 		}
 	}

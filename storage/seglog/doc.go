@@ -20,8 +20,9 @@
 //
 // Beside them: a sealed segment gets its index (indexbuild.go, index.go);
 // retention frees segments and copies forward what is needed of them
-// (reclaim.go, rewrite.go) and notes what it frees (freed.go); Open finds out what a crash left (open.go,
-// recover.go, scan.go) and a judge tells the torn tail from damage (judge.go).
+// (reclaim.go, rewrite.go), and notes what it frees (freed.go); Open finds out
+// what a crash left (open.go, recover.go, scan.go) and a judge tells the torn
+// tail from damage (judge.go).
 //
 // What is on the disk is described in docs/disk-format.md. All I/O goes through
 // storage/vfs, Pebble's too (pebblefs.go, shield.go).

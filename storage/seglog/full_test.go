@@ -14,19 +14,22 @@ import (
 	"github.com/sluicemq/sluice/storage/vfs"
 )
 
+// kindsOfFiles are sets of files, by their names.
+var kindsOfFiles = map[string]func(name string) bool{
+	"segments": func(n string) bool {
+		return strings.HasPrefix(n, "/data/log/") && !strings.Contains(n, indexSuffix)
+	},
+	"indexes": func(n string) bool { return strings.Contains(n, indexSuffix) },
+	"state":   func(n string) bool { return strings.HasPrefix(n, "/data/state") },
+	"all":     func(string) bool { return true },
+}
+
 // TestNoRoomForAKindOfFile: while one kind of file cannot grow, publishes are
 // confirmed or refused for lack of room, and consumers go on with what they
 // hold; when it can again, all goes on by itself, and nothing that was confirmed
 // is missing.
 func TestNoRoomForAKindOfFile(t *testing.T) {
-	for kind, is := range map[string]func(name string) bool{
-		"segments": func(n string) bool {
-			return strings.HasPrefix(n, "/data/log/") && !strings.Contains(n, indexSuffix)
-		},
-		"indexes": func(n string) bool { return strings.Contains(n, indexSuffix) },
-		"state":   func(n string) bool { return strings.HasPrefix(n, "/data/state") },
-		"all":     func(string) bool { return true },
-	} {
+	for kind, is := range kindsOfFiles {
 		t.Run(kind, func(t *testing.T) {
 			ctx := t.Context()
 			var full atomic.Bool

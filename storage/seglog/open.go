@@ -17,7 +17,8 @@ import (
 )
 
 // Open opens the log in a directory, or begins one, and recovers it if it was
-// not closed. It blocks for the disk; ctx ends it early. A directory that
+// not closed. It blocks for the disk; ctx ends it early. Where the disk has no
+// room for what has to be written, that is core.ErrStorageFull. A directory that
 // another process has open is vfs.ErrLocked, one that a newer version wrote is
 // refused and left as it is.
 func Open(ctx context.Context, o Options) (_ *Log, err error) {
@@ -59,6 +60,12 @@ func Open(ctx context.Context, o Options) (_ *Log, err error) {
 		l.free <- new(pending)
 	}
 	defer func() {
+		if isFull(err) {
+			if !errors.Is(err, core.ErrStorageFull) {
+				err = fmt.Errorf("%w: %w", core.ErrStorageFull, err)
+			}
+			err = fmt.Errorf("%w; make room on the disk and start again", err)
+		}
 		if err != nil {
 			err = errors.Join(fmt.Errorf("opening %s: %w", o.Dir, err), l.abandon())
 		}
@@ -73,6 +80,9 @@ func Open(ctx context.Context, o Options) (_ *Log, err error) {
 		return nil, err
 	}
 	if err := l.recover(ctx); err != nil {
+		return nil, err
+	}
+	if err := l.state.shield.wait(func() error { l.state.shield.patient.Store(true); return nil }); err != nil {
 		return nil, err
 	}
 	go l.commitLoop()

@@ -24,7 +24,8 @@ const fullRetry = 100 * time.Millisecond
 // goroutine of its own, when it cannot write; readers and consumers are to go
 // on. So what fails never comes back to Pebble: its goroutine is stopped for
 // good, and whoever waits for it learns it from failed. Where only room is
-// lacking, it waits until there is some.
+// lacking, it waits until there is some; but not while the log is being opened,
+// for then somebody waits for that.
 type shield struct {
 	pebblevfs.FS
 	closing chan struct{} // closed when nobody waits for room any more
@@ -32,6 +33,7 @@ type shield struct {
 	once    sync.Once
 	err     error
 	waiting atomic.Int32 // how many writes wait for room
+	patient atomic.Bool  // they do: the log is open
 
 	mu    sync.Mutex // guards locks
 	locks []io.Closer
@@ -84,7 +86,7 @@ func (s *shield) change(do func() error) error {
 		switch {
 		case err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist):
 			return err
-		case isFull(err):
+		case isFull(err) && s.patient.Load():
 			s.waiting.Add(1)
 			select {
 			case <-time.After(fullRetry):
