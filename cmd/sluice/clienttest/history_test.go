@@ -42,7 +42,7 @@ func TestQueueHistory(t *testing.T) {
 	w.start("websocket", w.websocket)
 
 	for i := range messages {
-		name, key := strconv.Itoa(i), fmt.Sprint("k", rand.IntN(keys))
+		name, key := strconv.Itoa(i), fmt.Sprint("k", draw(strconv.Itoa(i), 0, keys))
 		h.Published(name, key)
 		eventually(t, arrive, func() error {
 			return w.request("POST", "/q/jobs", name, http.Header{"X-Key": {key}, "Idempotency-Key": {name}}, nil)
@@ -134,9 +134,16 @@ func (w *workers) kill() {
 	close(w.up)
 }
 
-// outcome draws what becomes of a message.
-func outcome() string {
-	switch n := rand.IntN(10); {
+// draw is a number below n that belongs to an attempt of a message, whoever has it
+// and when.
+func draw(message string, attempt, n int) int {
+	i, _ := strconv.Atoi(message)
+	return rand.New(rand.NewPCG(uint64(i), uint64(attempt))).IntN(n)
+}
+
+// outcome is what becomes of a message at one of its attempts.
+func outcome(message string, attempt int) string {
+	switch n := draw(message, attempt, 10); {
 	case n < 2:
 		return "release"
 	case n < 3:
@@ -220,7 +227,7 @@ func (w *workers) lease(name string) error {
 			return err
 		}
 		w.h.Delivered(name, m.Data, m.Attempt)
-		do := outcome()
+		do := outcome(m.Data, m.Attempt)
 		w.h.Settling(m.Data, do != "release")
 		if err := w.request("POST", "/lease/"+m.Lease+"/"+do, "", nil, nil); err != nil {
 			return err
@@ -295,8 +302,8 @@ func (w *workers) mqtt(name string) error {
 		}
 		body := string(m.Payload)
 		w.h.Delivered(name, body, attempt)
-		do := outcome()
-		if do == "release" && rand.IntN(5) == 0 {
+		do := outcome(body, attempt)
+		if do == "release" && draw(body, -attempt, 5) == 0 {
 			w.h.Left(name)
 			return nil
 		}
@@ -336,7 +343,7 @@ func (w *workers) stomp(name string) error {
 			}
 			body := string(m.Body)
 			w.h.Delivered(name, body, attempt)
-			accepts := outcome() != "release" // its Nack only releases
+			accepts := outcome(body, attempt) != "release" // its Nack only releases
 			if w.h.Settling(body, accepts); accepts {
 				err = c.Ack(m)
 			} else {
@@ -371,7 +378,7 @@ func (w *workers) websocket(name string) error {
 			continue
 		}
 		w.h.Delivered(name, m.Data, max(m.Attempt, 1)) // the first is left out
-		do := outcome()
+		do := outcome(m.Data, m.Attempt)
 		w.h.Settling(m.Data, do != "release")
 		answer := map[string]any{"op": "ack", "sub": "jobs", "o": m.Offset}
 		if do != "accept" {
