@@ -1,6 +1,7 @@
-// Package adaptertest has connections for tests of adapters in a bubble of
-// testing/synctest, where no socket can be: what is to happen in time happens at
-// once and exactly then, however long the machine stands still.
+// Package adaptertest is what the tests of several doors share: connections in a
+// bubble of testing/synctest, where no socket can be (what is to happen in time
+// happens at once and exactly then, however long the machine stands still), and
+// certificates.
 package adaptertest
 
 import (

@@ -116,12 +116,16 @@ func exchangeOf(r *nethttp.Request) (string, error) {
 }
 
 // escapeLevels percent-encodes a topic or filter for a path, level by level.
-func escapeLevels(s string) string {
+func escapeLevels(s string) string { return percentEncoded(s, "-._~/$@+!*,:=") }
+
+// percentEncoded percent-encodes all bytes but letters, digits and those that
+// stand as they are.
+func percentEncoded(s, plain string) string {
 	const hex = "0123456789ABCDEF"
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
 		c := s[i]
-		if 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~/$@+!*,:=", c) >= 0 {
+		if 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte(plain, c) >= 0 {
 			b.WriteByte(c)
 			continue
 		}

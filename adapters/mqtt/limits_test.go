@@ -2,16 +2,10 @@ package mqtt
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/big"
 	"net"
 	"testing"
 	"time"
@@ -19,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sluicemq/sluice/adapters"
+	"github.com/sluicemq/sluice/adapters/adaptertest"
 	"github.com/sluicemq/sluice/core"
 	"github.com/sluicemq/sluice/core/coretest"
 )
@@ -293,53 +288,32 @@ func TestClientCertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer broker.Close(context.Background())
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "device-7"}, DNSNames: []string{"localhost"},
-		NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert := tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-	parsed, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(parsed)
+	authority := adaptertest.NewAuthority(t)
 	gate := adapters.NewGate(limits)
 	log := slog.New(slog.DiscardHandler)
 	m := New(broker, Options{Limits: limits, Gate: gate, Metrics: adapters.NewMetrics(prometheus.NewRegistry()), Logger: log})
-	l := adapters.NewServer("mqtt", []adapters.Endpoint{{Address: "127.0.0.1:0", TLS: &tls.Config{
-		Certificates: []tls.Certificate{cert}, ClientCAs: pool, ClientAuth: tls.VerifyClientCertIfGiven,
-	}}}, limits, gate, m, log)
+	l := adapters.NewServer("mqtt", []adapters.Endpoint{{Address: "127.0.0.1:0", TLS: authority.Server(t, "server")}}, limits, gate, m, log)
 	if err := l.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	go l.Serve()
 	defer l.Close(context.Background())
-	dial := func(certs ...tls.Certificate) net.Conn {
-		c, err := tls.Dial("tcp", l.Addrs()[0].String(), &tls.Config{RootCAs: pool, ServerName: "localhost", Certificates: certs})
+	dial := func(name string) net.Conn {
+		c, err := tls.Dial("tcp", l.Addrs()[0].String(), authority.Client(t, name))
 		if err != nil {
 			t.Fatal(err)
 		}
 		return c
 	}
 	s := &site{t: t}
-	with := dial(cert)
+	with := dial("device-7")
 	defer with.Close()
 	s.say(with, `10 L(s"MQTT" 04 02 003C s"a") C0 00`)
 	s.hear(with, `20 02 00 00 D0 00`)
 	if name := func() string { m.mu.Lock(); defer m.mu.Unlock(); return m.conns["a"].client.Principal().Name }(); name != "device-7" {
 		t.Errorf("the client is %q", name)
 	}
-	without := dial()
+	without := dial("")
 	defer without.Close()
 	s.say(without, `10 L(s"MQTT" 04 02 003C s"b")`)
 	s.hear(without, `20 02 00 04`)

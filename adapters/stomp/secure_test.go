@@ -3,13 +3,7 @@ package stomp_test
 import (
 	"bufio"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"math/big"
 	"net"
 	"testing"
 	"time"
@@ -17,6 +11,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sluicemq/sluice/adapters"
+	"github.com/sluicemq/sluice/adapters/adaptertest"
 	"github.com/sluicemq/sluice/core"
 )
 
@@ -35,39 +30,14 @@ func (certified) Authenticate(_ context.Context, c core.Credentials) (*core.Prin
 	return &core.Principal{Name: c.Certificate.Subject.CommonName}, nil
 }
 
-// selfSigned makes a certificate that vouches for itself.
-func selfSigned(t *testing.T, name string) (tls.Certificate, *x509.CertPool) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, BasicConstraintsValid: true, IsCA: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	parsed, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(parsed)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pool
-}
-
 // Over TLS a client may be known by its certificate.
 func TestTLS(t *testing.T) {
 	t.Parallel()
-	server, serverPool := selfSigned(t, "server")
-	client, clientPool := selfSigned(t, "device-7")
-	g := startWith(t, t.TempDir(), &tls.Config{Certificates: []tls.Certificate{server}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: clientPool},
+	authority := adaptertest.NewAuthority(t)
+	g := startWith(t, t.TempDir(), authority.Server(t, "server"),
 		func(_ *adapters.Limits, o *core.Options) { o.Authorizer = certified{} })
-	dial := func(certificates ...tls.Certificate) *peer {
-		c, err := tls.Dial("tcp", g.address, &tls.Config{RootCAs: serverPool, Certificates: certificates})
+	dial := func(name string) *peer {
+		c, err := tls.Dial("tcp", g.address, authority.Client(t, name))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -77,8 +47,8 @@ func TestTLS(t *testing.T) {
 		p.send("CONNECT", "accept-version:1.2", "host:h")
 		return p
 	}
-	dial().expectError("access refused")
-	p := dial(client)
+	dial("").expectError("access refused")
+	p := dial("device-7")
 	p.expect("CONNECTED\n")
 	p.subscribe("0", "/topic/a")
 	p.send("SEND", "destination:/topic/a", " x")

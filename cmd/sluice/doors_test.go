@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sluicemq/sluice/cmd/sluice/internal/certs"
+	"github.com/sluicemq/sluice/adapters/adaptertest"
 	"github.com/sluicemq/sluice/cmd/sluice/internal/link"
 	"github.com/sluicemq/sluice/configs"
 	"github.com/sluicemq/sluice/core"
@@ -63,7 +63,7 @@ func serveGateway(t *testing.T, cfg *configs.Config) (*gateway, map[string]strin
 // TestCertificatesNameUsers: over every protocol, who a certificate names is
 // who the rules speak of, and nobody comes in without one.
 func TestCertificatesNameUsers(t *testing.T) {
-	a := certs.New(t)
+	a := adaptertest.NewAuthority(t)
 	a.Sign(t, "server")
 	cfg, err := configs.Parse("test.yaml", []byte(certificateRules))
 	if err != nil {
@@ -131,7 +131,7 @@ func TestCertificatesNameUsers(t *testing.T) {
 }
 
 // shown is the serial number of the certificate that an address shows.
-func shown(t *testing.T, address string, a *certs.Authority) string {
+func shown(t *testing.T, address string, a *adaptertest.Authority) string {
 	t.Helper()
 	c, err := tls.Dial("tcp", address, a.Client(t, "device-1"))
 	if err != nil {

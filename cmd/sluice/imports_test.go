@@ -27,7 +27,7 @@ var mayImport = map[string][]string{
 	"core/pause": {},
 	// What adapters share knows none of them.
 	"adapters": {"core"},
-	// Connections for the tests of any adapter.
+	// Connections and certificates for the tests of any door.
 	"adapters/adaptertest": {},
 	// A protocol knows no other protocol and no storage.
 	"adapters/mqtt":  {"core", "adapters"},
@@ -42,12 +42,11 @@ var mayImport = map[string][]string{
 	"configs":            {"core", "adapters"},
 	// Only the command names adapters and engines; its helpers do not.
 	"cmd/sluice":                   {"core", "adapters", "adapters/mqtt", "adapters/stomp", "adapters/http", "adapters/ws", "storage/seglog", "storage/vfs", "configs", "cmd/sluice/internal"},
-	"cmd/sluice/clienttest":        {"cmd/sluice/internal/certs", "cmd/sluice/internal/loopback"},
+	"cmd/sluice/clienttest":        {"adapters/adaptertest", "cmd/sluice/internal/loopback"},
 	"cmd/sluice/internal/access":   {"core", "configs"},
 	"cmd/sluice/internal/backup":   {"core", "storage/vfs", "storage/seglog"},
 	"cmd/sluice/internal/bench":    {"core", "configs", "storage/seglog", "cmd/sluice/internal/loopback"},
 	"cmd/sluice/internal/link":     {"core"},
-	"cmd/sluice/internal/certs":    {},
 	"cmd/sluice/internal/loopback": {},
 }
 

@@ -24,7 +24,7 @@ import (
 	pahov5 "github.com/eclipse/paho.golang/paho"
 	pahov3 "github.com/eclipse/paho.mqtt.golang"
 
-	"github.com/sluicemq/sluice/cmd/sluice/internal/certs"
+	"github.com/sluicemq/sluice/adapters/adaptertest"
 )
 
 // This file opens connections of each library for the suite.
@@ -34,13 +34,13 @@ import (
 type safeBroker struct {
 	*broker
 	tls       string // where it speaks MQTT over TLS
-	authority *certs.Authority
+	authority *adaptertest.Authority
 	secret    []byte
 }
 
 func startSafeBroker(t *testing.T) *safeBroker {
 	t.Helper()
-	s := &safeBroker{tls: freeAddress(t), authority: certs.New(t), secret: []byte("0123456789abcdef0123456789abcdef")}
+	s := &safeBroker{tls: freeAddress(t), authority: adaptertest.NewAuthority(t), secret: []byte("0123456789abcdef0123456789abcdef")}
 	dir := s.authority.Dir
 	for _, name := range []string{"server", "carl", "nobody"} {
 		s.authority.Sign(t, name)

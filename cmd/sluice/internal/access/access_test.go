@@ -236,7 +236,7 @@ func TestUsersFile(t *testing.T) {
 	if err := f.Add(User{Name: "c: #d", Roles: []string{"y", "z"}}); err != nil {
 		t.Error(err)
 	}
-	if err := f.Add(User{Name: "a"}); !errors.Is(err, core.ErrConflict) {
+	if err := f.Add(User{Name: "a"}); !errors.Is(err, ErrUserExists) {
 		t.Errorf("twice: %v", err)
 	}
 	if err := f.Remove("b"); err != nil {

@@ -113,10 +113,13 @@ func (f *UsersFile) Has(name string) bool {
 	return n != nil
 }
 
-// Add adds a user; one that is there is core.ErrConflict.
+// ErrUserExists is what adding a user twice gets.
+var ErrUserExists = errors.New("there is such a user already; to change the password: sluice user passwd")
+
+// Add adds a user; one that is there is ErrUserExists.
 func (f *UsersFile) Add(u User) error {
 	if _, n := f.find(u.Name); n != nil {
-		return fmt.Errorf("user %q: %w", u.Name, core.ErrConflict)
+		return fmt.Errorf("user %q: %w", u.Name, ErrUserExists)
 	}
 	entry := &yaml.Node{Kind: yaml.MappingNode}
 	set(entry, "name", text(u.Name))

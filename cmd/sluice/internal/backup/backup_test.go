@@ -487,7 +487,7 @@ func TestCrashDuringRestore(t *testing.T) {
 func TestRestoreRefusesWhatIsNotEmpty(t *testing.T) {
 	fs := vfs.NewMemory()
 	r := takeSmall(t, fs)
-	if _, err := Restore(fs, r.Dir, dataDir, nobody, nothing); !errors.Is(err, core.ErrConflict) {
+	if _, err := Restore(fs, r.Dir, dataDir, nobody, nothing); !errors.Is(err, ErrNotEmpty) {
 		t.Errorf("over a log: %v", err)
 	}
 	l := openLog(t, fs, dataDir) // and did not touch it

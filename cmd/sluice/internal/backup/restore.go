@@ -51,6 +51,9 @@ func Verify(f vfs.FS, dir string, plan func(bytes int64), progress func(int)) (*
 // Open reads the manifest of a whole backup.
 func Open(f vfs.FS, dir string) (*Manifest, error) { return readManifest(f, dir) }
 
+// ErrNotEmpty is what restoring over what is there gets.
+var ErrNotEmpty = errors.New("not empty; restore into an empty or missing directory")
+
 // Restore writes a backup into a data directory, which must be empty, or hold a
 // restore that was not finished. Before it returns, all of it is durable and
 // has been compared with the manifest. Until then the directory is not opened
@@ -112,7 +115,7 @@ func beginRestore(f vfs.FS, dir string) error {
 			continue
 		}
 		if !again {
-			return fmt.Errorf("%w: %s is not empty: there is %q; restore into an empty directory", core.ErrConflict, dir, name)
+			return fmt.Errorf("%s: %w: there is %q", dir, ErrNotEmpty, name)
 		}
 		if name == "log" || name == "state" {
 			if err := removeAll(f, path.Join(dir, name)); err != nil {

@@ -1,6 +1,4 @@
-// Package certs makes certificates for tests of the program with its own and
-// with others' clients.
-package certs
+package adaptertest
 
 import (
 	"crypto/ecdsa"
@@ -27,8 +25,8 @@ type Authority struct {
 	key  *ecdsa.PrivateKey
 }
 
-// New makes an authority in a folder that goes when the test ends.
-func New(t testing.TB) *Authority {
+// NewAuthority makes an authority in a folder that goes when the test ends.
+func NewAuthority(t testing.TB) *Authority {
 	t.Helper()
 	a := &Authority{Dir: t.TempDir()}
 	a.cert, a.key = a.sign(t, "authority", nil)
@@ -86,12 +84,26 @@ func (a *Authority) Client(t testing.TB, name string) *tls.Config {
 	pool.AddCert(a.cert)
 	c := &tls.Config{RootCAs: pool, ServerName: "127.0.0.1"}
 	if name != "" {
-		a.sign(t, name, a)
-		pair, err := tls.LoadX509KeyPair(filepath.Join(a.Dir, name+".crt"), filepath.Join(a.Dir, name+".key"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Certificates = []tls.Certificate{pair}
+		c.Certificates = []tls.Certificate{a.pair(t, name)}
 	}
 	return c
+}
+
+// Server is what a server uses that shows a new certificate of the name, and
+// knows clients by theirs, where they show one.
+func (a *Authority) Server(t testing.TB, name string) *tls.Config {
+	t.Helper()
+	pool := x509.NewCertPool()
+	pool.AddCert(a.cert)
+	return &tls.Config{Certificates: []tls.Certificate{a.pair(t, name)}, ClientCAs: pool, ClientAuth: tls.VerifyClientCertIfGiven}
+}
+
+func (a *Authority) pair(t testing.TB, name string) tls.Certificate {
+	t.Helper()
+	a.sign(t, name, a)
+	pair, err := tls.LoadX509KeyPair(filepath.Join(a.Dir, name+".crt"), filepath.Join(a.Dir, name+".key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pair
 }
