@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sluicemq/sluice/cmd/sluice/internal/certs"
+	"github.com/sluicemq/sluice/adapters/adaptertest"
 	"github.com/sluicemq/sluice/cmd/sluice/internal/link"
 	"github.com/sluicemq/sluice/configs"
 	"github.com/sluicemq/sluice/core"
@@ -22,7 +22,7 @@ import (
 // are closed at the deadline on every door, however many they are; others are
 // served meanwhile, and nothing of them stays.
 func TestSilentConnections(t *testing.T) {
-	a := certs.New(t)
+	a := adaptertest.NewAuthority(t)
 	a.Sign(t, "server")
 	secure := configs.Listener{Address: "127.0.0.1:0", TLS: configs.TLS{Cert: filepath.Join(a.Dir, "server.crt"), Key: filepath.Join(a.Dir, "server.key")}}
 	cfg := configs.Default()
