@@ -99,11 +99,12 @@ func httpScenario(name, about string, connections, chunk int, goals ...goal) sce
 type textReceiver struct {
 	load *traffic
 	ledger
+	behind int // how far from the end the payload began in the last message
 }
 
 // message takes down the message within an event or a frame, if there is one.
 func (s *textReceiver) message(b []byte, first *bool) error {
-	publisher, seq, at, ok := textHeader(b)
+	publisher, seq, at, ok := textHeader(b, &s.behind)
 	if !ok {
 		return nil
 	}

@@ -90,25 +90,31 @@ func appendHex(b []byte, v uint64, digits int) []byte {
 	return b
 }
 
-// textHeader finds and reads what appendText wrote.
-func textHeader(b []byte) (publisher uint32, seq uint64, at int64, ok bool) {
-	i := bytes.Index(b, []byte(textMark))
+// textHeader finds and reads what appendText wrote. behind is how far from the
+// end of b it is likely to begin, as far as it began in the last message of the
+// same kind; it is brought up to date.
+func textHeader(b []byte, behind *int) (publisher uint32, seq uint64, at int64, ok bool) {
+	i := len(b) - *behind
+	if i < 0 || !bytes.HasPrefix(b[i:], []byte(textMark)) {
+		i = bytes.Index(b, []byte(textMark))
+	}
 	if i < 0 || len(b)-i < textHeaderBytes {
 		return 0, 0, 0, false
 	}
+	*behind = len(b) - i
 	b = b[i+len(textMark):]
-	return uint32(hexNumber(b[:8])), hexNumber(b[8:24]), int64(hexNumber(b[24:40])), true
+	return hexNumber(b), uint64(hexNumber(b[8:]))<<32 | uint64(hexNumber(b[16:])),
+		int64(hexNumber(b[24:]))<<32 | int64(hexNumber(b[32:])), true
 }
 
-func hexNumber(b []byte) (v uint64) {
-	for _, c := range b {
-		d := c - '0'
-		if c >= 'a' {
-			d = c - 'a' + 10
-		}
-		v = v<<4 | uint64(d&15)
-	}
-	return v
+// hexNumber reads the eight digits that b begins with, all at once: each byte
+// becomes the digit's value, then pairs of them are put together.
+func hexNumber(b []byte) uint32 {
+	v := binary.BigEndian.Uint64(b)
+	v = v&0x0f0f0f0f0f0f0f0f + v>>6&0x0101010101010101*9
+	v = (v | v>>4) & 0x00ff00ff00ff00ff
+	v = (v | v>>8) & 0x0000ffff0000ffff
+	return uint32(v | v>>16)
 }
 
 var errStrange = errors.New("the server sent a message that is not of this load")

@@ -91,12 +91,44 @@ func TestTextPayload(t *testing.T) {
 				t.Fatalf("size %d: %q is not plain text", size, b)
 			}
 		}
-		publisher, seq, at, ok := textHeader(append([]byte("data: x "), b...))
-		if publisher != 17 || seq != 1<<40+3 || at != 987654321 || !ok {
-			t.Fatalf("size %d: header %d %d %d %v", size, publisher, seq, at, ok)
+		event := append(append([]byte("data: x "), b...), '"', '}')
+		// Wherever the one before it began.
+		for behind := range len(event) + 10 {
+			was := behind
+			publisher, seq, at, ok := textHeader(event, &behind)
+			if publisher != 17 || seq != 1<<40+3 || at != 987654321 || !ok {
+				t.Fatalf("size %d: header %d %d %d %v", size, publisher, seq, at, ok)
+			}
+			if behind != size+2 {
+				t.Fatalf("size %d: begins %d from the end, not %d; was %d", size, behind, size+2, was)
+			}
 		}
 	}
-	if _, _, _, ok := textHeader([]byte("bn~0000")); ok {
-		t.Error("half a header is one")
+	for _, part := range []string{"", "bn~0000", "data: x"} {
+		behind := len(part)
+		if _, _, _, ok := textHeader([]byte(part), &behind); ok {
+			t.Errorf("%q is a header", part)
+		}
+	}
+}
+
+func TestHexNumber(t *testing.T) {
+	x := uint32(1)
+	for range 1000 {
+		if got := hexNumber(appendHex(nil, uint64(x), 8)); got != x {
+			t.Fatalf("%08x is read as %08x", x, got)
+		}
+		x = x*1664525 + 1013904223
+	}
+}
+
+func BenchmarkTextHeader(b *testing.B) {
+	x := noise(99)
+	message := append(x.appendText([]byte(`{"op":"msg","sub":"s","o":1234567,"ts":1700000000000,"t":"bench/0/0","from":"bench-pub-0","d":"`), 100, 0, 17, 987654321), '"', '}')
+	behind := 0
+	for b.Loop() {
+		if _, _, _, ok := textHeader(message, &behind); !ok {
+			b.Fatal("no header")
+		}
 	}
 }
