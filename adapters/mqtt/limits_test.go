@@ -250,11 +250,11 @@ func TestShutdown(t *testing.T) {
 		close(restarted)
 	}()
 	s.poll("the connection does not end", x.stopped.Load)
+	s.hear(keep, "close") // before the publish is there to be sent to it
 	close(hold)
 	s.hear(c, `40 02 0007`)
 	s.hear(c, `E0 L(8B L(1F s"the server shuts down"))`)
 	s.hear(c, "close")
-	s.hear(keep, "close")
 	<-restarted
 	keep = s.dial()
 	s.say(keep, `10 L(s"MQTT" 04 00 003C s"k")`)
