@@ -38,6 +38,8 @@ func TestEntityTags(t *testing.T) {
 
 	x := d.want(201, "PUT", "/v1/exchanges/x", `{"kind":"topic"}`).Header.Get("ETag")
 	d.want(304, "GET", "/v1/exchanges/x", "", "If-None-Match: "+x)
+	d.want(200, "GET", "/v1/exchanges/x", "", "If-Match: "+x)
+	d.refused(412, "precondition-failed", "GET", "/v1/exchanges/x", "", "If-Match: \"other\"")
 	d.refused(412, "precondition-failed", "DELETE", "/v1/exchanges/x", "", `If-Match: "x"`)
 	list := d.want(200, "GET", "/v1/exchanges", "").Header.Get("ETag")
 	if a := d.want(304, "HEAD", "/v1/exchanges", "", "If-None-Match: W/"+list); a.body != "" {

@@ -3,6 +3,7 @@ package http
 import (
 	"context"
 	nethttp "net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -250,13 +251,31 @@ func formOf(r *nethttp.Request, q *query) (form, error) {
 		return formLines, nil
 	}
 	best, quality := formLines, 0.0
+	anyWeight := 0.0
+	var named []form
 	for _, v := range accept {
 		for part := range strings.SplitSeq(v, ",") {
 			media, params, _ := strings.Cut(part, ";")
-			f, ok := formOfType(strings.ToLower(strings.TrimSpace(media)))
-			if weight := weightOf(params); ok && weight > quality {
+			media = strings.ToLower(strings.TrimSpace(media))
+			weight := weightOf(params)
+			if media == "*/*" || media == "application/*" {
+				anyWeight = max(anyWeight, weight)
+				continue
+			}
+			f, ok := formOfType(media)
+			if !ok {
+				continue
+			}
+			named = append(named, f)
+			if weight > quality {
 				best, quality = f, weight
 			}
+		}
+	}
+	// A range is for what is not named itself.
+	for _, f := range []form{formLines, formJSON, formRaw} {
+		if anyWeight > quality && !slices.Contains(named, f) {
+			best, quality = f, anyWeight
 		}
 	}
 	if quality == 0 {
@@ -267,7 +286,7 @@ func formOf(r *nethttp.Request, q *query) (form, error) {
 
 func formOfType(media string) (form, bool) {
 	switch media {
-	case typeLines, "application/ndjson", "application/jsonl", "*/*", "application/*":
+	case typeLines, "application/ndjson", "application/jsonl":
 		return formLines, true
 	case "application/json":
 		return formJSON, true

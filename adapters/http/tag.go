@@ -64,10 +64,15 @@ func hasTagOf(values []string, tag string) bool {
 }
 
 // answerTagged is answerJSON with an entity tag; whoever reads with an
-// If-None-Match that has it is answered 304.
+// If-None-Match that has it is answered 304, and with an If-Match that has it
+// not, 412.
 func (s *Server) answerTagged(w nethttp.ResponseWriter, r *nethttp.Request, status int, v any, tag string) {
 	w.Header()["Etag"] = []string{tag}
 	reading := r.Method == nethttp.MethodGet || r.Method == nethttp.MethodHead
+	if m := r.Header["If-Match"]; reading && len(m) > 0 && !hasStrongTag(m, tag) {
+		s.fail(w, r, checkMatch(r, tag))
+		return
+	}
 	if reading && hasTagOf(r.Header["If-None-Match"], tag) {
 		if s.writeUntil(w) == nil {
 			w.WriteHeader(nethttp.StatusNotModified)
