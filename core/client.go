@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -267,6 +268,10 @@ type Client struct {
 	proof     atomic.Pointer[proof]
 	publisher Publisher
 	confirmer Confirmer
+	// What else a ClientInfo tells, fixed once the client is connected.
+	remote net.Addr
+	since  time.Time
+	number uint64
 
 	publishing bool // it has published; the publisher's own
 	reports    bool // it is the broker's own, which tells of it; see [Broker.Report]

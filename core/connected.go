@@ -1,7 +1,6 @@
 package core
 
 import (
-	"cmp"
 	"iter"
 	"maps"
 	"net"
@@ -22,21 +21,27 @@ type ClientInfo struct {
 	Remote                 net.Addr
 	Since                  time.Time
 	Consumers              int
+	// Number tells clients apart that have the same name: the broker counts them
+	// since it was opened.
+	Number uint64
 }
 
 // A connected set is the clients that are connected.
 type connected struct {
-	mu      sync.Mutex // guards clients
-	clients map[*Client]ClientInfo
+	mu      sync.Mutex // guards what follows
+	clients map[*Client]struct{}
+	last    uint64 // the last one's number
 }
 
 func (s *connected) remember(c *Client, remote net.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.clients == nil {
-		s.clients = make(map[*Client]ClientInfo)
+		s.clients = make(map[*Client]struct{})
 	}
-	s.clients[c] = ClientInfo{Protocol: c.publisher.Protocol, Client: c.publisher.Client, User: c.publisher.Principal, Remote: remote, Since: time.Now()}
+	s.last++
+	c.remote, c.since, c.number = remote, time.Now(), s.last
+	s.clients[c] = struct{}{}
 }
 
 func (s *connected) forget(c *Client) {
@@ -53,29 +58,22 @@ func (s *connected) all() []*Client {
 }
 
 // Clients yields the clients that are connected and that the principal may
-// manage, over all protocols, by protocol and name.
+// manage, over all protocols, in no order.
 func (c *Client) Clients() iter.Seq[ClientInfo] {
-	s := &c.broker.connected
-	s.mu.Lock()
-	all := make(map[*Client]ClientInfo, len(s.clients))
-	for k, info := range s.clients {
-		all[k] = info
-	}
-	s.mu.Unlock()
-	var list []ClientInfo
-	for k, info := range all {
-		if c.authorize(Manage, ClientTopic(info.Client)) != nil {
-			continue
+	return func(yield func(ClientInfo) bool) {
+		for _, k := range c.broker.connected.all() {
+			p := &k.publisher
+			if c.authorize(Manage, ClientTopic(p.Client)) != nil {
+				continue
+			}
+			k.mu.Lock()
+			consumers := len(k.consumers)
+			k.mu.Unlock()
+			if !yield(ClientInfo{p.Protocol, p.Client, p.Principal, k.remote, k.since, consumers, k.number}) {
+				return
+			}
 		}
-		k.mu.Lock()
-		info.Consumers = len(k.consumers)
-		k.mu.Unlock()
-		list = append(list, info)
 	}
-	slices.SortFunc(list, func(a, b ClientInfo) int {
-		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Client, b.Client), a.Since.Compare(b.Since))
-	})
-	return slices.Values(list)
 }
 
 // Disconnect ends the clients of a protocol and name, as if their credentials
@@ -88,8 +86,8 @@ func (c *Client) Disconnect(protocol, client string) (int, error) {
 	s := &c.broker.connected
 	s.mu.Lock()
 	var found []*Client
-	for k, info := range s.clients {
-		if k != c && info.Protocol == protocol && info.Client == client {
+	for k := range s.clients {
+		if k != c && k.publisher.Protocol == protocol && k.publisher.Client == client {
 			found = append(found, k)
 		}
 	}

@@ -1,6 +1,9 @@
 package http
 
-import nethttp "net/http"
+import (
+	"fmt"
+	nethttp "net/http"
+)
 
 // clientInfo describes a client that is connected, on this door.
 type clientInfo struct {
@@ -10,10 +13,13 @@ type clientInfo struct {
 	Remote    string `json:"remote,omitempty"`
 	Since     int64  `json:"since"` // ms since 1970
 	Consumers int    `json:"consumers"`
+
+	number uint64
 }
 
 var clientList = listing[clientInfo]{
-	name: func(c *clientInfo) string { return c.Protocol + "/" + c.Client },
+	// Several may have the same name.
+	name: func(c *clientInfo) string { return fmt.Sprintf("%s/%s %016x", c.Protocol, c.Client, c.number) },
 	keys: map[string]func(*clientInfo) int64{
 		"since":     func(c *clientInfo) int64 { return c.Since },
 		"consumers": func(c *clientInfo) int64 { return int64(c.Consumers) },
@@ -29,7 +35,7 @@ func (s *Server) listClients(w nethttp.ResponseWriter, r *nethttp.Request) {
 				if q.has("protocol") && c.Protocol != q.string("protocol") || q.has("user") && c.User != q.string("user") {
 					continue
 				}
-				info := clientInfo{Protocol: c.Protocol, Client: c.Client, User: c.User, Since: c.Since.UnixMilli(), Consumers: c.Consumers}
+				info := clientInfo{Protocol: c.Protocol, Client: c.Client, User: c.User, Since: c.Since.UnixMilli(), Consumers: c.Consumers, number: c.Number}
 				if c.Remote != nil {
 					info.Remote = c.Remote.String()
 				}

@@ -3,6 +3,7 @@ package http_test
 import (
 	"encoding/json"
 	"errors"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -146,5 +147,38 @@ func TestClients(t *testing.T) {
 	}
 	if _, err := w.r.ReadByte(); err == nil {
 		t.Error("the connection goes on")
+	}
+}
+
+// Clients that have the same name are all on some page, once.
+func TestClientsOfOneNameArePaged(t *testing.T) {
+	d := open(t)
+	for range 5 {
+		c, err := d.broker.Connect(t.Context(), core.Credentials{Protocol: "stomp", Client: "same"}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	for _, sort := range []string{"name", "-name", "since", "consumers", "-consumers"} {
+		n, after := 0, ""
+		for range 5 {
+			var page struct {
+				Items []struct{ Client string }
+				Next  string
+				Total int
+			}
+			a := d.want(200, "GET", "/v1/clients?protocol=stomp&limit=2&sort="+sort+after, "")
+			if err := json.Unmarshal([]byte(a.body), &page); err != nil || page.Total != 5 {
+				t.Fatalf("%v %s", err, a.body)
+			}
+			if n += len(page.Items); page.Next == "" {
+				break
+			}
+			after = "&after=" + url.QueryEscape(page.Next)
+		}
+		if n != 5 {
+			t.Errorf("by %s: %d of 5 clients on the pages", sort, n)
+		}
 	}
 }
