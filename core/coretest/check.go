@@ -361,10 +361,19 @@ func (l *Ledger) resolve(s *sight) {
 			l.offsets[m.offset] = m.number
 		}
 	}
+	attempts := make(map[place]int)
+	for _, d := range l.deliveries {
+		p := place{d.queue, d.number}
+		attempts[p] = max(attempts[p], int(d.attempt))
+	}
 	var settlings []settling
 	for _, t := range l.settlings {
-		if len(s.pending[place{t.queue, t.number}]) == 0 && t.outcome != core.Released {
-			if t.told == 0 {
+		p := place{t.queue, t.number}
+		if len(s.pending[p]) == 0 && t.outcome != core.Released {
+			// Where the acceptance of a last attempt was lost, the message is on
+			// its way to the dead letters, and may be seen nowhere meanwhile.
+			t.unsure = t.unsure || t.told == 0 && t.outcome == core.Accepted && attempts[p] >= maxAttempts
+			if t.told == 0 && !t.unsure {
 				t.told = l.now
 			}
 			settlings = append(settlings, t)
