@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -137,8 +139,9 @@ func Open(ctx context.Context, o Options) (*Broker, error) {
 		b.journal.leave()
 	}
 	b.dispatcher.start()
+	queues := slices.Collect(maps.Values(b.queues)) // the pumps may make others
 	b.pumps.start(b)
-	for _, q := range b.queues {
+	for _, q := range queues {
 		q.mu.Lock()
 		if q.rejected > 0 || q.shrinks {
 			q.wake()
@@ -155,8 +158,11 @@ func Open(ctx context.Context, o Options) (*Broker, error) {
 	if err := b.inheritWills(ctx); err != nil {
 		b.log.Error("wills of the last run stay until the next start", "err", err)
 	}
-	for _, q := range b.queues {
-		if q.rejected > 0 {
+	for _, q := range queues {
+		q.mu.Lock()
+		rejected := q.rejected
+		q.mu.Unlock()
+		if rejected > 0 {
 			q.kick() // dead letters that the last run did not come to write
 		}
 	}

@@ -46,8 +46,8 @@ func TestWantedWhileSpaceIsReclaimed(t *testing.T) {
 			var again int64
 			var err error
 			done := make(chan struct{})
-			w.engine.Reclaiming = func() {
-				w.engine.Reclaiming = nil
+			w.engine.WhenReclaiming(func() {
+				w.engine.WhenReclaiming(nil)
 				go func() {
 					again, err = want(p)
 					close(done)
@@ -57,7 +57,7 @@ func TestWantedWhileSpaceIsReclaimed(t *testing.T) {
 				case <-done:
 				case <-time.After(time.Minute):
 				}
-			}
+			})
 			time.Sleep(2 * time.Hour)
 			<-done
 			synctest.Wait()

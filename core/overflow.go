@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -49,13 +50,16 @@ const trimTime = 2 * time.Second
 // names come after a name and returns where to go on.
 func (b *Broker) trim(ctx context.Context, after string) (next string) {
 	b.mu.RLock()
-	var names []string
-	for name, q := range b.queues {
-		if name > after && q.settings.Overflow == OverflowDropOldest && !q.settings.metered() {
-			names = append(names, name)
-		}
-	}
+	queues := slices.Collect(maps.Values(b.queues))
 	b.mu.RUnlock()
+	var names []string
+	for _, q := range queues {
+		q.mu.Lock()
+		if q.name > after && q.settings.Overflow == OverflowDropOldest && !q.settings.metered() {
+			names = append(names, q.name)
+		}
+		q.mu.Unlock()
+	}
 	slices.Sort(names)
 	start := time.Now()
 	for _, name := range names {

@@ -234,6 +234,12 @@ func TestStressBind(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var publishing sync.Mutex // the publishes of one client must not overlap
+	publish := func(topic string) error {
+		publishing.Lock()
+		defer publishing.Unlock()
+		return c.Publish(ctx, &core.Envelope{Topic: topic}, 0)
+	}
 	stop := make(chan struct{})
 	var busy sync.WaitGroup
 	defer busy.Wait()
@@ -246,7 +252,7 @@ func TestStressBind(t *testing.T) {
 				return
 			default:
 			}
-			_ = c.Publish(ctx, &core.Envelope{Topic: "other"}, 0)
+			_ = publish("other")
 			if i%8 == 0 {
 				_ = k.Bind(ctx, core.Binding{Filter: core.Filter("none/" + strconv.Itoa(i%64))}, core.BindOptions{Unsaved: true, Retained: true})
 			}
@@ -258,7 +264,7 @@ func TestStressBind(t *testing.T) {
 		if err := k.Bind(ctx, bd, core.BindOptions{Unsaved: true, Retained: true}); err != nil {
 			t.Fatal(err)
 		}
-		if err := c.Publish(ctx, &core.Envelope{Topic: topic}, 0); err != nil {
+		if err := publish(topic); err != nil {
 			t.Fatal(err)
 		}
 		got.want(t, topic)

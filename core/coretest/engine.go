@@ -20,25 +20,31 @@ import (
 // contract, for as long as the process lives. Fail makes every later Append
 // fail. Hold, where it is set, is called before each Append is done. Refuse, where
 // it is set, says why a batch fails, if it does; it is called behind Hold.
-// Reclaiming, where it is set, is called once Reclaim knows what goes, before it
-// goes, if anything does.
 type Engine struct {
-	Hold       func()
-	Refuse     func(*core.Batch) error
-	Reclaiming func()
+	Hold   func()
+	Refuse func(*core.Batch) error
 
-	mu      sync.Mutex // guards what follows
-	records []core.Record
-	state   map[string][]byte
-	first   core.Offset
-	end     core.Offset
-	failed  error
-	closed  bool
+	mu         sync.Mutex // guards what follows
+	records    []core.Record
+	state      map[string][]byte
+	first      core.Offset
+	end        core.Offset
+	failed     error
+	closed     bool
+	reclaiming func()
 }
 
 // NewEngine makes an empty model.
 func NewEngine() *Engine {
 	return &Engine{state: make(map[string][]byte), first: 1, end: 1}
+}
+
+// WhenReclaiming has f called once Reclaim knows what goes, before it goes, if
+// anything does; nil has nothing called.
+func (g *Engine) WhenReclaiming(f func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.reclaiming = f
 }
 
 // Fail makes every later Append fail.
@@ -194,7 +200,7 @@ func (g *Engine) State(prefix, from string) iter.Seq2[core.Entry, error] {
 // kept, up to the first record that is.
 func (g *Engine) Reclaim(_ context.Context, r core.Retention) (core.Reclaimed, error) {
 	g.mu.Lock()
-	records := slices.Clone(g.records)
+	records, reclaiming := slices.Clone(g.records), g.reclaiming
 	g.mu.Unlock()
 	// Needs may ask the engine.
 	gone := make(map[core.Offset]bool)
@@ -206,8 +212,8 @@ func (g *Engine) Reclaim(_ context.Context, r core.Retention) (core.Reclaimed, e
 			got.Bytes += int64(len(rec.Body))
 		}
 	}
-	if g.Reclaiming != nil && len(gone) > 0 {
-		g.Reclaiming()
+	if reclaiming != nil && len(gone) > 0 {
+		reclaiming()
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
