@@ -83,7 +83,7 @@ func (d *dispatcher) dispatch(c *commit) {
 	}
 	if noRoom(c.err) {
 		d.b.owe(c)
-		d.b.journal.undone <- struct{}{}
+		d.b.journal.goOn()
 	}
 	pause.At("before confirming")
 	d.confirm(c)

@@ -17,7 +17,8 @@ type Engine interface {
 	// and of done, and it blocks while the engine holds as many batches as it
 	// wants. The batch belongs to the engine until done is called; its Buf
 	// belongs to it for ever and is never written again, so that it can serve
-	// reads at the log's tail.
+	// reads at the log's tail. done may call Append with the next batch, and is
+	// not blocked by it where no other is outstanding.
 	//
 	// done gets the offset of the first record (or where the next record will
 	// stand, if the batch has none). A record can be read before a state change

@@ -32,12 +32,12 @@ type journal struct {
 	at      time.Time // when that was, by the clock that cannot be set
 	size    int       // what batches lately came to
 
-	underway int // commits that were taken and are not yet done with
+	underway int  // commits that were taken and are not yet done with
+	busy     bool // one is outstanding; what is pending is taken behind it
 
-	wake    chan struct{} // there is something pending
-	written chan error    // the outstanding batch is done
-	undone  chan struct{} // a refused batch has been taken back
-	stopped sync.WaitGroup
+	outstanding *commit       // what the engine has; of the one who took it
+	wake        chan struct{} // there is something pending, and perhaps nobody who takes it
+	stopped     sync.WaitGroup
 }
 
 // A commit is a batch on its way: what it appends, and whom to tell.
@@ -68,7 +68,7 @@ type entry struct {
 const maxRecords = 1 << 16
 
 func newJournal(e Engine, l Limits, wall func() time.Time, deliver chan<- *commit) *journal {
-	j := &journal{engine: e, wall: wall, at: time.Now(), memory: newMemory(l, wall), deliver: deliver, maxBytes: l.PendingBytes, pending: new(commit), wake: make(chan struct{}, 1), written: make(chan error, 1), undone: make(chan struct{})}
+	j := &journal{engine: e, wall: wall, at: time.Now(), memory: newMemory(l, wall), deliver: deliver, maxBytes: l.PendingBytes, pending: new(commit), wake: make(chan struct{}, 1)}
 	j.room.L = &j.mu
 	return j
 }
@@ -104,6 +104,11 @@ func (j *journal) enter(ctx context.Context) (*commit, error) {
 func (j *journal) leave() {
 	j.mu.Unlock()
 	pause.At("journal left")
+	j.rouse()
+}
+
+// rouse has the journal look for what is pending.
+func (j *journal) rouse() {
 	select {
 	case j.wake <- struct{}{}:
 	default:
@@ -167,6 +172,19 @@ func (c *commit) add(e *Envelope) int {
 // because the engine keeps it for readers at the log's tail.
 const firstBuf = 4 << 10
 
+// buffer is one for a batch that will be about as large as the last ones were;
+// nil where they were small.
+func (j *journal) buffer(size int) []byte {
+	if size <= firstBuf {
+		return nil
+	}
+	return make([]byte, 0, min(size+size/8, j.maxBytes+j.maxBytes/8))
+}
+
+// maxSpareBuf bounds the buffers that are made before they are needed, and that
+// an idle journal keeps.
+const maxSpareBuf = 512 << 10
+
 func (c *commit) empty() bool { return len(c.Ends) == 0 && len(c.Changes) == 0 }
 
 // idle reports whether nobody waits for the commit.
@@ -195,30 +213,80 @@ func (j *journal) catchUp(ctx context.Context) error {
 	}
 }
 
-// run takes what is pending, again and again, until close.
+// run takes what is pending while nothing is outstanding, until close. What
+// comes meanwhile is taken by the engine's goroutine, as soon as it has made
+// durable what was.
 func (j *journal) run() {
 	defer close(j.deliver)
-	for {
-		<-j.wake
-		for {
-			c, closed := j.take()
-			if c == nil {
-				if closed {
-					return
-				}
-				break
-			}
-			j.commit(c)
+	for range j.wake {
+		j.mu.Lock()
+		busy := j.busy
+		j.busy = true
+		j.mu.Unlock()
+		if !busy && j.proceed() {
+			return
 		}
 	}
 }
 
-// take swaps the pending commit for an empty one.
+// proceed hands what is pending to the engine. It says whether the journal is
+// closed and nothing is left. The caller is the one who made the journal busy.
+func (j *journal) proceed() (over bool) {
+	for {
+		c, closed := j.take()
+		if c == nil {
+			return closed
+		}
+		if c.err == nil && (!c.empty() || c.Sync) {
+			j.outstanding = c
+			j.engine.Append(&c.Batch, j.written)
+			return false
+		}
+		if j.handOn(c) {
+			return false
+		}
+	}
+}
+
+// written is called by the engine with what became of the outstanding commit,
+// and hands it the next one.
+func (j *journal) written(_ *Batch, first Offset, err error) {
+	c := j.outstanding
+	c.first = first
+	if err != nil {
+		c.err = fmt.Errorf("%w: %w", ErrStorage, err)
+	}
+	pause.At("commit written")
+	if !j.handOn(c) && j.proceed() {
+		j.rouse() // run has to see it
+	}
+}
+
+// handOn gives a commit that is durable, or has failed, to the dispatcher. After
+// one that was refused it says that the dispatcher will go on, once that was
+// taken back.
+func (j *journal) handOn(c *commit) (refused bool) {
+	refused = noRoom(c.err)
+	j.deliver <- c
+	return refused
+}
+
+// goOn takes what is pending again, after a refused commit was taken back.
+func (j *journal) goOn() {
+	j.mu.Lock()
+	j.busy = false
+	j.mu.Unlock()
+	j.rouse()
+}
+
+// take swaps the pending commit for an empty one. Where nothing is pending, the
+// journal is not busy any more.
 func (j *journal) take() (c *commit, closed bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	c = j.pending
 	if c.idle() {
+		j.busy = false
 		return nil, j.closed
 	}
 	j.underway++
@@ -233,9 +301,9 @@ func (j *journal) take() (c *commit, closed bool) {
 	} else {
 		j.pending = new(commit)
 	}
-	// The next batch will be about as large as the last ones were.
-	if j.size = max(len(c.Buf), j.size-j.size/4); j.size > firstBuf {
-		j.pending.Buf = make([]byte, 0, min(j.size+j.size/8, j.maxBytes+j.maxBytes/8))
+	j.size = max(len(c.Buf), j.size-j.size/4)
+	if j.pending.Buf == nil {
+		j.pending.Buf = j.buffer(j.size)
 	}
 	j.room.Broadcast()
 	c.Time = j.tick()
@@ -273,27 +341,6 @@ func (j *journal) now() int64 {
 	return j.tick()
 }
 
-// commit appends one batch and hands it on to the dispatcher. Where it was
-// refused, it returns once that was taken back.
-func (j *journal) commit(c *commit) {
-	if c.err == nil && (!c.empty() || c.Sync) {
-		j.engine.Append(&c.Batch, func(_ *Batch, first Offset, err error) {
-			c.first = first
-			j.written <- err
-		})
-		err := <-j.written
-		pause.At("commit written")
-		if err != nil {
-			c.err = fmt.Errorf("%w: %w", ErrStorage, err)
-		}
-	}
-	wait := noRoom(c.err)
-	j.deliver <- c
-	if wait {
-		<-j.undone
-	}
-}
-
 // recycle takes back a commit that nobody needs any more.
 func (j *journal) recycle(c *commit) {
 	clear(c.entries)
@@ -306,8 +353,14 @@ func (j *journal) recycle(c *commit) {
 		entries: c.entries[:0], after: c.after[:0], remembered: c.remembered[:0], forgotten: c.forgotten[:0],
 	}
 	j.mu.Lock()
-	defer j.mu.Unlock()
 	j.underway--
+	size, first := j.size, len(j.spare) == 0
+	j.mu.Unlock()
+	if first && size <= maxSpareBuf {
+		c.Buf = j.buffer(size) // here, where no publisher waits for it
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
 	if len(j.spare) < 4 {
 		j.spare = append(j.spare, c)
 	}
@@ -320,9 +373,6 @@ func (j *journal) close() {
 	j.closed = true
 	j.room.Broadcast()
 	j.mu.Unlock()
-	select {
-	case j.wake <- struct{}{}:
-	default:
-	}
+	j.rouse()
 	j.stopped.Wait()
 }

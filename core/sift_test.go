@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -177,84 +176,6 @@ func TestRequeue(t *testing.T) {
 			if len(d.Headers) != 1 || d.Attempt != 1 {
 				t.Fatalf("%+v", d)
 			}
-		}
-	})
-}
-
-// A rate bounds how many messages a second are moved or requeued, from the first
-// one on, and is nothing to a dry run; who asked may leave it.
-func TestRate(t *testing.T) {
-	run(t, func(w *world) {
-		p := w.peer("p")
-		p.declare("to", core.QueueSettings{})
-		p.declare("q", core.QueueSettings{})
-		fill := func(n int) {
-			t.Helper()
-			for i := range n {
-				p.publish(core.QueueTopic("q"), fmt.Sprint(i))
-			}
-		}
-		ways := map[string]func(context.Context, string, core.Transfer) (core.Sifted, error){"move": p.Move, "requeue": p.Requeue}
-		for name, f := range ways {
-			for _, rate := range []float64{0.5, 4, 50} {
-				const n = 30
-				fill(n)
-				from, to := "q", core.QueueTopic("to")
-				if name == "requeue" {
-					from, to = "q.dead", ""
-					k := p.consume("q")
-					k.Grant(plenty)
-					for _, d := range p.deliveries() {
-						if err := k.Settle(d.Offset, core.Rejected, core.SettleOptions{}); err != nil {
-							t.Fatal(err)
-						}
-					}
-					k.Close()
-					synctest.Wait()
-				}
-				began := time.Now()
-				if got, err := f(context.Background(), from, core.Transfer{To: to, Rate: rate, Dry: true}); err != nil || got.Messages != n || time.Since(began) != 0 {
-					t.Fatalf("%s, dry: %+v, %v after %s", name, got, err, time.Since(began))
-				}
-				done := make(chan core.Sifted, 1)
-				go func() {
-					got, err := f(context.Background(), from, core.Transfer{To: to, Rate: rate})
-					if err != nil {
-						t.Error(err)
-					}
-					done <- got
-				}()
-				// A part is what a tenth of a second lets pass, at least one.
-				part := max(1, rate/10)
-				for {
-					synctest.Wait()
-					passed := time.Since(began).Seconds()
-					moved := float64(n - len(strings.Fields(p.browse(from))))
-					if moved < min(n, passed*rate) || moved > passed*rate+part {
-						t.Fatalf("%s at %v a second: after %v seconds %v have moved", name, rate, passed, moved)
-					}
-					if moved == n {
-						break
-					}
-					time.Sleep(time.Duration(float64(time.Second) * part / rate))
-				}
-				time.Sleep(time.Minute)
-				if got := <-done; got.Messages != n {
-					t.Fatalf("%s at %v a second: %+v", name, rate, got)
-				}
-				if _, err := p.Purge(context.Background(), "q", core.Selection{}, false); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-		fill(5)
-		ctx, leave := context.WithTimeout(context.Background(), 2500*time.Millisecond)
-		defer leave()
-		if got, err := p.Move(ctx, "q", core.Transfer{To: core.QueueTopic("to"), Rate: 1}); err == nil || got.Messages != 3 {
-			t.Fatalf("%+v, %v", got, err)
-		}
-		if got := p.browse("q"); got != "3 4" {
-			t.Fatal(got)
 		}
 	})
 }

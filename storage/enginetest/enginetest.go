@@ -28,6 +28,7 @@ func Run(t *testing.T, open func(t *testing.T) core.Engine) {
 		{"empty", testEmpty},
 		{"offsets", testOffsets},
 		{"pipeline", testPipeline},
+		{"chain", testChain},
 		{"read bounds", testReadBounds},
 		{"read filters", testReadFilters},
 		{"aliasing", testAliasing},
@@ -180,6 +181,35 @@ func testOffsets(t *testing.T, e core.Engine) {
 	}
 	if r := read(t, e, 1, 0, nil, 10); len(r.offsets) != 7*(1+2+3+4+5+6) {
 		t.Errorf("%d records", len(r.offsets))
+	}
+}
+
+// testChain: done may append the next batch, and is not held up by it.
+func testChain(t *testing.T, e core.Engine) {
+	const n = 200
+	var offsets []core.Offset
+	over := make(chan struct{})
+	b := newBatch("p", "q")
+	b.Sync = true
+	var done func(*core.Batch, core.Offset, error)
+	done = func(_ *core.Batch, first core.Offset, err error) {
+		if err != nil {
+			t.Errorf("append %d: %v", len(offsets), err)
+		}
+		if offsets = append(offsets, first); len(offsets) == n {
+			close(over)
+			return
+		}
+		next := newBatch("p", "q")
+		next.Sync = len(offsets)%2 == 0
+		e.Append(next, done)
+	}
+	e.Append(b, done)
+	<-over
+	for i := 1; i < n; i++ {
+		if offsets[i] < offsets[i-1]+2 {
+			t.Fatalf("append %d is at %d, the one before at %d", i, offsets[i], offsets[i-1])
+		}
 	}
 }
 
