@@ -11,7 +11,6 @@ type Metrics struct {
 	sent        *prometheus.CounterVec
 	refused     *prometheus.CounterVec
 	fallbacks   *prometheus.CounterVec
-	traffic     [4]*prometheus.CounterVec // in the order of Traffic's fields
 
 	sums *prometheus.Registry // of what Totals sums up
 }
@@ -31,18 +30,9 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		refused:     counter("refused_total", "What was refused, by reason: a limit, a malformed packet, a right that is missing.", "reason"),
 		fallbacks:   counter("translation_fallbacks_total", "What a protocol could not express and how it was sent instead.", "field"),
 	}
-	m.traffic = [...]*prometheus.CounterVec{
-		counter("bytes_received_total", "Bytes read from connections; of protocols that count them."),
-		counter("bytes_sent_total", "Bytes written to connections; of protocols that count them."),
-		counter("payload_bytes_received_total", "Payload bytes of messages taken from publishers; of protocols that count them."),
-		counter("payload_bytes_sent_total", "Payload bytes of messages sent to consumers; of protocols that count them."),
-	}
 	r.MustRegister(m.connections)
 	m.sums = prometheus.NewRegistry()
 	m.sums.MustRegister(m.connects, m.received, m.sent)
-	for _, c := range m.traffic {
-		m.sums.MustRegister(c)
-	}
 	return m
 }
 
@@ -51,10 +41,6 @@ type Totals struct {
 	// Connects are connections that were authenticated, Received and Sent
 	// messages.
 	Connects, Received, Sent uint64
-	// BytesReceived and BytesSent went over connections, PayloadReceived and
-	// PayloadSent are messages' payloads among them; of the protocols that count
-	// them.
-	BytesReceived, BytesSent, PayloadReceived, PayloadSent uint64
 }
 
 // Totals sums the counters up.
@@ -76,14 +62,6 @@ func (m *Metrics) Totals() Totals {
 			t.Received = uint64(sum)
 		case "sluice_messages_sent_total":
 			t.Sent = uint64(sum)
-		case "sluice_bytes_received_total":
-			t.BytesReceived = uint64(sum)
-		case "sluice_bytes_sent_total":
-			t.BytesSent = uint64(sum)
-		case "sluice_payload_bytes_received_total":
-			t.PayloadReceived = uint64(sum)
-		case "sluice_payload_bytes_sent_total":
-			t.PayloadSent = uint64(sum)
 		}
 	}
 	return t
@@ -98,21 +76,6 @@ func (m *Metrics) Protocol(name string) *ProtocolMetrics {
 		Sent:        m.sent.WithLabelValues(name),
 		refused:     m.refused.MustCurryWith(prometheus.Labels{"protocol": name}),
 		fallbacks:   m.fallbacks.MustCurryWith(prometheus.Labels{"protocol": name}),
-	}
-}
-
-// Traffic counts bytes of one protocol: of its connections, and of messages'
-// payloads among them.
-type Traffic struct {
-	Received, Sent, PayloadReceived, PayloadSent prometheus.Counter
-}
-
-// Traffic resolves one protocol's counters of bytes; an adapter that counts them
-// does so once.
-func (m *Metrics) Traffic(name string) *Traffic {
-	return &Traffic{
-		Received: m.traffic[0].WithLabelValues(name), Sent: m.traffic[1].WithLabelValues(name),
-		PayloadReceived: m.traffic[2].WithLabelValues(name), PayloadSent: m.traffic[3].WithLabelValues(name),
 	}
 }
 

@@ -7,8 +7,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/sluicemq/sluice/core"
 )
 
@@ -20,7 +18,6 @@ import (
 // grows.
 type Outbox struct {
 	conn  net.Conn
-	count prometheus.Counter // of bytes written, if they are counted
 	limit int
 	stall time.Duration
 
@@ -118,10 +115,6 @@ func NewOutbox(conn net.Conn, limit int, stall time.Duration) *Outbox {
 	o.room.L = &o.mu
 	return o
 }
-
-// Count has the bytes that are written counted. It is called before anything is
-// appended.
-func (o *Outbox) Count(c prometheus.Counter) { o.count = c }
 
 // Append appends what encode appends to the buffer it is given, and starts
 // writing. encode runs under the outbox's lock: it must not block nor call the
@@ -265,9 +258,6 @@ func (o *Outbox) writeAll(buf []byte) error {
 			return err
 		}
 		n, err := o.conn.Write(buf[:n])
-		if o.count != nil {
-			o.count.Add(float64(n))
-		}
 		if err != nil {
 			return err
 		}

@@ -56,7 +56,6 @@ type conn struct {
 	once      []byte   // scratch: the session's prefix and a packet id
 	aliases   []string // topics by the client's alias, from 1
 	received  int      // publishes since the metric was last told
-	payload   int      // likewise, their payloads' bytes
 	main      *attachment
 	extras    []*attachment
 	retired   []*attachment // unsubscribed, while messages are on their way
@@ -106,7 +105,6 @@ func newConn(s *Server, nc net.Conn) *conn {
 		out: adapters.NewOutbox(nc, s.limits.OutputBytes, s.limits.Stall),
 	}
 	c.room.L = &c.mu
-	c.out.Count(s.traffic.Sent)
 	return c
 }
 
@@ -159,24 +157,20 @@ func (c *conn) stop(cause error) {
 // run reads and handles packets. It returns nil after DISCONNECT.
 func (c *conn) run() error {
 	c.nc.SetReadDeadline(time.Now().Add(c.s.limits.Handshake))
-	var rest []byte
 	for {
 		if c.stopped.Load() {
 			return context.Canceled
 		}
-		before := len(rest)
 		buf, err := c.in.fill()
 		if err != nil {
 			c.in.keep(buf)
 			return c.readError(err)
 		}
-		c.s.traffic.Received.Add(float64(len(buf) - before))
-		rest, err = c.handleAll(buf)
+		rest, err := c.handleAll(buf)
 		c.grant()
 		if c.received > 0 {
 			c.s.metrics.Received.Add(float64(c.received))
-			c.s.traffic.PayloadReceived.Add(float64(c.payload))
-			c.received, c.payload = 0, 0
+			c.received = 0
 		}
 		if err != nil || c.left {
 			c.in.keep(nil)

@@ -62,9 +62,7 @@ type attachment struct {
 
 	ids    []uint32
 	settle []core.Offset // what is not sent, or not to be acknowledged
-	// payload is how many bytes of payloads a batch has that are sent.
-	payload int
-	json    []byte
+	json   []byte
 	// variant is what the packets of a batch depend on besides it, see alike.
 	variant [5]byte
 }
@@ -94,8 +92,6 @@ func (a *attachment) Deliver(batch []core.Delivery) {
 	})
 	if sent > 0 {
 		a.c.s.metrics.Sent.Add(float64(sent))
-		a.c.s.traffic.PayloadSent.Add(float64(a.payload))
-		a.payload = 0
 	}
 	for _, at := range a.settle {
 		a.k.Settle(at, core.Accepted, core.SettleOptions{Credit: core.Credit{Messages: 1}})
@@ -106,9 +102,6 @@ func (a *attachment) Deliver(batch []core.Delivery) {
 // encodeAll appends a batch and says how many of its deliveries are sent.
 func (a *attachment) encodeAll(b []byte, batch []core.Delivery, now time.Time) (_ []byte, sent int) {
 	if o, ok := a.alike(batch); ok && a.c.flights.addAll(a, batch, o.qos()) {
-		for i := range batch {
-			a.payload += len(batch[i].Payload)
-		}
 		return a.c.s.bursts.Append(b, batch, a.variant[:], func(b []byte) []byte {
 			return a.encodeAlike(b, batch, o, now)
 		}), len(batch)
@@ -121,7 +114,6 @@ func (a *attachment) encodeEach(b []byte, batch []core.Delivery, now time.Time) 
 		start := len(b)
 		if b = a.encode(b, &batch[i], now); len(b) > start {
 			sent++
-			a.payload += len(batch[i].Payload)
 		}
 	}
 	return b, sent

@@ -40,7 +40,6 @@ func (c *conn) handlePublish(flags byte, body []byte) error {
 		return err
 	}
 	c.received++
-	c.payload += len(e.Payload)
 	var refusal byte
 	now := time.Time{}
 	if p.expires || p.delay > 0 || len(e.Topic) > 0 && e.Topic[0] == '$' {

@@ -24,7 +24,6 @@ type Server struct {
 	limits  adapters.Limits
 	gate    *adapters.Gate
 	metrics *adapters.ProtocolMetrics
-	traffic *adapters.Traffic
 	log     *slog.Logger
 	// maxPacket is the largest packet that is taken after CONNECT.
 	maxPacket int
@@ -45,7 +44,7 @@ const protocol = "mqtt"
 // New makes a server.
 func New(broker *core.Broker, o Options) *Server {
 	return &Server{
-		broker: broker, limits: o.Limits, gate: o.Gate, metrics: o.Metrics.Protocol(protocol), traffic: o.Metrics.Traffic(protocol), log: o.Logger.With("protocol", protocol),
+		broker: broker, limits: o.Limits, gate: o.Gate, metrics: o.Metrics.Protocol(protocol), log: o.Logger.With("protocol", protocol),
 		maxPacket: o.Limits.MessageBytes + packetOverhead,
 		conns:     make(map[string]*conn), kept: make(map[string]*keptIDs),
 	}

@@ -182,10 +182,6 @@ func (r *sysReporter) measure() {
 	counts := r.counts()
 	number("messages/received", counts.Received)
 	number("messages/sent", counts.Sent)
-	number("bytes/received", counts.BytesReceived)
-	number("bytes/sent", counts.BytesSent)
-	number("publish/bytes/received", counts.PayloadReceived)
-	number("publish/bytes/sent", counts.PayloadSent)
 	number("publish/messages/received", counts.Received)
 	number("publish/messages/sent", counts.Sent)
 	number("publish/messages/dropped", counts.dropped)
@@ -253,8 +249,6 @@ var sysLoads = [...]struct {
 }{
 	{"messages/received", func(c *sysCounts) uint64 { return c.Received }},
 	{"messages/sent", func(c *sysCounts) uint64 { return c.Sent }},
-	{"bytes/received", func(c *sysCounts) uint64 { return c.BytesReceived }},
-	{"bytes/sent", func(c *sysCounts) uint64 { return c.BytesSent }},
 	{"publish/received", func(c *sysCounts) uint64 { return c.Received }},
 	{"publish/sent", func(c *sysCounts) uint64 { return c.Sent }},
 	{"publish/dropped", func(c *sysCounts) uint64 { return c.dropped }},

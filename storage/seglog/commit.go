@@ -34,7 +34,7 @@ func (l *Log) Append(b *core.Batch, done func(*core.Batch, core.Offset, error)) 
 		p.section = appendChanges(p.section, b.Changes)
 	}
 	if len(b.Ends) > 0 || len(b.Changes) > 0 {
-		p.buf = l.packer.append(p.buf, p.section, b)
+		p.buf = l.packer.append(p.buf, p.section, b, l.o.PackRecords)
 	}
 	l.commits <- p
 }

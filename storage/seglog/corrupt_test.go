@@ -44,7 +44,7 @@ type placed struct {
 }
 
 func tiny(fs vfs.FS) Options {
-	return Options{Dir: "/data", FS: fs, SegmentBytes: 8 << 10, TailBytes: 1 << 10, SyncDelay: time.Hour, ZeroBytes: -1}
+	return Options{Dir: "/data", FS: fs, SegmentBytes: 8 << 10, TailBytes: 1 << 10, SyncDelay: time.Hour, ZeroBytes: -1, PackRecords: packRecords}
 }
 
 // newSpecimen makes the reference. Where reclaimed is set, retention has been

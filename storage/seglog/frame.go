@@ -27,7 +27,8 @@ const (
 	// frameRecords is how many records are enough for a frame of half that:
 	// packing them with more gains little, and to pick one out costs less.
 	frameRecords = 12
-	// packRecords is how many records a batch must have to be packed.
+	// packRecords is how many records are enough to pack them where nobody
+	// waits.
 	packRecords = 16
 	// maxPacked bounds what a frame that is packed may unpack to.
 	maxPacked = 16 << 20
@@ -169,8 +170,9 @@ type packer struct {
 
 // append appends the frames of a batch to dst. What is not known before the
 // commit (commit, synced, base, time, generation) is left for seal.
-// prefix is the batch's changes, encoded.
-func (p *packer) append(dst, prefix []byte, b *core.Batch) []byte {
+// prefix is the batch's changes, encoded. A batch of fewer records than least is
+// not packed.
+func (p *packer) append(dst, prefix []byte, b *core.Batch, least int) []byte {
 	start := uint32(0)
 	var flags uint32
 	for i := 0; ; {
@@ -188,7 +190,7 @@ func (p *packer) append(dst, prefix []byte, b *core.Batch) []byte {
 		if j < len(b.Ends) {
 			h.flags |= flagMore
 		}
-		dst = p.appendFrame(dst, &h, body, len(b.Ends) >= packRecords)
+		dst = p.appendFrame(dst, &h, body, len(b.Ends) >= least)
 		if j == len(b.Ends) {
 			return dst
 		}

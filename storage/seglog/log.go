@@ -34,6 +34,9 @@ type Options struct {
 	// with zeros while there is little else to do, since overwriting syncs
 	// faster than growing; 0 is 1 MiB, less than 0 is not at all.
 	ZeroBytes int64
+	// PackRecords is how many records a batch must have to be packed: whoever
+	// waits for a smaller one waits less long without; 0 is 256.
+	PackRecords int
 }
 
 const (
@@ -41,6 +44,7 @@ const (
 	defaultTailBytes    = 32 << 20
 	defaultSyncDelay    = time.Second
 	defaultZeroBytes    = 1 << 20
+	defaultPackRecords  = 256
 
 	// maxUnsyncedBytes and maxUnsyncedRecords bound what is confirmed
 	// without having been synced.

@@ -40,6 +40,9 @@ func Open(ctx context.Context, o Options) (_ *Log, err error) {
 	if o.ZeroBytes == 0 {
 		o.ZeroBytes = defaultZeroBytes
 	}
+	if o.PackRecords == 0 {
+		o.PackRecords = defaultPackRecords
+	}
 	l := &Log{
 		o:         o,
 		fs:        o.FS,

@@ -29,7 +29,7 @@ func nothing(int)  {}
 
 func openLog(t *testing.T, fs vfs.FS, dir string) *seglog.Log {
 	t.Helper()
-	l, err := seglog.Open(context.Background(), seglog.Options{Dir: dir, FS: fs, SegmentBytes: 16 << 10, TailBytes: 2 << 10, ZeroBytes: 4 << 10})
+	l, err := seglog.Open(context.Background(), seglog.Options{Dir: dir, FS: fs, SegmentBytes: 16 << 10, TailBytes: 2 << 10, ZeroBytes: 4 << 10, PackRecords: 16})
 	if err != nil {
 		t.Fatal(err)
 	}
