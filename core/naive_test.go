@@ -81,6 +81,7 @@ type naiveQueue struct {
 	consumers []*naiveConsumer
 	number    int
 	bindings  bool // the one for the topic t is there
+	ending    bool // the broker ends
 	moved     []*naiveMessage
 	fault     error
 }
@@ -158,7 +159,7 @@ func (q *naiveQueue) settle(m *naiveMessage, dead bool) {
 // release gives a held message back.
 func (q *naiveQueue) release(m *naiveMessage, delay time.Duration) {
 	delete(m.holder.held, m.offset)
-	if q.attempts > 0 && m.attempts >= q.attempts {
+	if q.attempts > 0 && m.attempts >= q.attempts && !q.ending {
 		q.settle(m, true)
 		return
 	}
@@ -447,10 +448,11 @@ func (q *naiveQueue) step(op, arg int) {
 		}
 	case 13: // the broker ends
 		time.Sleep(50 * time.Millisecond) // what was delivered and settled is journaled then
+		q.ending = true                   // what had its last attempt comes once more
 		for _, c := range slices.Clone(q.consumers) {
 			q.leave(c)
 		}
-		q.consumers = nil
+		q.consumers, q.ending = nil, false
 		if arg%2 == 0 {
 			q.w.kill()
 		} else {

@@ -415,14 +415,6 @@ func (q *queue) restore(p *position) (bounded bool) {
 			}
 		}
 	}
-	for i := range q.out.live() {
-		// It had its last attempt when the broker ended.
-		e := &q.out.live()[i]
-		if most := q.settings.maxAttempts(); e.state == entryWaiting && most > 0 && int(e.attempts) >= most && q.exact() {
-			q.waiting--
-			q.reject(e, reasonAttempts)
-		}
-	}
 	q.runs = -1
 	for i := range q.passed {
 		q.passed[i] = max(q.next, 1) - 1
