@@ -250,7 +250,6 @@ func (l *Ledger) compareQueues(s *sight, bad, wait func(string, ...any)) {
 	fates := make(map[place]*fate)
 	flushed := make(map[string]Moment) // up to when the attempts of a queue are durable
 	parts := make(map[int]fate)        // of the settlements of a transaction, whether some are and some are not
-	had := l.lastHad()
 	// What did not get through in a transaction may have been settled later,
 	// alone or in another one: that says nothing of the transaction.
 	once := make(map[place]int)
@@ -277,10 +276,9 @@ func (l *Ledger) compareQueues(s *sight, bad, wait func(string, ...any)) {
 		}
 		if t.transaction != 0 && once[p] == 1 && len(s.records[t.number]) > 0 {
 			tx := parts[t.transaction]
-			switch {
-			case len(s.pending[p]) > 0:
+			if len(s.pending[p]) > 0 {
 				tx.rejected = true
-			case !had[p]: // or it may have become a dead letter otherwise
+			} else {
 				tx.accepted = true
 			}
 			parts[t.transaction] = tx
@@ -363,15 +361,10 @@ func (l *Ledger) resolve(s *sight) {
 			l.offsets[m.offset] = m.number
 		}
 	}
-	had := l.lastHad()
 	var settlings []settling
 	for _, t := range l.settlings {
-		p := place{t.queue, t.number}
-		if len(s.pending[p]) == 0 && t.outcome != core.Released {
-			// Where the acceptance of a last attempt was lost, the message is on
-			// its way to the dead letters, and may be seen nowhere meanwhile.
-			t.unsure = t.unsure || t.told == 0 && t.outcome == core.Accepted && had[p]
-			if t.told == 0 && !t.unsure {
+		if len(s.pending[place{t.queue, t.number}]) == 0 && t.outcome != core.Released {
+			if t.told == 0 {
 				t.told = l.now
 			}
 			settlings = append(settlings, t)
@@ -390,18 +383,6 @@ func (l *Ledger) resolve(s *sight) {
 		}
 		l.registers[name] = []setting{{fact{l.now, l.now}, s.values[name]}}
 	}
-}
-
-// lastHad are the messages that are known to have had the last attempt that their
-// queue allows. l.mu is held.
-func (l *Ledger) lastHad() map[place]bool {
-	had := make(map[place]bool)
-	for _, d := range l.deliveries {
-		if d.queue == "all" && d.attempt >= maxAttempts {
-			had[place{d.queue, d.number}] = true
-		}
-	}
-	return had
 }
 
 // story is what is known of a message in a queue, for whoever has to find out

@@ -58,7 +58,6 @@ type settling struct {
 	number      int
 	outcome     core.Outcome
 	transaction int
-	unsure      bool // after a crash: the message may be a dead letter instead
 }
 
 // A delivery is one message in the hands of a consumer of a queue.
