@@ -56,7 +56,8 @@ func TestLongPoll(t *testing.T) {
 		}
 	})
 	ms := a.messages(t)
-	if texts(ms) != "new" || a.Header.Get("X-Next") != fmt.Sprint(ms[0].O+1) {
+	// More of them may have come before the answer went.
+	if len(ms) == 0 || strings.Trim(texts(ms), "new ") != "" || a.Header.Get("X-Next") != fmt.Sprint(ms[len(ms)-1].O+1) {
 		t.Errorf("%s %v", a.body, a.Header)
 	}
 	end := d.want(200, "GET", "/t/p?from=latest", "").Header.Get("X-Next")
