@@ -78,11 +78,14 @@ func TestMeterOfWhatIsOnItsWay(t *testing.T) {
 				if refused {
 					w.noRoomFor(1000)
 				}
+				_ = p.Publish(ctx, &core.Envelope{Topic: "none"}, 0) // so that the three come in one batch
+				synctest.Wait()
 				for _, topic := range []string{"t", "u", core.ExchangeTopic("x", "k")} {
 					if err := p.Publish(ctx, &core.Envelope{Topic: topic, Payload: make([]byte, 2000)}, 0); err != nil && name != "declared" && !errors.Is(err, core.ErrNotFound) {
 						t.Fatal(err)
 					}
 				}
+				turn <- true
 				synctest.Wait()
 				for _, topic := range []string{"t", core.ExchangeTopic("x", "k")} {
 					_ = p.Publish(ctx, &core.Envelope{Topic: topic}, 0) // in the next batch
