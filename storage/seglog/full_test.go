@@ -39,20 +39,12 @@ func TestNoRoomForAKindOfFile(t *testing.T) {
 				}
 				return nil
 			}}
-			e, err := Open(ctx, small(fs))
-			if err != nil {
-				t.Fatal(err)
-			}
-			b, err := core.Open(ctx, core.Options{Engine: e})
+			b, c, me, err := openBroker(ctx, small(fs))
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer b.Close(context.WithoutCancel(ctx))
-			me, receiver := newTaker(), newTaker()
-			c, err := b.Connect(ctx, core.Credentials{}, me)
-			if err != nil {
-				t.Fatal(err)
-			}
+			receiver := newTaker()
 			k, err := c.Consume(ctx, core.Consumption{Queue: "q", Create: true, Settlement: core.SettleAlways}, receiver)
 			if err != nil {
 				t.Fatal(err)

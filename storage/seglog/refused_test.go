@@ -30,6 +30,22 @@ func newTaker() *taker {
 	return k
 }
 
+// openBroker opens a broker on a log and connects to it. The caller closes the
+// broker.
+func openBroker(ctx context.Context, o Options) (*core.Broker, *core.Client, *taker, error) {
+	e, err := Open(ctx, o)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	b, err := core.Open(ctx, core.Options{Engine: e})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	me := newTaker()
+	c, err := b.Connect(ctx, core.Credentials{}, me)
+	return b, c, me, err
+}
+
 func (k *taker) Deliver(batch []core.Delivery) {
 	for _, d := range batch {
 		k.held <- d.Clone()
@@ -77,19 +93,11 @@ func TestCrashWhileATransactionIsRefused(t *testing.T) {
 	crashes := 0
 	check := func(op vfs.Op, seed uint64) error {
 		want := int(kept.Load())
-		e, err := Open(ctx, options(memory.Crash(seed)))
-		if err != nil {
-			return err
-		}
-		b, err := core.Open(ctx, core.Options{Engine: e})
+		b, c, _, err := openBroker(ctx, options(memory.Crash(seed)))
 		if err != nil {
 			return err
 		}
 		defer b.Close(ctx)
-		c, err := b.Connect(ctx, core.Credentials{}, newTaker())
-		if err != nil {
-			return err
-		}
 		for _, q := range queues {
 			page, err := c.Browse(ctx, q, core.ReadRequest{Limit: 1000})
 			if err != nil && want > 0 {
@@ -119,20 +127,11 @@ func TestCrashWhileATransactionIsRefused(t *testing.T) {
 		}
 		return nil
 	}}
-	e, err := Open(ctx, options(fs))
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := core.Open(ctx, core.Options{Engine: e})
+	b, c, me, err := openBroker(ctx, options(fs))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer b.Close(context.WithoutCancel(ctx))
-	me := newTaker()
-	c, err := b.Connect(ctx, core.Credentials{}, me)
-	if err != nil {
-		t.Fatal(err)
-	}
 	receipt := core.Receipt(0)
 	publish := func(q, payload string) {
 		receipt++
@@ -205,19 +204,11 @@ func TestCrashAfterARefusedLease(t *testing.T) {
 	var full, refused atomic.Bool
 	crashes := 0
 	left := func(op vfs.Op) error {
-		e, err := Open(ctx, small(memory.Crash([]uint64{vfs.CrashStrict, vfs.CrashKind}[op.Index%2])))
-		if err != nil {
-			return err
-		}
-		b, err := core.Open(ctx, core.Options{Engine: e})
+		b, c, _, err := openBroker(ctx, small(memory.Crash([]uint64{vfs.CrashStrict, vfs.CrashKind}[op.Index%2])))
 		if err != nil {
 			return err
 		}
 		defer b.Close(ctx)
-		c, err := b.Connect(ctx, core.Credentials{}, newTaker())
-		if err != nil {
-			return err
-		}
 		page, err := c.Browse(ctx, "q", core.ReadRequest{Limit: 10})
 		if err == nil && (len(page.Messages) == 0 || string(page.Messages[0].Payload) != "leased") {
 			err = fmt.Errorf("before call %d, %s %s, the queue has %d messages", op.Index, op.Kind, op.Name, len(page.Messages))
@@ -236,20 +227,11 @@ func TestCrashAfterARefusedLease(t *testing.T) {
 		}
 		return nil
 	}}
-	e, err := Open(ctx, small(fs))
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := core.Open(ctx, core.Options{Engine: e})
+	b, c, me, err := openBroker(ctx, small(fs))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer b.Close(context.WithoutCancel(ctx))
-	me := newTaker()
-	c, err := b.Connect(ctx, core.Credentials{}, me)
-	if err != nil {
-		t.Fatal(err)
-	}
 	if err := c.DeclareQueue(ctx, core.QueueDefinition{Name: "q"}); err != nil {
 		t.Fatal(err)
 	}

@@ -22,33 +22,16 @@ func TestStartWithoutRoom(t *testing.T) {
 			memory := vfs.NewMemory()
 			var full atomic.Bool
 			browse := func(fs vfs.FS) (int, error) {
-				e, err := Open(ctx, small(fs))
-				if err != nil {
-					return 0, err
-				}
-				b, err := core.Open(ctx, core.Options{Engine: e})
+				b, c, _, err := openBroker(ctx, small(fs))
 				if err != nil {
 					return 0, err
 				}
 				defer b.Close(ctx)
-				c, err := b.Connect(ctx, core.Credentials{}, newTaker())
-				if err != nil {
-					return 0, err
-				}
 				page, err := c.Browse(ctx, "q", core.ReadRequest{Limit: 2 * messages})
 				full.Store(false)
 				return len(page.Messages), err
 			}
-			e, err := Open(ctx, small(memory))
-			if err != nil {
-				t.Fatal(err)
-			}
-			b, err := core.Open(ctx, core.Options{Engine: e})
-			if err != nil {
-				t.Fatal(err)
-			}
-			me := newTaker()
-			c, err := b.Connect(ctx, core.Credentials{}, me)
+			b, c, me, err := openBroker(ctx, small(memory))
 			if err != nil {
 				t.Fatal(err)
 			}
