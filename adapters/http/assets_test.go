@@ -76,6 +76,24 @@ func TestClientIsServed(t *testing.T) {
 	d.refused(403, "foreign-origin", "GET", "/sluice.js", "", "Origin: http://elsewhere.example")
 }
 
+// The descriptions are not sent again to those who have them.
+func TestDescriptionsAreTagged(t *testing.T) {
+	d := open(t)
+	for _, path := range []string{"/openapi.json", "/asyncapi.json"} {
+		plain := d.want(200, "GET", path, "")
+		zipped := d.want(200, "GET", path, "", "Accept-Encoding: gzip")
+		if tag := plain.Header.Get("ETag"); tag == "" || tag == zipped.Header.Get("ETag") || plain.Header.Get("Cache-Control") != "no-cache" {
+			t.Errorf("%s: %v, compressed %v", path, plain.Header, zipped.Header)
+		}
+		for _, a := range []answer{plain, zipped} {
+			if again := d.want(304, "GET", path, "", "If-None-Match: "+a.Header.Get("ETag")); again.body != "" || again.Header.Get("ETag") == "" {
+				t.Errorf("%s: %v %q", path, again.Header, again.body)
+			}
+		}
+		d.want(200, "GET", path, "", `If-None-Match: "other"`)
+	}
+}
+
 // What the package names is in it.
 func TestClientPackage(t *testing.T) {
 	text, err := os.ReadFile("client/package.json")

@@ -24,7 +24,7 @@ func (s *Server) publishBatch(w nethttp.ResponseWriter, r *nethttp.Request, topi
 	// What a header says of one message is not said of each line.
 	for name := range r.Header {
 		if strings.HasPrefix(name, "X-H-") || slices.Contains(messageFields, strings.TrimSuffix(name, "*")) {
-			q.fail(badRequest.with("in a batch each line says for itself what " + name + " says of a message"))
+			q.fail(badRequest.with("in a batch each line says for itself what " + strings.Replace(name, "Ttl", "TTL", 1) + " says of a message"))
 		}
 	}
 	h, err := s.begin(r, &q)

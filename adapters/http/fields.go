@@ -62,17 +62,14 @@ func readFields(r *nethttp.Request, e *core.Envelope) error {
 					err = badRequest.with("X-Correlation-Id-Base64 is not base64")
 				}
 			}
-		case "X-Ttl", "X-Delay":
-			var v string
-			if v, err = one(name, values); err != nil {
-				break
-			}
-			d, ok := parseDuration(v)
-			if !ok || d == 0 && name == "X-Ttl" || d > longestDelay {
-				err = badRequest.with(name + ": " + quote(v) + ": want a time such as 90s or 1h30m")
-			} else if name == "X-Ttl" {
+		case "X-Ttl":
+			var d time.Duration
+			if d, err = readSpan("X-TTL", values, 1); err == nil {
 				e.Expires = time.Now().Add(d)
-			} else if d > 0 {
+			}
+		case "X-Delay":
+			var d time.Duration
+			if d, err = readSpan(name, values, 0); err == nil && d > 0 {
 				e.DeliverAt = time.Now().Add(d)
 			}
 		case "X-Priority":
@@ -129,6 +126,19 @@ func one(name string, values []string) (string, error) {
 		return "", badRequest.with("the header " + name + " stands more than once")
 	}
 	return values[0], nil
+}
+
+// readSpan reads a time of at least so long.
+func readSpan(name string, values []string, least time.Duration) (time.Duration, error) {
+	v, err := one(name, values)
+	if err != nil {
+		return 0, err
+	}
+	d, ok := parseDuration(v)
+	if !ok || d < least || d > longestDelay {
+		return 0, badRequest.with(name + ": " + quote(v) + ": want a time such as 90s or 1h30m, at most 10 years")
+	}
+	return d, nil
 }
 
 // readText reads a field of UTF-8 text, unless its extended form is there.

@@ -23,8 +23,7 @@ func (s *Server) lease(w nethttp.ResponseWriter, r *nethttp.Request) error {
 // by its first member and begins where that one says.
 func (s *Server) leaseGroup(w nethttp.ResponseWriter, r *nethttp.Request, f core.Filter, form form, q query) error {
 	if r.Method == nethttp.MethodHead {
-		w.Header().Set("Allow", "GET")
-		return wrongMethod.with("HEAD takes nothing from a group")
+		return headOfGroup(w)
 	}
 	q.refuse("does not go with group", "until", "retained")
 	c, err := groupConsumption(q.string("group"), f, q.from(core.Latest))
@@ -32,6 +31,12 @@ func (s *Server) leaseGroup(w nethttp.ResponseWriter, r *nethttp.Request, f core
 		q.fail(err)
 	}
 	return s.takeLeases(w, r, c, q.int("limit", min(lastMessages, s.limits.MaxInFlight), 1, s.limits.MaxInFlight), form, q)
+}
+
+// headOfGroup refuses HEAD where GET takes messages.
+func headOfGroup(w nethttp.ResponseWriter) error {
+	w.Header().Set("Allow", "GET")
+	return wrongMethod.with("HEAD takes nothing from a group")
 }
 
 // groupConsumption is how a member of a group attaches to its queue.

@@ -314,3 +314,75 @@ func TestAsyncDescription(t *testing.T) {
 		}
 	}
 }
+
+// The parameters that a path takes in its query are those that the description
+// has; every other is refused, by a path of the administration that takes none
+// too.
+func TestDescriptionAndQueriesAgree(t *testing.T) {
+	d := open(t)
+	text, err := os.ReadFile("openapi.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	type parameter struct {
+		Ref, Name, In string
+	}
+	var doc struct {
+		Paths map[string]map[string]struct {
+			Mounted    bool `json:"x-mounted"`
+			Parameters []parameter
+		}
+		Components struct{ Parameters map[string]parameter }
+	}
+	if err := json.Unmarshal(bytes.ReplaceAll(text, []byte(`"$ref"`), []byte(`"ref"`)), &doc); err != nil {
+		t.Fatal(err)
+	}
+	known := regexp.MustCompile(`is not known here; there (?:is none|are ([a-z_, ]+))`)
+	asked := 0
+	for path, methods := range doc.Paths {
+		for method, op := range methods {
+			if op.Mounted || !regexp.MustCompile("^/(t|sse|last|q|x|lease|v1)(/|$)").MatchString(path) {
+				continue // pages, which look at no query
+			}
+			var described []string
+			for _, p := range op.Parameters {
+				if p.Ref != "" {
+					p = doc.Components.Parameters[p.Ref[strings.LastIndexByte(p.Ref, '/')+1:]]
+				}
+				if p.In == "query" {
+					described = append(described, p.Name)
+				}
+			}
+			var taken []string
+			verbs := []string{"accept"}
+			if strings.Contains(path, "{verb}") {
+				verbs = []string{"accept", "release", "reject", "extend"}
+			}
+			for _, verb := range verbs {
+				at := strings.NewReplacer("{verb}", verb, "{offset}", "1").Replace(path)
+				at = regexp.MustCompile(`\{[a-z]+\}`).ReplaceAllString(at, "a")
+				a := d.do(strings.ToUpper(method), at+"?unheard=of", "", "Content-Type: application/x-ndjson")
+				m := known.FindStringSubmatch(a.body)
+				if a.StatusCode != 400 || m == nil {
+					t.Errorf("%s %s takes any query: %s %s", method, path, a.Status, a.body)
+					continue
+				}
+				asked++
+				if m[1] != "" {
+					taken = append(taken, strings.Split(m[1], ", ")...)
+				}
+			}
+			if path == "/t" { // what a batch's lines say for themselves is refused by another problem
+				taken = slices.DeleteFunc(taken, func(name string) bool { return !slices.Contains(described, name) })
+			}
+			slices.Sort(described)
+			slices.Sort(taken)
+			if !slices.Equal(described, taken) {
+				t.Errorf("%s %s takes %v, and %v are described", method, path, taken, described)
+			}
+		}
+	}
+	if asked < 45 {
+		t.Errorf("only %d paths were asked", asked)
+	}
+}

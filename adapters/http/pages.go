@@ -67,14 +67,22 @@ func (s *Server) ready(w nethttp.ResponseWriter, _ *nethttp.Request) error {
 	return nil
 }
 
-// answerText answers with what does not change while the broker runs.
-func (s *Server) answerText(w nethttp.ResponseWriter, contentType string, body []byte) {
-	h := w.Header()
-	h["Content-Type"] = []string{contentType}
-	h["X-Content-Type-Options"] = nosniff
-	body = compress(w, body)
-	h["Content-Length"] = []string{strconv.Itoa(len(body))}
-	s.writeAll(w, body)
+// description is GET of a description, which does not change while the broker runs:
+// like an asset, a cache may keep it but asks before it uses it.
+func (s *Server) description(body []byte) nethttp.HandlerFunc {
+	tag := tagOfBytes(body)
+	return func(w nethttp.ResponseWriter, r *nethttp.Request) {
+		h := w.Header()
+		h["Cache-Control"] = []string{"no-cache"}
+		if s.answerByTag(w, r, tag) {
+			return
+		}
+		h["Content-Type"] = jsonTypes
+		h["X-Content-Type-Options"] = nosniff
+		body := compress(w, body)
+		h["Content-Length"] = []string{strconv.Itoa(len(body))}
+		s.writeAll(w, body)
+	}
 }
 
 func (s *Server) answerWord(w nethttp.ResponseWriter, word string) {
@@ -82,14 +90,4 @@ func (s *Server) answerWord(w nethttp.ResponseWriter, word string) {
 	h["Content-Type"] = []string{"text/plain; charset=utf-8"}
 	h["Cache-Control"] = noStore
 	s.writeAll(w, []byte(word))
-}
-
-// asyncAPI is GET /asyncapi.json.
-func (s *Server) asyncAPI(w nethttp.ResponseWriter, _ *nethttp.Request) {
-	s.answerText(w, "application/json", asyncapi)
-}
-
-// openAPI is GET /openapi.json.
-func (s *Server) openAPI(w nethttp.ResponseWriter, _ *nethttp.Request) {
-	s.answerText(w, "application/json", openapi)
 }

@@ -119,6 +119,9 @@ func TestExtendedValues(t *testing.T) {
 
 func TestPublishOptions(t *testing.T) {
 	d := open(t)
+	if a := d.refused(400, "bad-request", "POST", "/t/o", "", "X-TTL: soon"); !strings.Contains(a.body, `X-TTL: \"soon\"`) {
+		t.Errorf("the header is named otherwise: %s", a.body)
+	}
 	a := d.want(202, "POST", "/t/o", "1", "Prefer: wait=1, respond-async")
 	if a.Header.Get("Preference-Applied") != "respond-async" || a.Header.Get("X-Offset") != "" {
 		t.Errorf("%v", a.Header)
@@ -252,6 +255,15 @@ func TestPublishTopics(t *testing.T) {
 
 func TestHeadAndOptions(t *testing.T) {
 	d := open(t)
+	// What a member of a group takes is gone for the others, and HEAD shows nothing.
+	for _, group := range []string{"/t/a?group=g", "/sse/a?group=g", "/t/a?group=g&format=sse"} {
+		if a := d.want(405, "HEAD", group, ""); a.Header.Get("Allow") != "GET" {
+			t.Errorf("%s: Allow: %s", group, a.Header.Get("Allow"))
+		}
+	}
+	if got := d.want(200, "GET", "/v1/groups", "").body; !strings.Contains(got, `"total":0`) {
+		t.Errorf("HEAD made %s", got)
+	}
 	d.want(201, "POST", "/t/a", "x")
 	if a := d.want(200, "HEAD", "/t/a", ""); a.body != "" || a.Header.Get("X-Next") != "2" {
 		t.Errorf("HEAD: %v", a.Header)

@@ -33,7 +33,11 @@ func queryOf(r *nethttp.Request, names ...string) query {
 	}
 	for name, vs := range values {
 		if !slices.Contains(names, name) {
-			return query{r: r, err: badRequest.with(fmt.Sprintf("the query parameter %s is not known here; there are %s", quote(name), strings.Join(names, ", ")))}
+			there := "there is none"
+			if len(names) > 0 {
+				there = "there are " + strings.Join(names, ", ")
+			}
+			return query{r: r, err: badRequest.with(fmt.Sprintf("the query parameter %s is not known here; %s", quote(name), there))}
 		}
 		if len(vs) > 1 {
 			return query{r: r, err: badRequest.with("the query parameter " + name + " stands more than once")}

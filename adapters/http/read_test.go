@@ -95,6 +95,35 @@ func TestRetained(t *testing.T) {
 	d.refused(400, "invalid-topic", "DELETE", "/last/v/+", "")
 }
 
+// A retained value has a tag, by which it is not sent twice, and removed only
+// where it is the one that was seen.
+func TestRetainedTags(t *testing.T) {
+	d := open(t)
+	d.want(201, "POST", "/t/v/1?retain", strings.Repeat("one ", 1000), "Content-Type: text/plain")
+	tag := d.want(200, "GET", "/last/v/1", "").Header.Get("ETag")
+	zipped := d.want(200, "GET", "/last/v/1", "", "Accept-Encoding: gzip").Header.Get("ETag")
+	if tag == "" || zipped == tag {
+		t.Fatalf("tags %s and %s", tag, zipped)
+	}
+	for _, known := range []string{tag, zipped, "W/" + tag, `"x", ` + tag, "*"} {
+		if a := d.want(304, "GET", "/last/v/1", "", "If-None-Match: "+known); a.body != "" || a.Header.Get("ETag") != tag || a.Header.Get("Vary") == "" {
+			t.Errorf("%q %v", a.body, a.Header)
+		}
+	}
+	d.want(304, "HEAD", "/last/v/1", "", "If-None-Match: "+tag)
+	d.want(200, "GET", "/last/v/1", "", "If-None-Match: \"x\"")
+	d.refused(412, "precondition-failed", "GET", "/last/v/1", "", "If-Match: \"x\"")
+	d.refused(412, "precondition-failed", "DELETE", "/last/v/1", "", "If-Match: \"x\"")
+	d.refused(412, "precondition-failed", "DELETE", "/last/v/1", "", "If-Match: W/"+tag)
+	d.refused(412, "precondition-failed", "DELETE", "/last/v/2", "", "If-Match: *")
+	d.want(201, "POST", "/t/v/1?retain", "two")
+	d.want(200, "GET", "/last/v/1", "", "If-None-Match: "+tag)
+	d.refused(412, "precondition-failed", "DELETE", "/last/v/1", "", "If-Match: "+tag)
+	tag = d.want(200, "GET", "/last/v/1", "").Header.Get("ETag")
+	d.want(204, "DELETE", "/last/v/1", "", "If-Match: "+tag)
+	d.refused(404, "not-found", "GET", "/last/v/1", "")
+}
+
 func TestPages(t *testing.T) {
 	d := open(t)
 	if a := d.want(200, "GET", "/", ""); !strings.Contains(a.body, "curl -d 'it works' "+d.addr+"/t/hello") {

@@ -97,6 +97,8 @@ func TestBadInput(t *testing.T) {
 
 		{400, "bad-request", "POST", "/t/a", "x", []string{"X-TTL: 0"}},
 		{400, "bad-request", "POST", "/t/a", "x", []string{"X-Ttl: -5s"}},
+		{400, "bad-request", "DELETE", "/v1/queues/a?force", "", nil},
+		{400, "bad-request", "POST", "/v1/queues/a/purge?dry_run=true", "", nil},
 		{400, "bad-request", "POST", "/t/a", "x", []string{"X-Delay: soon"}},
 		{400, "bad-request", "POST", "/t/a", "x", []string{"X-Priority: 10"}},
 		{400, "bad-request", "POST", "/t/a", "x", []string{"X-Key: a", "X-Key: b"}},

@@ -2,6 +2,7 @@ package http
 
 import (
 	nethttp "net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -50,6 +51,9 @@ func (s *Server) readRetained(w nethttp.ResponseWriter, r *nethttp.Request) erro
 		n++
 		last = strings.Clone(d.Topic)
 		if form == formRaw {
+			if s.answerByTag(w, r, tagOfValue(d.Offset)) {
+				return nil
+			}
 			s.metrics.Sent.Inc()
 			s.answerRaw(w, d, now)
 			return nil
@@ -114,6 +118,10 @@ func (s *Server) readRetainedEvents(w nethttp.ResponseWriter, r *nethttp.Request
 	return nil
 }
 
+// tagOfValue is the entity tag of a retained value as it is: no two have the same
+// offset.
+func tagOfValue(at core.Offset) string { return `"` + strconv.FormatUint(uint64(at), 10) + `"` }
+
 // anything reports whether a request does not say what it accepts.
 func anything(r *nethttp.Request) bool {
 	a := r.Header["Accept"]
@@ -130,6 +138,18 @@ func (s *Server) clearRetained(w nethttp.ResponseWriter, r *nethttp.Request) err
 		return err
 	}
 	defer h.release()
+	if r.Header["If-Match"] != nil || r.Header["If-None-Match"] != nil {
+		tag := ""
+		for d, err := range h.client.Retained(r.Context(), core.Filter(e.Topic), "") {
+			if err != nil {
+				return err
+			}
+			tag = tagOfValue(d.Offset)
+		}
+		if err := checkMatch(r, tag); err != nil {
+			return err
+		}
+	}
 	if _, err := h.publishAndWait(r.Context(), &e); err != nil {
 		return err
 	}

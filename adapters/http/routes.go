@@ -40,34 +40,34 @@ func (s *Server) routes() *chi.Mux {
 	m.Post("/x/{exchange}/*", s.handle(s.publishExchange))
 
 	get("/v1/queues", s.listQueues)
-	get("/v1/queues/{queue}", s.showQueue)
-	m.Put("/v1/queues/{queue}", s.declareQueue)
-	m.Delete("/v1/queues/{queue}", s.deleteQueue)
-	get("/v1/queues/{queue}/bindings", s.listBindings)
-	m.Post("/v1/queues/{queue}/bindings", s.bind)
+	get("/v1/queues/{queue}", s.bare(s.showQueue))
+	m.Put("/v1/queues/{queue}", s.bare(s.declareQueue))
+	m.Delete("/v1/queues/{queue}", s.bare(s.deleteQueue))
+	get("/v1/queues/{queue}/bindings", s.bare(s.listBindings))
+	m.Post("/v1/queues/{queue}/bindings", s.bare(s.bind))
 	m.Delete("/v1/queues/{queue}/bindings", s.unbind)
-	m.Post("/v1/queues/{queue}/rewind", s.rewindQueue)
-	m.Post("/v1/queues/{queue}/purge", s.purgeQueue)
-	m.Post("/v1/queues/{queue}/move", s.transferOf(func(c *core.Client) transferring { return c.Move }, true))
-	m.Post("/v1/queues/{queue}/copy", s.transferOf(func(c *core.Client) transferring { return c.Copy }, true))
-	m.Post("/v1/queues/{queue}/requeue", s.transferOf(func(c *core.Client) transferring { return c.Requeue }, false))
+	m.Post("/v1/queues/{queue}/rewind", s.bare(s.rewindQueue))
+	m.Post("/v1/queues/{queue}/purge", s.bare(s.purgeQueue))
+	m.Post("/v1/queues/{queue}/move", s.bare(s.transferOf(func(c *core.Client) transferring { return c.Move }, true)))
+	m.Post("/v1/queues/{queue}/copy", s.bare(s.transferOf(func(c *core.Client) transferring { return c.Copy }, true)))
+	m.Post("/v1/queues/{queue}/requeue", s.bare(s.transferOf(func(c *core.Client) transferring { return c.Requeue }, false)))
 	get("/v1/bindings", s.listRoutes)
-	m.Post("/v1/bindings", s.addRoute)
+	m.Post("/v1/bindings", s.bare(s.addRoute))
 	m.Delete("/v1/bindings", s.removeRoute)
 	get("/v1/exchanges", s.listExchanges)
-	get("/v1/exchanges/{exchange}", s.showExchange)
-	m.Put("/v1/exchanges/{exchange}", s.declareExchange)
-	m.Delete("/v1/exchanges/{exchange}", s.deleteExchange)
+	get("/v1/exchanges/{exchange}", s.bare(s.showExchange))
+	m.Put("/v1/exchanges/{exchange}", s.bare(s.declareExchange))
+	m.Delete("/v1/exchanges/{exchange}", s.bare(s.deleteExchange))
 
 	get("/v1/webhooks", s.listWebhooks)
-	get("/v1/queues/{queue}/webhook", s.showWebhook)
-	m.Put("/v1/queues/{queue}/webhook", s.setWebhook)
-	m.Delete("/v1/queues/{queue}/webhook", s.deleteWebhook)
+	get("/v1/queues/{queue}/webhook", s.bare(s.showWebhook))
+	m.Put("/v1/queues/{queue}/webhook", s.bare(s.setWebhook))
+	m.Delete("/v1/queues/{queue}/webhook", s.bare(s.deleteWebhook))
 	get("/v1/clients", s.listClients)
 	m.Delete("/v1/clients/{protocol}/{client}", s.handle(s.disconnect))
 	get("/v1/groups", s.listGroups)
 	get("/v1/delayed", s.listDelayed)
-	m.Post("/v1/delayed/cancel", s.cancelDelayed)
+	m.Post("/v1/delayed/cancel", s.bare(s.cancelDelayed))
 	get("/v1/delayed/{offset}", s.showDelayed)
 	m.Delete("/v1/delayed/{offset}", s.handle(s.cancelOne))
 	get("/v1/policies", s.listPolicies)
@@ -77,8 +77,8 @@ func (s *Server) routes() *chi.Mux {
 	get("/", s.front)
 	get("/healthz", s.healthy)
 	read("/readyz", s.ready)
-	get("/openapi.json", s.openAPI)
-	get("/asyncapi.json", s.asyncAPI)
+	get("/openapi.json", s.description(openapi))
+	get("/asyncapi.json", s.description(asyncapi))
 	for _, a := range assets {
 		get(a.path, s.serveAsset(a))
 	}
@@ -158,6 +158,17 @@ func (s *Server) handle(h handler) nethttp.HandlerFunc {
 		if err := h(w, r); err != nil {
 			s.fail(w, r, err)
 		}
+	}
+}
+
+// bare makes a handler refuse every query parameter, as none means anything to it.
+func (s *Server) bare(h nethttp.HandlerFunc) nethttp.HandlerFunc {
+	return func(w nethttp.ResponseWriter, r *nethttp.Request) {
+		if q := queryOf(r); q.err != nil {
+			s.fail(w, r, q.err)
+			return
+		}
+		h(w, r)
 	}
 }
 

@@ -35,6 +35,9 @@ func (s *Server) streamFilter(w nethttp.ResponseWriter, r *nethttp.Request, pref
 	}
 	q.refuse("does not go with a stream", "until", "limit", "wait", "for", "settle")
 	st := &stream{s: s, events: e, group: q.has("group"), chunked: r.ProtoAtLeast(1, 1)}
+	if st.group && r.Method == nethttp.MethodHead {
+		return headOfGroup(w)
+	}
 	where := q.where()
 	retained := q.flag("retained", false)
 	from := q.from(core.Latest)

@@ -17,6 +17,11 @@ func tagOf(definition any) string {
 	if err != nil {
 		panic(err) // what is tagged is answered too
 	}
+	return tagOfBytes(b)
+}
+
+// tagOfBytes is the entity tag of what is answered as it is.
+func tagOfBytes(b []byte) string {
 	sum := sha256.Sum256(b)
 	return `"` + hex.EncodeToString(sum[:12]) + `"`
 }
@@ -67,17 +72,28 @@ func hasTagOf(values []string, tag string) bool {
 // If-None-Match that has it is answered 304, and with an If-Match that has it
 // not, 412.
 func (s *Server) answerTagged(w nethttp.ResponseWriter, r *nethttp.Request, status int, v any, tag string) {
-	w.Header()["Etag"] = []string{tag}
 	reading := r.Method == nethttp.MethodGet || r.Method == nethttp.MethodHead
-	if m := r.Header["If-Match"]; reading && len(m) > 0 && !hasStrongTag(m, tag) {
-		s.fail(w, r, checkMatch(r, tag))
+	if reading && s.answerByTag(w, r, tag) {
 		return
 	}
-	if reading && hasTagOf(r.Header["If-None-Match"], tag) {
-		if s.writeUntil(w) == nil {
-			w.WriteHeader(nethttp.StatusNotModified)
-		}
-		return
-	}
+	w.Header()["Etag"] = []string{tag}
 	s.answerJSON(w, status, v)
+}
+
+// answerByTag sets the entity tag of what is read and reports whether the
+// request's conditions decide the answer, which is given then: 412, or 304.
+func (s *Server) answerByTag(w nethttp.ResponseWriter, r *nethttp.Request, tag string) bool {
+	w.Header()["Etag"] = []string{tag}
+	if m := r.Header["If-Match"]; len(m) > 0 && !hasStrongTag(m, tag) {
+		s.fail(w, r, checkMatch(r, tag))
+		return true
+	}
+	if !hasTagOf(r.Header["If-None-Match"], tag) {
+		return false
+	}
+	w.Header().Add("Vary", "Accept-Encoding") // as compress does
+	if s.writeUntil(w) == nil {
+		w.WriteHeader(nethttp.StatusNotModified)
+	}
+	return true
 }
