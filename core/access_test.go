@@ -300,6 +300,56 @@ func TestASessionIsSeenByItsOwner(t *testing.T) {
 	})
 }
 
+// What a group, a session or a queue holds is not taken to where somebody may
+// read it who may not read it here.
+func TestNothingIsTakenThatMayNotBeSeen(t *testing.T) {
+	r := new(rules)
+	group := core.GroupQueue("g", "a/#")
+	r.set("root publish a/1", "root publish a/2", "root publish $queue/q", "root subscribe a/#", "root deliver a/1", "root deliver a/2",
+		"bob subscribe a/#", "bob deliver a/1", "bob publish b", "bob manage $queue/"+group, "bob manage $queue/q")
+	runWith(t, core.Options{Authorizer: r}, func(w *world) {
+		ctx := context.Background()
+		root, bob := w.login("root"), w.login("bob")
+		s := core.DefaultGroupSettings()
+		g, err := root.Consume(ctx, core.Consumption{Queue: group, Create: true, Settings: &s, Bindings: []core.Binding{{Filter: "a/#"}}}, root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.Close()
+		k := session(t, bob, core.QueueSettings{})
+		if err := k.Bind(ctx, core.Binding{Filter: "a/#"}, core.BindOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		k.Close()
+		root.publish("a/1", "bob's")
+		root.publish("a/2", "secret")
+		root.publish(core.QueueTopic("q"), "secret")
+		for _, c := range []struct {
+			what, queue string
+			do          func(context.Context, string, core.Transfer) (core.Sifted, error)
+		}{{"copy of the group", group, bob.Copy}, {"copy of the session", core.SessionQueue("s"), bob.Copy}, {"move of the group", group, bob.Move}} {
+			if got, err := c.do(ctx, c.queue, core.Transfer{To: "b"}); err != nil || got.Messages != 1 {
+				t.Errorf("%s: %+v, %v", c.what, got, err)
+			}
+		}
+		for what, do := range map[string]func(context.Context, string, core.Transfer) (core.Sifted, error){"move": bob.Move, "copy": bob.Copy, "requeue": bob.Requeue} {
+			if got, err := do(ctx, "q", core.Transfer{To: "b"}); !errors.Is(err, core.ErrNotAuthorized) {
+				t.Errorf("%s: %+v, %v", what, got, err)
+			}
+		}
+		r.set("root subscribe b", "root deliver b")
+		page, err := root.Read(ctx, core.ReadRequest{Filters: []core.Filter{"b"}, From: core.Earliest})
+		if err != nil || len(page.Messages) != 3 {
+			t.Errorf("%d messages, %v", len(page.Messages), err)
+		}
+		for _, d := range page.Messages {
+			if string(d.Payload) != "bob's" {
+				t.Errorf("bob took %q", d.Payload)
+			}
+		}
+	})
+}
+
 // Who is nobody any more is ended.
 func TestRemovedPrincipal(t *testing.T) {
 	r := new(rules)

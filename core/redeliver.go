@@ -1,7 +1,9 @@
 package core
 
 import (
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sluicemq/sluice/core/pause"
@@ -216,7 +218,8 @@ func (q *queue) lost(at Offset) {
 	q.notice(Notice{Kind: NoticeGap, From: at, To: at + 1})
 }
 
-// The headers that a dead letter has besides its own.
+// The headers that a dead letter has besides its own. Those of an earlier death,
+// or that somebody made up, are not among them.
 const (
 	headerDead = "dead-letter-"
 
@@ -227,6 +230,8 @@ const (
 	HeaderDeadAttempts = "dead-letter-attempts"
 	HeaderDeadTime     = "dead-letter-time"
 )
+
+func isDeadHeader(h Header) bool { return strings.HasPrefix(h.Name, headerDead) }
 
 // bury writes a queue's rejected messages to its dead letters. The dead letter
 // and the queue's position without the message are one commit, so there is
@@ -299,7 +304,7 @@ func (b *Broker) buryOne(q *queue, at Offset, to string, letter *Envelope) bool 
 		return true // buried already, or part of a transaction
 	}
 	if letter != nil {
-		letter.Headers = append(letter.Headers,
+		letter.Headers = append(slices.DeleteFunc(letter.Headers, isDeadHeader),
 			Header{HeaderDeadQueue, q.name},
 			Header{HeaderDeadTopic, letter.Topic},
 			Header{HeaderDeadOffset, strconv.FormatUint(uint64(at), 10)},

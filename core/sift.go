@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -70,7 +69,7 @@ func (c *Client) Move(ctx context.Context, queue string, t Transfer) (Sifted, er
 	if err != nil {
 		return Sifted{}, err
 	}
-	if err := c.mayTransfer(q, t.To); err != nil {
+	if err := c.mayTake(q, t.To); err != nil {
 		return Sifted{}, err
 	}
 	return c.sift(ctx, q, t, sifting{remove: true, to: func(*Envelope) string { return t.To }})
@@ -82,10 +81,7 @@ func (c *Client) Copy(ctx context.Context, queue string, t Transfer) (Sifted, er
 	if q == nil {
 		return Sifted{}, fmt.Errorf("%w: there is no queue %q", ErrNotFound, queue)
 	}
-	if err := c.maySee(q); err != nil {
-		return Sifted{}, err
-	}
-	if err := c.mayTransfer(q, t.To); err != nil {
+	if err := c.mayTake(q, t.To); err != nil {
 		return Sifted{}, err
 	}
 	return c.sift(ctx, q, t, sifting{to: func(*Envelope) string { return t.To }})
@@ -101,7 +97,7 @@ func (c *Client) Requeue(ctx context.Context, queue string, t Transfer) (Sifted,
 		return Sifted{}, err
 	}
 	if t.To != "" {
-		if err := c.mayTransfer(q, t.To); err != nil {
+		if err := c.mayTake(q, t.To); err != nil {
 			return Sifted{}, err
 		}
 	}
@@ -113,14 +109,23 @@ func (c *Client) Requeue(ctx context.Context, queue string, t Transfer) (Sifted,
 		case t.To != "":
 			return t.To
 		case kindOf(from) == KindQueue:
-			return QueueTopic(from)
+			from = QueueTopic(from)
+		default:
+			from, _ = e.Header(HeaderDeadTopic)
 		}
-		topic, _ := e.Header(HeaderDeadTopic)
-		return topic
+		if CheckTopic(from) != nil {
+			return "" // the broker has not written that
+		}
+		return from
 	}})
 }
 
-func (c *Client) mayTransfer(q *queue, to string) error {
+// mayTake says why the client may not take what a queue holds to another place:
+// whoever may read it there could have it who may not here.
+func (c *Client) mayTake(q *queue, to string) error {
+	if err := c.maySee(q); err != nil {
+		return err
+	}
 	if err := CheckTopic(to); err != nil {
 		return err
 	}
@@ -211,6 +216,9 @@ func (p *pump) siftOnce(c *Client, q *queue, at, end Offset, round int64, picks 
 		d := &ds[i]
 		if s.to == nil || q.expired(d.Envelope, now) || !picks(d.Envelope, d.Offset) {
 			continue
+		}
+		if kindOf(q.name) != KindQueue && !c.mayReceive(d.Envelope.Topic) {
+			continue // of a group or session, what the client may receive of it
 		}
 		if tos[i] = s.to(d.Envelope); own(tos[i]) && !dry {
 			if err := p.b.checkAddress(tos[i]); err != nil {
@@ -329,7 +337,7 @@ func (b *Broker) transfer(c *Client, p *commit, e *Envelope, to string, revive b
 	copied := *e
 	copied.Topic, copied.DeliverAt, copied.Retain = to, time.Time{}, false
 	if revive {
-		copied.Headers = slices.DeleteFunc(slices.Clone(e.Headers), func(h Header) bool { return strings.HasPrefix(h.Name, headerDead) })
+		copied.Headers = slices.DeleteFunc(slices.Clone(e.Headers), isDeadHeader)
 	}
 	if err := c.authorize(Publish, to); err != nil {
 		return err

@@ -179,3 +179,45 @@ func TestRequeue(t *testing.T) {
 		}
 	})
 }
+
+// A message tells of its last death alone, whatever it was published with; and
+// what says that it came from where nothing can come from stays.
+func TestDeadLettersTellOfOneDeath(t *testing.T) {
+	run(t, func(w *world) {
+		ctx := context.Background()
+		p := w.peer("p")
+		p.send(core.Envelope{Topic: core.QueueTopic("q"), Payload: []byte("one"), Headers: []core.Header{
+			{Name: core.HeaderDeadQueue, Value: "other"}, {Name: "color", Value: "red"}, {Name: core.HeaderDeadReason, Value: "made up"},
+		}})
+		k := p.consumeWhere("q", "", plenty)
+		for _, d := range p.deliveries() {
+			if err := k.Settle(d.Offset, core.Rejected, core.SettleOptions{Reason: "no"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		k.Close()
+		synctest.Wait()
+		page, err := p.Browse(ctx, "q.dead", core.ReadRequest{})
+		if err != nil || len(page.Messages) != 1 {
+			t.Fatalf("%v, %v", page, err)
+		}
+		d := page.Messages[0]
+		from, _ := d.Header(core.HeaderDeadQueue)
+		reason, _ := d.Header(core.HeaderDeadReason)
+		if from != "q" || reason != "no" || len(d.Headers) != 7 {
+			t.Errorf("%v", d.Headers)
+		}
+
+		for _, h := range [][]core.Header{
+			{{Name: core.HeaderDeadQueue, Value: "a/#"}},
+			{{Name: core.HeaderDeadQueue, Value: core.SessionQueue("s")}},
+			{{Name: core.HeaderDeadQueue, Value: core.SessionQueue("s")}, {Name: core.HeaderDeadTopic, Value: "a/+"}},
+		} {
+			p.send(core.Envelope{Topic: core.QueueTopic("q.dead"), Payload: []byte("forged"), Headers: h})
+		}
+		got, err := p.Requeue(ctx, "q.dead", core.Transfer{})
+		if err != nil || got.Messages != 1 || p.browse("q") != "one" || p.browse("q.dead") != "forged forged forged" {
+			t.Errorf("%+v, %v, %q, %q", got, err, p.browse("q"), p.browse("q.dead"))
+		}
+	})
+}
