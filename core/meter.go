@@ -18,7 +18,7 @@ type meters struct {
 	mu sync.RWMutex // guards what follows; the last mutex to be taken
 	// exact finds the queues all of whose bindings are topics; others are to
 	// be asked for every message.
-	exact  map[string][]*queue
+	exact  map[string][]*queue // lists are replaced, never changed: find lends them
 	others map[*queue]bool
 	topics map[*queue][]string // the keys of exact that lead to a queue
 }
@@ -47,7 +47,7 @@ func (m *meters) set(q *queue, bs []*bound) {
 		m.exact, m.others, m.topics = make(map[string][]*queue), make(map[*queue]bool), make(map[*queue][]string)
 	}
 	for _, t := range m.topics[q] {
-		if m.exact[t] = slices.DeleteFunc(m.exact[t], func(o *queue) bool { return o == q }); len(m.exact[t]) == 0 {
+		if m.exact[t] = slices.DeleteFunc(slices.Clone(m.exact[t]), func(o *queue) bool { return o == q }); len(m.exact[t]) == 0 {
 			delete(m.exact, t)
 		}
 	}
