@@ -124,7 +124,7 @@ func newDelayed() *cobra.Command {
 		if len(p.offsets) == 0 && len(p.filters) == 0 && p.where == "" && !all {
 			return usageError{fmt.Errorf("say which: offsets, --topic, --where or --all")}
 		}
-		return a.sift(ctx, c, h, "/v1/delayed/cancel", p.body())
+		return a.sift(ctx, c, h, "/v1/delayed/cancel", &p, p.body(), "the others have been published, or cancelled, or come again under another offset")
 	}))
 	p.flags(cancel)
 	cancel.Flags().Lookup("count").Usage = "at most so many `messages`, those that are due first (default all)"

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -42,7 +43,10 @@ type siftedState struct {
 	Error    string `json:"error,omitempty"`
 }
 
-func (a *administering) sift(ctx context.Context, c *cobra.Command, h *link.HTTP, path string, body map[string]any) error {
+// sift has the broker do something with what is picked, and prints how many
+// messages that were. An offset that is named and was not picked is an error,
+// with where it may be instead.
+func (a *administering) sift(ctx context.Context, c *cobra.Command, h *link.HTTP, path string, p *picking, body map[string]any, elsewhere string) error {
 	var got siftedState
 	if err := h.Do(ctx, "POST", path, body, &got); err != nil {
 		return err
@@ -56,8 +60,24 @@ func (a *administering) sift(ctx context.Context, c *cobra.Command, h *link.HTTP
 	if err == nil && got.Error != "" {
 		err = fmt.Errorf("ended early: %s", got.Error)
 	}
+	if named := p.named(); err == nil && got.Messages < int64(named) {
+		err = fmt.Errorf("%w: of %d that were named %d are there: %s", core.ErrNotFound, named, got.Messages, elsewhere)
+	}
 	return err
 }
+
+// named is how many messages are picked by their offsets and nothing else.
+func (p *picking) named() int {
+	if p.where != "" || len(p.filters) > 0 || p.limit > 0 {
+		return 0
+	}
+	offsets := slices.Clone(p.offsets)
+	slices.Sort(offsets)
+	return len(slices.Compact(offsets))
+}
+
+// elsewhereQueued is where a message may be that a queue does not give away.
+const elsewhereQueued = "the others are held by a consumer, or settled, or never were in the queue"
 
 func (a *administering) purge() *cobra.Command {
 	var p picking
@@ -65,7 +85,7 @@ func (a *administering) purge() *cobra.Command {
 		Use: "purge NAME", Short: "Settle what nobody holds", Args: cobra.ExactArgs(1),
 		Example: "  sluice queue purge orders --dry-run\n  sluice queue purge orders --where \"color = 'red'\"",
 	}, func(ctx context.Context, c *cobra.Command, h *link.HTTP, args []string) error {
-		return a.sift(ctx, c, h, "/v1/queues/"+url.PathEscape(args[0])+"/purge", p.body())
+		return a.sift(ctx, c, h, "/v1/queues/"+url.PathEscape(args[0])+"/purge", &p, p.body(), elsewhereQueued)
 	}))
 	p.flags(c)
 	return c
@@ -96,7 +116,7 @@ func (a *administering) transfer(use, short, verb string, must bool) *cobra.Comm
 			if n > 1 || n == 0 && must {
 				return usageError{fmt.Errorf("say where to: --to-queue, --to-topic or --to-exchange")}
 			}
-			return a.sift(ctx, c, h, "/v1/queues/"+url.PathEscape(args[0])+verb, body)
+			return a.sift(ctx, c, h, "/v1/queues/"+url.PathEscape(args[0])+verb, &p, body, elsewhereQueued)
 		}))
 	p.flags(c)
 	c.Flags().StringVar(&queue, "to-queue", "", "the `queue` they go to")
