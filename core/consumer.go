@@ -134,17 +134,32 @@ func (k *Consumer) Grant(c Credit) {
 
 // Settle ends a delivery. An offset that this consumer does not hold is
 // ErrNotHeld; a reader of topics holds nothing, and there Settle only grants
-// opts.Credit and confirms opts.Receipt.
+// opts.Credit and confirms opts.Receipt. Where that is refused nothing was
+// settled or granted: the consumer holds what it held.
 func (k *Consumer) Settle(at Offset, o Outcome, opts SettleOptions) error {
 	if k.queue == nil {
 		k.Grant(opts.Credit)
 		if opts.Receipt != 0 {
-			return k.client.settled(nil, opts.Receipt)
+			return k.client.confirmLater(opts.Receipt)
 		}
 		return nil
 	}
 	return k.queue.settle(k, at, o, opts)
 }
+
+// confirmLater confirms a receipt behind what was handed in before.
+func (c *Client) confirmLater(r Receipt) error {
+	p, err := c.broker.journal.enterUnbounded()
+	if err != nil {
+		return err
+	}
+	p.entries = append(p.entries, entry{client: c, receipt: r, record: -1})
+	c.broker.journal.leave()
+	return nil
+}
+
+// Holds reports whether the consumer of a queue holds the message at an offset.
+func (k *Consumer) Holds(at Offset) bool { return k.queue != nil && k.queue.mayCommit(k, at) == nil }
 
 // Pending reports whether the queue has yet to be done with the message at an
 // offset: it is still to be delivered, or it was and is not settled. Of a reader

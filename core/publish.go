@@ -354,9 +354,10 @@ func (c *Client) Commit(ctx context.Context, t Transaction, r Receipt) error {
 		if s.Consumer.queue == nil {
 			continue
 		}
-		u := &undo{q: s.Consumer.queue, k: s.Consumer}
+		u := &undo{q: s.Consumer.queue, k: s.Consumer, granted: s.Options.Credit}
 		if err := u.settle(s.Offset, s.Outcome, s.Options); err != nil {
 			for _, u := range undos {
+				u.granted = Credit{} // not yet
 				u.takeBack()
 			}
 			j.leave()

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/sluicemq/sluice/core/pause"
-	"github.com/sluicemq/sluice/core/seeded"
 )
 
 // A queue is a named position in the log: a cursor, what is outstanding before
@@ -631,6 +630,9 @@ func (q *queue) mayCommit(k *Consumer, at Offset) error {
 
 // settle is Consumer.Settle.
 func (q *queue) settle(k *Consumer, at Offset, o Outcome, opts SettleOptions) error {
+	if opts.Receipt != 0 {
+		return q.settleConfirmed(k, at, o, opts)
+	}
 	if err := q.settleEntry(k, at, o, opts); err != nil {
 		return err
 	}
@@ -639,25 +641,6 @@ func (q *queue) settle(k *Consumer, at Offset, o Outcome, opts SettleOptions) er
 	if o != Accepted || q.settings.Ordered {
 		q.kick()
 	}
-	if opts.Receipt != 0 {
-		return k.client.settled(q, opts.Receipt)
-	}
-	return nil
-}
-
-// settled journals a queue's position and confirms the receipt once that is
-// durable.
-func (c *Client) settled(q *queue, r Receipt) error {
-	p, err := c.broker.journal.enterUnbounded()
-	if err != nil {
-		return err
-	}
-	if q != nil && !seeded.On(seeded.LostAckState) {
-		q.putPosition(p)
-		p.Sync = true
-	}
-	p.entries = append(p.entries, entry{client: c, receipt: r, record: -1})
-	c.broker.journal.leave()
 	return nil
 }
 

@@ -404,3 +404,80 @@ func TestRefusedLease(t *testing.T) {
 		}
 	}
 }
+
+// A settlement that there is no room for, of which the client wants to know, has
+// not happened: the consumer holds the message as before, without the credit
+// that the settlement was to bring, and settles it once there is room.
+func TestRefusedSettlement(t *testing.T) {
+	outcomes := []core.Outcome{core.Accepted, core.Released, core.Rejected}
+	for _, s := range []core.QueueSettings{{}, {Ordered: true}, {SingleActive: true}, {Priority: true}, {MaxLength: 10}, {AutoDelete: true}} {
+		for _, o := range outcomes {
+			for _, transaction := range []bool{false, true} {
+				run(t, func(w *world) {
+					ctx := context.Background()
+					a := w.peer("a")
+					a.declare("q", s)
+					for i := range 3 {
+						if err := a.Publish(ctx, &core.Envelope{Topic: "$queue/q", Key: fmt.Sprint("k", i%2), Payload: fmt.Append(nil, i)}, 0); err != nil {
+							t.Fatal(err)
+						}
+					}
+					k := a.consumeWhere("q", "", core.Credit{Messages: 1, Bytes: 1 << 20})
+					held := a.deliveries()
+					if len(held) != 1 {
+						t.Fatalf("%+v: %d held", s, len(held))
+					}
+					at := held[0].Offset
+					time.Sleep(time.Second)
+					synctest.Wait()
+					receipt := core.Receipt(0)
+					settle := func(want error) {
+						t.Helper()
+						receipt++
+						opts := core.SettleOptions{Receipt: receipt, Delay: time.Hour, Credit: core.Credit{Messages: 1}}
+						var err error
+						if transaction {
+							err = a.Commit(ctx, core.Transaction{Settle: []core.Settling{{Consumer: k, Offset: at, Outcome: o, Options: opts}}}, receipt)
+						} else {
+							err = k.Settle(at, o, opts)
+						}
+						synctest.Wait()
+						if err == nil {
+							err = a.confirms[len(a.confirms)-1].Err
+						}
+						if !errors.Is(err, want) {
+							t.Fatalf("%+v, %v: %v, want %v", s, o, err, want)
+						}
+					}
+					w.engine.Fail(core.ErrStorageFull)
+					settle(core.ErrStorageFull)
+					settle(core.ErrStorageFull)
+					w.engine.Fail(nil)
+					time.Sleep(10 * time.Second)
+					others := len(a.take()) // what the credit brought until it was taken back
+					if !k.Holds(at) {
+						t.Fatalf("%+v, %v: it is not held any more", s, o)
+					}
+					if got := w.inQueue(w.engine.Clone(), "q"); !slices.Contains(got, "0") {
+						t.Errorf("%+v, %v: after a kill there are %q", s, o, got)
+					}
+					if dead := w.inQueue(w.engine.Clone(), "q.dead"); dead != nil {
+						t.Errorf("%+v, %v: the dead letters are %q", s, o, dead)
+					}
+					settle(nil)
+					settle(core.ErrNotHeld)
+					time.Sleep(10 * time.Second)
+					if others += len(a.take()); others != 1 {
+						t.Errorf("%+v, %v: it had credit for %d others", s, o, others)
+					}
+					if got := w.inQueue(w.engine.Clone(), "q"); o != core.Released && slices.Contains(got, "0") {
+						t.Errorf("%+v, %v: it is settled, and there are %q", s, o, got)
+					}
+					if dead := w.inQueue(w.engine.Clone(), "q.dead"); o == core.Rejected && !slices.Equal(dead, []string{"0"}) {
+						t.Errorf("%+v, %v: the dead letters are %q", s, o, dead)
+					}
+				})
+			}
+		}
+	}
+}

@@ -4,6 +4,9 @@ import (
 	"math"
 	"strings"
 	"time"
+
+	"github.com/sluicemq/sluice/core/pause"
+	"github.com/sluicemq/sluice/core/seeded"
 )
 
 // An undo is what a commit settles of a queue. A commit that the log has no room
@@ -20,6 +23,9 @@ type undo struct {
 	// leased is how many of the entries were; the queue counts them as such until
 	// the commit is done.
 	leased int
+	// granted is the credit that the consumer got with it, which goes when what
+	// it held is held again.
+	granted Credit
 }
 
 // undoRetry is how long to wait before a dead letter that there was no room for
@@ -56,10 +62,14 @@ func (u *undo) keepNew(d *Delivery) {
 // journal is entered.
 func (u *undo) settle(at Offset, o Outcome, opts SettleOptions) error {
 	u.q.mu.Lock()
-	l := u.q.out.live()
-	for i := range l {
-		if e := &l[i]; e.state == entryHeld && e.holder == u.k && (e.offset == at || opts.Through && e.offset < at) {
-			u.keep(e)
+	if e := u.q.out.find(at); !opts.Through && e != nil {
+		u.keep(e)
+	} else if opts.Through {
+		l := u.q.out.live()
+		for i := range l {
+			if e := &l[i]; e.state == entryHeld && e.holder == u.k && e.offset <= at {
+				u.keep(e)
+			}
 		}
 	}
 	u.q.mu.Unlock()
@@ -69,6 +79,30 @@ func (u *undo) settle(at Offset, o Outcome, opts SettleOptions) error {
 	u.q.mu.Lock()
 	defer u.q.mu.Unlock()
 	u.await(0, o)
+	return nil
+}
+
+// settleConfirmed settles what k holds at an offset, or through it, and confirms
+// opts.Receipt, in one commit: if that is refused nothing was settled.
+func (q *queue) settleConfirmed(k *Consumer, at Offset, o Outcome, opts SettleOptions) error {
+	p, err := q.b.journal.enterUnbounded()
+	if err != nil {
+		return err
+	}
+	u := &undo{q: q, k: k, granted: opts.Credit}
+	if err := u.settle(at, o, opts); err != nil {
+		q.b.journal.leave()
+		return err
+	}
+	p.after = append(p.after, func(_ Offset, err error) { u.done(err) })
+	if !seeded.On(seeded.LostAckState) {
+		q.putPosition(p)
+		p.Sync = true
+	}
+	p.entries = append(p.entries, entry{client: k.client, receipt: opts.Receipt, record: -1})
+	q.b.journal.leave()
+	pause.At("settled")
+	k.Grant(opts.Credit)
 	return nil
 }
 
@@ -134,6 +168,10 @@ func (u *undo) takeBack() {
 	defer q.mu.Unlock()
 	if q.deleted {
 		return
+	}
+	if u.k != nil {
+		u.k.credit.Messages -= u.granted.Messages
+		u.k.credit.Bytes -= u.granted.Bytes
 	}
 	for _, at := range u.waited {
 		q.unfollow(at)

@@ -79,12 +79,18 @@ func (c *conn) acknowledge(f *clientFrame, outcome core.Outcome) error {
 	return c.settle(s, offsets, outcome, number)
 }
 
-// settle settles messages in the order in which they were sent; the receipt, if
-// there is one, is the last one's.
+// settle settles messages in the order in which they were sent. The receipt, if
+// there is one, stands for all of them: refused, none was settled.
 func (c *conn) settle(s *subscription, offsets []core.Offset, outcome core.Outcome, number core.Receipt) error {
+	last := len(offsets) - 1
+	var all core.Transaction
 	for i, at := range offsets {
 		o := core.SettleOptions{Credit: oneMessage}
-		if i == len(offsets)-1 {
+		if number != 0 && last > 0 && (i == last || s.consumer.Holds(at)) {
+			all.Settle = append(all.Settle, core.Settling{Consumer: s.consumer, Offset: at, Outcome: outcome, Options: o})
+			continue
+		}
+		if i == last {
 			o.Receipt = number
 		}
 		err := s.consumer.Settle(at, outcome, o)
@@ -99,6 +105,13 @@ func (c *conn) settle(s *subscription, offsets []core.Offset, outcome core.Outco
 			c.receipts.drop(number)
 			return err
 		}
+	}
+	if all.Settle == nil {
+		return nil
+	}
+	if err := c.client.Commit(c.ctx, all, number); err != nil {
+		c.receipts.drop(number)
+		return err
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/sluicemq/sluice/adapters/stomp"
 	"github.com/sluicemq/sluice/core"
@@ -15,6 +16,7 @@ type slowDisk struct {
 	core.Engine
 	mu    sync.Mutex // guards what follows
 	held  bool
+	full  bool
 	waits []func()
 }
 
@@ -22,6 +24,9 @@ func (d *slowDisk) Append(b *core.Batch, done func(*core.Batch, core.Offset, err
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	write := func() { d.Engine.Append(b, done) }
+	if d.full {
+		write = func() { done(b, 0, core.ErrStorageFull) }
+	}
 	if d.held {
 		d.waits = append(d.waits, write)
 		return
@@ -86,6 +91,47 @@ func TestReceiptsFollowTheSync(t *testing.T) {
 			}
 		}
 	})
+}
+
+// An acknowledgement whose receipt is refused because the disk is full has not
+// happened, cumulative ones as a whole: all comes again.
+func TestRefusedAcknowledgement(t *testing.T) {
+	t.Parallel()
+	for _, ack := range [][]string{
+		{"client", "ACK"},
+		{"client", "NACK", "requeue:false"},
+		{"client-individual", "ACK"},
+		{"client-individual", "NACK", "requeue:false"},
+	} {
+		onSlowDisk(t, func(g *gateway, d *slowDisk) {
+			p := g.connect("1.2")
+			p.subscribe("0", "/queue/q", "ack:"+ack[0])
+			for i := range 3 {
+				p.publish("/queue/q", fmt.Sprint(i))
+			}
+			rs := p.messages(3)
+			time.Sleep(time.Second)
+			synctest.Wait()
+			full := func(is bool) {
+				d.mu.Lock()
+				defer d.mu.Unlock()
+				d.full = is
+			}
+			full(true)
+			p.send(ack[1], append(ack[2:], "id:"+rs[2].header("ack"), "receipt:r")...)
+			p.expect("ERROR\n", "storage full", "receipt-id:r\n")
+			full(false)
+			p = g.connect("1.2")
+			p.subscribe("0", "/queue/q", "ack:"+ack[0])
+			for i, r := range p.messages(3) {
+				if r.body != fmt.Sprint(i) || r.header("redelivered") != "true" {
+					t.Errorf("%v: %s", ack, r)
+				}
+			}
+			p.subscribe("1", "/queue/q.dead", "ack:auto")
+			p.quiet(calm)
+		})
+	}
 }
 
 // COMMIT's receipt says that all of the transaction is on disk, in one write:

@@ -9,16 +9,16 @@ import (
 // A pending is something that the core has yet to confirm. Its places are used
 // again and again, so that a publish allocates nothing for it.
 type pending struct {
-	req     []byte // the request's number or name
-	call    *call  // a request waits for a reply
-	publish bool   // else a settlement
-	next    int    // of a free place: the next one's receipt
+	req  []byte        // the request's number or name
+	call *call         // a request waits for a reply
+	of   *subscription // what is settled is of this one; nil is a publish
+	next int           // of a free place: the next one's receipt
 }
 
 // receipt takes a place for a request; it waits while as many publishes and
 // settlements are pending as a connection may have. It is 0 if the connection
 // is leaving.
-func (c *conn) receipt(req []byte, call *call, publish bool) core.Receipt {
+func (c *conn) receipt(req []byte, call *call, of *subscription) core.Receipt {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for c.waiting >= c.srv.Limits.PublishInFlight && !c.leaving.Load() {
@@ -35,7 +35,7 @@ func (c *conn) receipt(req []byte, call *call, publish bool) core.Receipt {
 	p := &c.pending[r-1]
 	c.free = p.next
 	p.req = append(p.req[:0], req...)
-	p.call, p.publish = call, publish
+	p.call, p.of = call, of
 	c.waiting++
 	return core.Receipt(r)
 }
@@ -43,7 +43,7 @@ func (c *conn) receipt(req []byte, call *call, publish bool) core.Receipt {
 // release frees a place; c.mu is held.
 func (c *conn) release(r core.Receipt) {
 	p := &c.pending[r-1]
-	p.call = nil
+	p.call, p.of = nil, nil
 	p.next = c.free
 	c.free = int(r)
 	c.waiting--
@@ -78,6 +78,9 @@ func (c *conn) Confirm(all []core.Confirmation) {
 		if err := all[i].Err; err != nil {
 			code, _ := codeOf(err)
 			c.srv.count.Refused(code)
+			if s := c.pending[all[i].Receipt-1].of; s != nil {
+				s.credit.Add(-1) // it holds the message as before
+			}
 		}
 		c.release(all[i].Receipt)
 	}
@@ -89,7 +92,7 @@ func (k coding) appendConfirmation(dst []byte, p *pending, a *core.Confirmation)
 	}
 	o := k.begin(dst, "ok")
 	o.req(p.req)
-	if p.publish {
+	if p.of == nil {
 		o.int("o", int64(a.Offset))
 	}
 	if a.Duplicate {

@@ -113,6 +113,40 @@ func TestStorageFailure(t *testing.T) {
 	}
 }
 
+// TestRefusedAck: an ack that there is no room for changes nothing, the
+// subscription's credit included; it holds once there is room.
+func TestRefusedAck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, inBubble)
+		c := r.native()
+		most := adapters.DefaultLimits().MaxInFlight - 1
+		c.send(fmt.Sprintf(`{"op":"sub","req":1,"queue":"q","sub":"s","credit":%d}`, most))
+		c.want(`{"op":"ok","req":1,"sub":"s"}`)
+		c.send(`{"op":"pub","queue":"q","d":"x"}`)
+		if got := c.next(); !strings.Contains(got, `"d":"x"`) {
+			t.Fatal(got)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		r.engine.Fail(core.ErrStorageFull)
+		for range 3 {
+			c.send(`{"op":"ack","req":2,"sub":"s","o":1}`)
+			if got := c.next(); !strings.HasPrefix(got, `{"op":"err","req":2,"code":"storage_full"`) {
+				t.Fatal(got)
+			}
+		}
+		r.engine.Fail(nil)
+		c.send(`{"op":"ack","req":3,"sub":"s","o":1}`)
+		c.want(`{"op":"ok","req":3}`)
+		c.send(`{"op":"ack","req":4,"sub":"s","o":1}`)
+		if got := c.next(); !strings.HasPrefix(got, `{"op":"err","req":4,"code":"not_held"`) {
+			t.Fatal(got)
+		}
+		c.ws.Close()
+		r.stop()
+	})
+}
+
 // TestSlowReader: a subscriber that reads nothing is sent no more than its
 // window and then cut; it neither holds up the publisher nor another subscriber.
 func TestSlowReader(t *testing.T) {

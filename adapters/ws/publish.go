@@ -29,7 +29,7 @@ func (c *conn) hand(e *core.Envelope, req []byte, call *call) error {
 	c.srv.count.Received.Inc()
 	var receipt core.Receipt
 	if req != nil {
-		if receipt = c.receipt(req, call, true); receipt == 0 {
+		if receipt = c.receipt(req, call, nil); receipt == 0 {
 			return core.ErrClosed
 		}
 	}

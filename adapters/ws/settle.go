@@ -48,7 +48,7 @@ func (c *conn) settle(cmd *command) error {
 		}
 	}
 	if cmd.req != nil {
-		if options.Receipt = c.receipt(cmd.req, nil, false); options.Receipt == 0 {
+		if options.Receipt = c.receipt(cmd.req, nil, s); options.Receipt == 0 {
 			return core.ErrClosed
 		}
 	}
