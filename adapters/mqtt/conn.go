@@ -97,6 +97,7 @@ type conn struct {
 	meta        sessionMeta
 	releasing   []release // PUBREC came; PUBREL waits until that is durable
 	isReleasing bool
+	hasUnsaved  bool // messages wait for their packet ids to be kept
 }
 
 func newConn(s *Server, nc net.Conn) *conn {

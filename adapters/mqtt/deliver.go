@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"time"
@@ -60,9 +61,10 @@ type attachment struct {
 
 	// What follows is Deliver's scratch.
 
-	ids    []uint32
-	settle []core.Offset // what is not sent, or not to be acknowledged
-	json   []byte
+	ids     []uint32
+	settle  []core.Offset // what is not sent, or not to be acknowledged
+	unsaved bool          // something waits for its packet id to be kept
+	json    []byte
 	// variant is what the packets of a batch depend on besides it, see alike.
 	variant [5]byte
 }
@@ -70,7 +72,7 @@ type attachment struct {
 // keeps reports whether a message that waits for an acknowledgement comes to the
 // session again when the client returns.
 func (a *attachment) keeps(s flightState) bool {
-	return a.filter == "" || a.kind == targetGroup && s == flightPubrec
+	return a.c.session == sessionQueue && (a.filter == "" || a.kind == targetGroup && s == flightPubrec)
 }
 
 // Deliver encodes deliveries into the outbox. It is core.Receiver.
@@ -97,6 +99,10 @@ func (a *attachment) Deliver(batch []core.Delivery) {
 		a.k.Settle(at, core.Accepted, core.SettleOptions{Credit: core.Credit{Messages: 1}})
 	}
 	a.settle = a.settle[:0]
+	if a.unsaved {
+		a.unsaved = false
+		a.c.saveIDs()
+	}
 }
 
 // encodeAll appends a batch and says how many of its deliveries are sent.
@@ -233,8 +239,9 @@ func (a *attachment) encode(b []byte, d *core.Delivery, now time.Time) []byte {
 	}
 	guarantee := byte(d.Guarantee)
 	plain.qos, meta.qos = min(plain.qos, guarantee), min(meta.qos, guarantee)
-	if c.has != nil && c.has[sending{a.filter, d.Offset}] {
-		plain.is, meta.is = false, false
+	if c.has != nil {
+		plain.is = plain.is && !c.has[sending{a.filter, d.Offset, false}]
+		meta.is = meta.is && !c.has[sending{a.filter, d.Offset, true}]
 	}
 	wait := false
 	twin := plain.is && meta.is && plain.qos > 0 && meta.qos > 0
@@ -269,20 +276,22 @@ func (a *attachment) publish(b []byte, d *core.Delivery, m match, ids []uint32, 
 	c := a.c
 	p := a.packet(d, m, ids, payload)
 	f := &c.flights
-	held := false
+	x := flight{to: a, offset: d.Offset, state: awaits(m.qos), twin: twin, json: payload != nil}
+	held, unsaved := false, false
 	if m.qos > 0 {
 		if d.Attempt > 1 {
 			p.first |= 8 // [MQTT-3.3.1-1]
 		}
+		var ok bool
 		f.mu.Lock()
-		id, ok := f.add(a, d.Offset, m.qos, twin)
-		held = ok && !f.permit()
+		x.id, unsaved, ok = f.add(x)
+		held = ok && (unsaved || !f.permit())
 		f.mu.Unlock()
 		if !ok {
 			c.s.metrics.Refused("packet_ids")
 			return b
 		}
-		p.id = id
+		p.id = x.id
 	}
 	start := len(b)
 	newAlias := false
@@ -306,6 +315,7 @@ func (a *attachment) publish(b []byte, d *core.Delivery, m match, ids []uint32, 
 		if m.qos > 0 {
 			f.mu.Lock()
 			f.byID.remove(p.id)
+			f.forget(&x)
 			if !held {
 				f.permits++
 			}
@@ -318,8 +328,9 @@ func (a *attachment) publish(b []byte, d *core.Delivery, m match, ids []uint32, 
 	}
 	if held {
 		f.mu.Lock()
-		f.held = append(f.held, heldPacket{bytes: append([]byte(nil), b[start:]...)})
+		f.held = append(f.held, heldPacket{bytes.Clone(b[start:]), unsaved})
 		f.mu.Unlock()
+		a.unsaved = a.unsaved || unsaved
 		return b[:start]
 	}
 	return b
@@ -334,7 +345,7 @@ func appendMeta(b []byte, d *core.Delivery, now time.Time) []byte {
 	return b
 }
 
-// sendHeld sends a packet that waited for the client's receive maximum.
+// sendHeld sends a packet that has waited.
 func (c *conn) sendHeld(p heldPacket) {
 	c.out.Append(func(b []byte) []byte { return append(b, p.bytes...) })
 }

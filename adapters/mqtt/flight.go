@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"maps"
 	"sync"
 	"time"
 
@@ -16,7 +17,10 @@ type flight struct {
 	// twin says that the message is on its way twice: as it is, and as JSON.
 	// It is settled when both are acknowledged.
 	twin bool
+	json bool // it is the one as JSON
 }
+
+func (x *flight) sending() sending { return sending{x.to.filter, x.offset, x.json} }
 
 type flightState uint8
 
@@ -29,58 +33,111 @@ const (
 
 // flights are the messages on their way to one client.
 //
-// A packet id is the message's offset modulo 65,535, plus 1, or the next one
-// that is free: so it is the same whenever the message is sent again, over
-// reconnects and restarts, without anything being kept. Where another message
-// had the id, the one it got instead is kept while the broker runs ([keptIDs]).
+// A packet id is the message's offset modulo 65,535, plus 1: so it is the same
+// whenever the message is sent again, over reconnects and restarts, without
+// anything being kept. Where another message has that id, or will have it, the
+// message is moved to the next one that is free. A lasting session keeps such an
+// id, and the message waits until it does ([conn.save]): a client that has a QoS
+// 2 message would take it for a new one under another id.
 type flights struct {
-	mu    sync.Mutex // guards what follows
-	byID  flightTable
-	moved map[sending]uint16 // ids to use again that are not the natural ones
+	mu   sync.Mutex // guards what follows
+	byID flightTable
+	// moved are the ids of messages that were moved and would come again.
+	moved map[sending]uint16
+	// awaited are those of moved's ids that are yet to be used again.
+	awaited map[uint16]bool
+	// spent are ids whose handshakes are over, and which the session's state on
+	// disk still names; those of leaving it does not name any more once the
+	// save that is under way is done. A message has none of them: after a crash
+	// the id would be taken for the other one's.
+	spent, leaving map[uint16]bool
 	// permits is how many more may be on their way (the client's receive
 	// maximum). Beyond it packets are held, which happens only where several
 	// consumers feed one connection; each has credit for no more than the
 	// maximum.
 	permits int
 	held    []heldPacket
+	saving  int // how many of held wait for the save that is under way
 }
 
 // A sending is what a session is sent: one message by one of its consumers, as an
-// attachment's filter names it.
+// attachment's filter names it, as it is or as JSON.
 type sending struct {
-	by string
-	at core.Offset
+	by   string
+	at   core.Offset
+	json bool
 }
 
-type heldPacket struct{ bytes []byte }
+// A heldPacket waits for a permit, or for its id to be kept, or behind one that
+// does.
+type heldPacket struct {
+	bytes   []byte
+	unsaved bool
+}
 
 const idCount = 65535
 
 func naturalID(at core.Offset) uint16 { return uint16(uint64(at)%idCount) + 1 }
 
-// add gives a message a packet id. ok is false if all are in use.
-func (f *flights) add(to *attachment, at core.Offset, qos byte, twin bool) (id uint16, ok bool) {
-	if f.byID.len() >= idCount {
-		return 0, false
+// add gives a message a packet id. unsaved says that the session is to keep the
+// id before the message is sent; ok is false if all are in use.
+func (f *flights) add(x flight) (id uint16, unsaved, ok bool) {
+	if f.byID.len()+len(f.awaited)+len(f.spent)+len(f.leaving) >= idCount {
+		return 0, false, false
 	}
-	id = naturalID(at)
-	what := sending{to.filter, at}
-	if f.moved != nil {
-		if m, is := f.moved[what]; is {
-			id = m
-			delete(f.moved, what)
+	natural := naturalID(x.offset)
+	x.id = natural
+	if len(f.moved) > 0 {
+		if m, is := f.moved[x.sending()]; is && f.byID.find(m) == nil {
+			delete(f.awaited, m)
+			x.id = m
+			f.byID.put(x)
+			return m, false, true
 		}
 	}
-	for {
-		if f.byID.find(id) == nil && !f.reserved(id, what) {
-			break
-		}
-		if id++; id == 0 {
-			id = 1
+	for !f.free(x.id) {
+		if x.id++; x.id == 0 {
+			x.id = 1
 		}
 	}
-	f.byID.put(flight{to: to, offset: at, id: id, state: awaits(qos), twin: twin})
-	return id, true
+	f.byID.put(x)
+	if x.id == natural || !x.to.keeps(x.state) {
+		return x.id, false, true
+	}
+	if f.moved == nil {
+		f.moved = make(map[sending]uint16)
+	}
+	f.moved[x.sending()] = x.id
+	return x.id, true, true
+}
+
+// free reports whether a new message may have an id.
+func (f *flights) free(id uint16) bool {
+	return f.byID.find(id) == nil && (len(f.awaited) == 0 || !f.awaited[id]) &&
+		(len(f.spent) == 0 || !f.spent[id]) && (len(f.leaving) == 0 || !f.leaving[id])
+}
+
+// spend notes that an id is not needed any more, which the state on disk is yet
+// to be told.
+func (f *flights) spend(id uint16) {
+	if f.spent == nil {
+		f.spent = make(map[uint16]bool)
+	}
+	f.spent[id] = true
+}
+
+// forget lets go of the id of a message that was moved and does not come again.
+func (f *flights) forget(x *flight) (was bool) {
+	if len(f.moved) == 0 {
+		return false
+	}
+	what := x.sending()
+	if m, is := f.moved[what]; !is || m != x.id {
+		return false
+	}
+	delete(f.moved, what)
+	f.spend(x.id)
+	return true
 }
 
 // awaits is the state of a message that was just sent.
@@ -97,7 +154,7 @@ func awaits(qos byte) flightState {
 func (f *flights) addAll(to *attachment, batch []core.Delivery, qos byte) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.moved) > 0 || len(f.held) > 0 {
+	if len(f.awaited) > 0 || len(f.held) > 0 {
 		return false
 	}
 	for i := range batch {
@@ -106,7 +163,7 @@ func (f *flights) addAll(to *attachment, batch []core.Delivery, qos byte) bool {
 			continue
 		}
 		id := naturalID(d.Offset)
-		if f.permits <= 0 || f.byID.find(id) != nil {
+		if f.permits <= 0 || !f.free(id) {
 			for _, d := range batch[:i] {
 				if !d.Settled {
 					f.byID.remove(naturalID(d.Offset))
@@ -119,17 +176,6 @@ func (f *flights) addAll(to *attachment, batch []core.Delivery, qos byte) bool {
 		f.byID.put(flight{to: to, offset: d.Offset, id: id, state: awaits(min(qos, byte(d.Guarantee)))})
 	}
 	return true
-}
-
-// reserved reports whether another message was sent under the id before the
-// client reconnected, and will be again.
-func (f *flights) reserved(id uint16, what sending) bool {
-	for o, m := range f.moved {
-		if m == id && o != what {
-			return true
-		}
-	}
-	return false
 }
 
 // hasTwin reports whether another flight carries the same message.
@@ -147,7 +193,7 @@ func (f *flights) hasTwin(x flight) bool {
 
 // permit asks whether one more may be sent now.
 func (f *flights) permit() bool {
-	if f.permits > 0 {
+	if f.permits > 0 && len(f.held) == 0 {
 		f.permits--
 		return true
 	}
@@ -156,48 +202,108 @@ func (f *flights) permit() bool {
 
 // release gives a permit back, or takes the packet that waited for it.
 func (f *flights) release() (next heldPacket, ok bool) {
-	if len(f.held) == 0 {
+	if len(f.held) == 0 || f.held[0].unsaved {
 		f.permits++
 		return heldPacket{}, false
 	}
-	next = f.held[0]
+	return f.unhold(), true
+}
+
+func (f *flights) unhold() heldPacket {
+	next := f.held[0]
 	f.held[0] = heldPacket{}
 	if f.held = f.held[1:]; len(f.held) == 0 {
 		f.held = nil
 	}
-	return next, true
+	return next
+}
+
+// save returns the ids that the session is to keep. A save follows that saved
+// tells of, before the next one.
+func (f *flights) save() (moved []movedID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for what, id := range f.moved {
+		moved = append(moved, movedID{ID: id, By: what.by, Offset: what.at, JSON: what.json})
+	}
+	f.saving = 0
+	for i := range f.held {
+		if f.held[i].unsaved {
+			f.saving++
+		}
+	}
+	if f.leaving == nil {
+		f.leaving = f.spent
+	} else { // the last save failed
+		maps.Copy(f.leaving, f.spent)
+	}
+	f.spent = nil
+	return moved
+}
+
+// saved notes that the ids which save returned are kept, and reports whether
+// packets may be sent for it.
+func (f *flights) saved() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.leaving = nil
+	for i := 0; i < len(f.held) && f.saving > 0; i++ {
+		if f.held[i].unsaved {
+			f.held[i].unsaved = false
+			f.saving--
+		}
+	}
+	f.saving = 0
+	return len(f.held) > 0
+}
+
+// sendable appends the held packets that may be sent now.
+func (f *flights) sendable(b []byte) []byte {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for len(f.held) > 0 && f.permits > 0 && !f.held[0].unsaved {
+		f.permits--
+		b = append(b, f.unhold().bytes...)
+	}
+	return b
 }
 
 // keptIDs are what the broker keeps, while it runs, of a session that has no
 // connection, besides what the core keeps.
 type keptIDs struct {
-	// moved are packet ids that do not follow from offsets.
-	moved map[sending]uint16
 	// incoming are the client's publishes whose PUBREL has not come.
 	incoming map[uint16]incoming
 	until    time.Time
 }
 
-// keep returns the packet ids that do not follow from offsets.
-func (f *flights) keep() map[sending]uint16 {
+// resume takes over the packet ids that the session kept.
+func (f *flights) resume(moved []movedID) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for x := range f.byID.all() {
-		if x.state <= flightPubrec && x.to.keeps(x.state) && x.id != naturalID(x.offset) && !x.twin {
-			if f.moved == nil {
-				f.moved = make(map[sending]uint16)
-			}
-			f.moved[sending{x.to.filter, x.offset}] = x.id
+	f.moved, f.awaited = nil, nil
+	for _, m := range moved {
+		if f.moved == nil {
+			f.moved, f.awaited = make(map[sending]uint16), make(map[uint16]bool)
 		}
+		f.moved[sending{m.By, m.Offset, m.JSON}] = m.ID
+		f.awaited[m.ID] = true
 	}
-	return f.moved
 }
 
-// resume takes over the packet ids that the session's messages had.
-func (f *flights) resume(moved map[sending]uint16) {
+// prune lets go of ids whose messages do not come again, and reports whether
+// there were some.
+func (f *flights) prune(comes func(sending) bool) (some bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.moved = moved
+	for what, id := range f.moved {
+		if !comes(what) {
+			delete(f.moved, what)
+			delete(f.awaited, id)
+			f.spend(id)
+			some = true
+		}
+	}
+	return some
 }
 
 // complete takes over a message that the client has and whose handshake is not
@@ -205,7 +311,7 @@ func (f *flights) resume(moved map[sending]uint16) {
 func (f *flights) complete(r release, to *attachment) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.byID.put(flight{to: to, offset: r.Offset, id: r.ID, state: flightPubcomp})
+	f.byID.put(flight{to: to, offset: r.Offset, id: r.ID, state: flightPubcomp, json: r.JSON})
 	f.permits--
 }
 

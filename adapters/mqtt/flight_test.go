@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/sluicemq/sluice/core"
@@ -95,7 +96,10 @@ func TestAddAll(t *testing.T) {
 		{"more on its way than permitted", func(f *flights) { f.permits = -3 }, false},
 		{"an id in use", func(f *flights) { f.byID.put(flight{id: naturalID(107)}) }, false},
 		{"the id of a message that takes none", func(f *flights) { f.byID.put(flight{id: naturalID(104)}) }, true},
-		{"an id that is another's", func(f *flights) { f.moved = map[sending]uint16{{"", 50}: 3} }, false},
+		{"an id that is another's", func(f *flights) { f.resume([]movedID{{ID: 3, Offset: 50}}) }, false},
+		{"an id that the disk still names", func(f *flights) { f.spend(naturalID(109)) }, false},
+		{"one that the save under way takes out", func(f *flights) { f.spend(naturalID(100)); f.save() }, false},
+		{"one that was taken out", func(f *flights) { f.spend(naturalID(100)); f.save(); f.saved() }, true},
 		{"others wait", func(f *flights) { f.held = []heldPacket{{}} }, false},
 	} {
 		t.Run(x.name, func(t *testing.T) {
@@ -120,4 +124,31 @@ func TestAddAll(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An id that comes round to a message, while the session on disk still names it
+// for another one, is not used: after a crash the client, which was sent the
+// message under it, would be told to forget it.
+func TestPacketIDsComeRound(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	a, b := s.dial(), s.dial()
+	s.say(a, `10 L(s"MQTT" 04 00 003C s"a") 82 L(0001 s"t" 02)`)
+	s.hear(a, `20 02 00 00 90 L(0001 02)`)
+	s.say(b, `10 L(s"MQTT" 04 02 003C s"b") 34 L(s"t" 0001 "x")`)
+	s.hear(b, `20 02 00 00 50 02 0001`)
+	s.hear(a, `34 L(s"t" 0002 "x")`)
+	s.say(a, `50 02 0002`)
+	s.hear(a, `62 02 0002`)
+	s.say(a, `70 02 0002`)
+	s.settled("a")
+	s.say(b, strings.Repeat(`30 L(s"u") `, idCount-1)+`34 L(s"t" 0002 "y")`)
+	s.hear(b, `50 02 0002`)
+	s.hear(a, `34 L(s"t" 0003 "y")`)
+	s.kill()
+	a = s.dial()
+	s.say(a, `10 L(s"MQTT" 04 00 003C s"a")`)
+	s.hear(a, `20 02 01 00 3C L(s"t" 0003 "y")`)
+	s.say(a, `50 02 0003`)
+	s.hear(a, `62 02 0003`)
 }

@@ -80,6 +80,11 @@ func (c *conn) land(id uint16, want flightState) (flight, bool, error) {
 	}
 	x := *found
 	f.byID.remove(id)
+	if f.forget(&x) {
+		c.saveAtEnd = true
+	} else if want == flightPubcomp && c.session == sessionQueue {
+		f.spend(id) // meta.Released names it
+	}
 	if f.hasTwin(x) {
 		x.to = nil // the other one settles
 	}
@@ -160,7 +165,7 @@ func (c *conn) handlePubrec(a ackPacket) error {
 		return nil
 	}
 	x.state = flightSettled
-	r := release{ID: a.id, By: x.to.filter, Offset: x.offset}
+	r := release{ID: a.id, By: x.to.filter, Offset: x.offset, JSON: x.json}
 	f.mu.Unlock()
 	if c.session == sessionReader {
 		c.released([]release{r})
@@ -170,26 +175,41 @@ func (c *conn) handlePubrec(a ackPacket) error {
 	defer c.mu.Unlock()
 	c.meta.Released = append(c.meta.Released, r)
 	c.releasing = append(c.releasing, r)
+	c.beginRelease()
+	return nil
+}
+
+// saveIDs has the packet ids kept that messages wait for.
+func (c *conn) saveIDs() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hasUnsaved = true
+	c.beginRelease()
+}
+
+// beginRelease begins release, unless it goes on. c.mu is held.
+func (c *conn) beginRelease() {
 	if !c.isReleasing {
 		c.isReleasing = true
 		c.savers.Go(c.release)
 	}
-	return nil
 }
 
 // release makes durable that the client has messages, all that have gathered in
 // one go, and then sends their PUBRELs in the order of the PUBRECs
-// ([MQTT-4.6.0-4]). It runs while there are some.
+// ([MQTT-4.6.0-4]); and the packet ids that messages wait for. It runs while
+// there are some.
 func (c *conn) release() {
 	for {
 		c.mu.Lock()
 		rs := c.releasing
 		c.releasing = nil
-		if len(rs) == 0 || c.cause != nil {
+		if len(rs) == 0 && !c.hasUnsaved || c.cause != nil {
 			c.isReleasing = false
 			c.mu.Unlock()
 			return
 		}
+		c.hasUnsaved = false
 		c.mu.Unlock()
 		if err := c.save(c.ctx); err != nil {
 			if c.ctx.Err() == nil {
@@ -197,7 +217,9 @@ func (c *conn) release() {
 			}
 			return
 		}
-		c.released(rs)
+		if len(rs) > 0 {
+			c.released(rs)
+		}
 	}
 }
 
@@ -209,6 +231,7 @@ func (c *conn) released(rs []release) {
 		found := f.byID.find(r.ID)
 		found.state = flightPubcomp
 		x, twin := *found, f.hasTwin(*found)
+		delete(f.moved, x.sending()) // meta.Released has the id
 		f.mu.Unlock()
 		if !twin {
 			// What the settlement gives back waits for PUBCOMP.
@@ -236,13 +259,14 @@ func (c *conn) handlePubcomp(a ackPacket) error {
 	if c.session != sessionQueue {
 		return nil
 	}
-	// The queue may be yet to come to it again, where it forgot that it was
-	// settled: then it is remembered that the client has it.
-	pending := x.to != nil && x.to.k.Pending(x.offset)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i, r := range c.meta.Released {
 		if r.ID == a.id && !r.Done {
+			// Its twin may not be acknowledged, or the queue be yet to come to it
+			// again, where it forgot that it was settled: then it is remembered
+			// that the client has it.
+			pending := x.to == nil || x.to.k.Pending(x.offset)
 			if c.meta.Released[i].Done = pending; !pending {
 				c.meta.Released = append(c.meta.Released[:i], c.meta.Released[i+1:]...)
 			}

@@ -36,6 +36,8 @@ type sessionMeta struct {
 	// Released are messages that the client has (PUBREC) and whose handshake
 	// is not over (PUBCOMP).
 	Released []release `json:"released,omitempty"`
+	// Moved are packet ids that do not follow from offsets.
+	Moved []movedID `json:"moved,omitempty"`
 	// Meta says that the subscriptions want offset, time and attempt.
 	Meta bool `json:"meta,omitempty"`
 }
@@ -51,9 +53,18 @@ type release struct {
 	// By is the filter of the consumer that sent it; empty is the session's own.
 	By     string      `json:"by,omitempty"`
 	Offset core.Offset `json:"offset"`
+	JSON   bool        `json:"json,omitempty"`
 	// Done says that the handshake is over, too, but the queue, which forgot
 	// in a crash that the message was settled, is yet to come to it again.
 	Done bool `json:"done,omitempty"`
+}
+
+// A movedID is the packet id of a message that would have another by its offset.
+type movedID struct {
+	ID     uint16      `json:"id"`
+	By     string      `json:"by,omitempty"` // as with a release
+	Offset core.Offset `json:"offset"`
+	JSON   bool        `json:"json,omitempty"`
 }
 
 const onceBytes = 16
@@ -101,6 +112,7 @@ func (c *conn) openSession(ctx context.Context, clean bool) (present bool, err e
 		return false, err
 	}
 	c.session, c.main = sessionQueue, a
+	c.flights.resume(c.meta.unsent())
 	c.once = append(c.once[:0], c.meta.Once...)
 	if exists && !same {
 		return true, c.save(ctx)
@@ -114,13 +126,29 @@ func (c *conn) save(ctx context.Context) error {
 	defer c.saving.Unlock()
 	c.mu.Lock()
 	settings := c.settings
+	c.meta.Moved = c.flights.save()
 	meta, err := json.Marshal(&c.meta)
 	c.mu.Unlock()
 	if err != nil {
 		return err
 	}
 	settings.Meta = meta
-	return c.main.k.UpdateSession(ctx, settings)
+	if err := c.main.k.UpdateSession(ctx, settings); err != nil {
+		return err
+	}
+	if c.flights.saved() {
+		c.out.Append(c.flights.sendable)
+	}
+	return nil
+}
+
+// unsent are the packet ids of messages that the client is not known to have.
+func (m *sessionMeta) unsent() []movedID {
+	return slices.DeleteFunc(slices.Clone(m.Moved), func(id movedID) bool {
+		return slices.ContainsFunc(m.Released, func(r release) bool {
+			return r.By == id.By && r.Offset == id.Offset && r.JSON == id.JSON
+		})
+	})
 }
 
 // resume sends again what the session has on its way ([MQTT-4.4.0-1]) and lets
@@ -134,7 +162,6 @@ func (c *conn) resume(present bool) {
 	if present {
 		grants = append(grants, c.reattach()...)
 		if kept := c.s.takeKept(c.id); kept != nil {
-			c.flights.resume(kept.moved)
 			c.mu.Lock()
 			for id := range kept.incoming {
 				kept.incoming[id] = incomingKept
@@ -143,11 +170,14 @@ func (c *conn) resume(present bool) {
 			c.mu.Unlock()
 		}
 		c.pruneReleased()
+		if c.flights.prune(c.comes) {
+			c.saveAtEnd = true
+		}
 		for _, r := range c.meta.Released {
 			if c.has == nil {
 				c.has = make(map[sending]bool)
 			}
-			c.has[sending{r.By, r.Offset}] = true
+			c.has[sending{r.By, r.Offset, r.JSON}] = true
 			if !r.Done {
 				to := c.main
 				if a := c.sender(r.By); a != nil {
@@ -169,6 +199,12 @@ func (c *conn) resume(present bool) {
 	for _, a := range grants {
 		a.k.Grant(core.Credit{Messages: max(c.credit-unfinished[a], 0), Bytes: c.creditBytes(a)})
 	}
+}
+
+// comes reports whether the session is still to be sent something.
+func (c *conn) comes(what sending) bool {
+	a := c.sender(what.by)
+	return a != nil && a.k.Pending(what.at)
 }
 
 // sender is the attachment that sends what a filter's consumer does; empty is the
@@ -210,11 +246,7 @@ func (c *conn) pruneReleased() {
 	defer c.mu.Unlock()
 	n := len(c.meta.Released)
 	c.meta.Released = slices.DeleteFunc(c.meta.Released, func(r release) bool {
-		if !r.Done {
-			return false
-		}
-		a := c.sender(r.By)
-		return a == nil || !a.k.Pending(r.Offset)
+		return r.Done && !c.comes(sending{r.By, r.Offset, r.JSON})
 	})
 	c.saveAtEnd = c.saveAtEnd || len(c.meta.Released) < n
 }
@@ -227,11 +259,11 @@ func (c *conn) keepSession(ctx context.Context) {
 			c.s.log.Warn("session not saved", "client", c.id, "err", err)
 		}
 	}
-	kept := &keptIDs{moved: c.flights.keep(), until: time.Now().Add(c.expiry)}
+	kept := &keptIDs{until: time.Now().Add(c.expiry)}
 	c.mu.Lock()
 	kept.incoming, c.incoming = c.incoming, nil
 	c.mu.Unlock()
-	if len(kept.moved) > 0 || len(kept.incoming) > 0 {
+	if len(kept.incoming) > 0 {
 		c.s.keep(c.id, kept)
 	}
 }
