@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
@@ -36,6 +37,7 @@ type journal struct {
 	busy     bool // one is outstanding; what is pending is taken behind it
 
 	outstanding *commit       // what the engine has; of the one who took it
+	gathering   gathering     // of the same
 	wake        chan struct{} // there is something pending, and perhaps nobody who takes it
 	stopped     sync.WaitGroup
 }
@@ -70,6 +72,7 @@ const maxRecords = 1 << 16
 func newJournal(e Engine, l Limits, wall func() time.Time, deliver chan<- *commit) *journal {
 	j := &journal{engine: e, wall: wall, at: time.Now(), memory: newMemory(l, wall), deliver: deliver, maxBytes: l.PendingBytes, pending: new(commit), wake: make(chan struct{}, 1)}
 	j.room.L = &j.mu
+	j.gathering.yield = runtime.Gosched
 	return j
 }
 
@@ -239,6 +242,7 @@ func (j *journal) proceed() (over bool) {
 		}
 		if c.err == nil && (!c.empty() || c.Sync) {
 			j.outstanding = c
+			j.gathering.begin()
 			j.engine.Append(&c.Batch, j.written)
 			return false
 		}
@@ -251,13 +255,19 @@ func (j *journal) proceed() (over bool) {
 // written is called by the engine with what became of the outstanding commit,
 // and hands it the next one.
 func (j *journal) written(_ *Batch, first Offset, err error) {
+	j.gathering.end()
 	c := j.outstanding
 	c.first = first
 	if err != nil {
 		c.err = fmt.Errorf("%w: %w", ErrStorage, err)
 	}
 	pause.At("commit written")
-	if !j.handOn(c) && j.proceed() {
+	confirmed := len(c.entries)
+	if j.handOn(c) {
+		return
+	}
+	j.gather(confirmed)
+	if j.proceed() {
 		j.rouse() // run has to see it
 	}
 }
