@@ -3,7 +3,6 @@ package core
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 )
@@ -118,10 +117,7 @@ func (b *Broker) RightsChanged() {
 	if b.open {
 		return
 	}
-	b.connected.mu.Lock()
-	clients := slices.Collect(maps.Keys(b.connected.clients))
-	b.connected.mu.Unlock()
-	for _, c := range clients {
+	for _, c := range b.connected.all() {
 		if c.reports {
 			continue
 		}

@@ -30,6 +30,9 @@ func (l listing[T]) parameters(own ...string) []string {
 	return append([]string{"after", "limit", "sort"}, own...)
 }
 
+// afterWanted is what ?after= has to be.
+const afterWanted = "what next said of the page before"
+
 // A place is where an item stands in a list.
 type place struct {
 	Key  int64  `json:"k,omitempty"`
@@ -73,7 +76,7 @@ func (l listing[T]) page(q *query, items iter.Seq[T]) pageOf[T] {
 			err = unmarshalStrict(b, &after)
 		}
 		if err != nil {
-			q.bad("after", "what next said of the page before")
+			q.bad("after", afterWanted)
 		}
 	}
 	if q.err != nil {

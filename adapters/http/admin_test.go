@@ -160,7 +160,7 @@ func TestClientsOfOneNameArePaged(t *testing.T) {
 		}
 		defer c.Close()
 	}
-	for _, sort := range []string{"name", "-name", "since", "consumers", "-consumers"} {
+	for _, sort := range []string{"", "name", "-name", "since", "-since", "consumers", "-consumers"} {
 		n, after := 0, ""
 		for range 5 {
 			var page struct {
@@ -168,8 +168,12 @@ func TestClientsOfOneNameArePaged(t *testing.T) {
 				Next  string
 				Total int
 			}
+			total := 5
+			if sort == "" || sort == "since" { // nobody goes through all of them
+				total = 0
+			}
 			a := d.want(200, "GET", "/v1/clients?protocol=stomp&limit=2&sort="+sort+after, "")
-			if err := json.Unmarshal([]byte(a.body), &page); err != nil || page.Total != 5 {
+			if err := json.Unmarshal([]byte(a.body), &page); err != nil || page.Total != total {
 				t.Fatalf("%v %s", err, a.body)
 			}
 			if n += len(page.Items); page.Next == "" {

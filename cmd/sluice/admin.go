@@ -382,6 +382,7 @@ func (a *administering) printPage(ctx context.Context, c *cobra.Command, h *link
 // pages reads a whole list, page by page.
 func pages[T any](ctx context.Context, h *link.HTTP, path string, query url.Values) ([]T, error) {
 	all := []T{}
+	query.Set("limit", "1000") // the longest page
 	for {
 		var page struct {
 			Items []T    `json:"items"`

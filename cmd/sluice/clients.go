@@ -50,7 +50,7 @@ func newClient() *cobra.Command {
 	}))
 	list.Flags().StringVar(&protocol, "protocol", "", "only those of a `protocol`: mqtt, stomp, http or ws")
 	list.Flags().StringVar(&user, "of", "", "only those of a user of that `name`")
-	list.Flags().StringVar(&sort, "sort", "", "by `what`: name, since or consumers, with a minus in front for the largest first")
+	list.Flags().StringVar(&sort, "sort", "", "by `what`: since, name or consumers, with a minus in front for the largest first; since unless given")
 
 	disconnect := a.command(&cobra.Command{
 		Use: "disconnect PROTOCOL CLIENT", Short: "End a client's connections; it is told why, and may come again", Args: cobra.ExactArgs(2),
