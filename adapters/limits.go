@@ -34,7 +34,8 @@ type Limits struct {
 	Stall       time.Duration
 	// ConnsPerAddress bounds the connections of one remote address,
 	// ConnRatePerAddress how many a second may come from it, and
-	// LoginFailuresPerAddress how many failed logins a minute.
+	// LoginFailuresPerAddress how many failed logins a minute. Of IPv6, an
+	// address is a network of 64 bits.
 	ConnsPerAddress         int
 	ConnRatePerAddress      float64
 	LoginFailuresPerAddress int
@@ -140,7 +141,7 @@ func (l *Limits) Table() []Limit {
 		{Name: "session_expiry", Bounds: "how long a session outlives its connection", Unit: Span, Value: &l.SessionExpiry},
 		{Name: "output", Bounds: "what is buffered for a connection that does not read", Unit: Bytes, Value: &l.OutputBytes},
 		{Name: "stall", Bounds: "how long a connection with a full buffer may read nothing", Unit: Span, Value: &l.Stall},
-		{Name: "connections_per_address", Bounds: "the connections of one remote address", Value: &l.ConnsPerAddress},
+		{Name: "connections_per_address", Bounds: "the connections of one remote address; of IPv6, a network of 64 bits is one", Value: &l.ConnsPerAddress},
 		{Name: "connection_rate_per_address", Bounds: "new connections of one remote address", Unit: PerSecond, Value: &l.ConnRatePerAddress},
 		{Name: "login_failures_per_address", Bounds: "failed logins a minute of one remote address", Value: &l.LoginFailuresPerAddress},
 		{Name: "stomp_headers", Bounds: "the headers of a STOMP frame", Value: &l.StompHeaders},

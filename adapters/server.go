@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/sluicemq/sluice/core"
 )
 
 // An Endpoint is an address to listen on, with TLS where it is set.
@@ -161,7 +163,8 @@ func Listen(ctx context.Context, e Endpoint, limits Limits, gate *Gate) (net.Lis
 
 // A Gate bounds what one remote address may do, over all listeners: how many
 // connections it has, how many a second are new, how many logins a minute
-// fail. Loopback addresses are not bounded in the number and rate of their
+// fail. The IPv6 addresses of one network, of 64 bits, are one address: any host
+// there has them all. Loopback addresses are not bounded in the number and rate of their
 // connections.
 type Gate struct {
 	limits Limits
@@ -210,10 +213,15 @@ func (g *Gate) entry(a netip.Addr) *gateEntry {
 }
 
 func addrOf(a net.Addr) netip.Addr {
-	if t, ok := a.(*net.TCPAddr); ok {
-		return t.AddrPort().Addr().Unmap()
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
 	}
-	return netip.Addr{}
+	ip := t.AddrPort().Addr().Unmap()
+	if ip.Is6() && !ip.IsLoopback() {
+		return netip.PrefixFrom(ip, 64).Masked().Addr() // without its zone
+	}
+	return ip
 }
 
 // enter counts a new connection, or refuses it.
@@ -251,8 +259,34 @@ func (g *Gate) LoginFailed(a net.Addr) {
 	g.entry(addrOf(a)).failures.Allow()
 }
 
-// MayLogin reports whether an address has failed logins left. An adapter asks
-// before it looks at credentials.
+// ErrLogins is what an address gets of which too many logins have failed.
+var ErrLogins = errors.New("too many failed logins")
+
+// Login is [core.Broker.Connect] for an address of which not too many logins have
+// failed; otherwise it is ErrLogins. It is that, too, for one that succeeds after
+// others, which were on their way with it, have used them up: else who guesses
+// could try as many at once as there are connections. Who shows neither a user
+// nor a password nor a token guesses nothing.
+func (g *Gate) Login(ctx context.Context, b *core.Broker, cr core.Credentials, confirm core.Confirmer) (*core.Client, error) {
+	if cr.User == "" && len(cr.Password) == 0 && cr.Token == "" {
+		return b.Connect(ctx, cr, confirm)
+	}
+	if !g.MayLogin(cr.Remote) {
+		return nil, ErrLogins
+	}
+	client, err := b.Connect(ctx, cr, confirm)
+	switch {
+	case errors.Is(err, core.ErrUnauthenticated):
+		g.LoginFailed(cr.Remote)
+	case err == nil && !g.MayLogin(cr.Remote):
+		client.Close()
+		return nil, ErrLogins
+	}
+	return client, err
+}
+
+// MayLogin reports whether an address has failed logins left. Who checks
+// credentials without Login asks before, and again where they were right.
 func (g *Gate) MayLogin(a net.Addr) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()

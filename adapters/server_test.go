@@ -2,6 +2,7 @@ package adapters
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -10,6 +11,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/core/coretest"
 )
 
 // An echo serves connections until its peer, or the server, ends them.
@@ -163,6 +167,78 @@ func TestGateBoundsAnAddress(t *testing.T) {
 	}
 	if !g.MayLogin(other) {
 		t.Error("another address may not log in")
+	}
+}
+
+// The addresses of one network of 64 bits are one host's to choose from, and
+// count as one; those of IPv4 do not.
+func TestGateKnowsNetworks(t *testing.T) {
+	limits := DefaultLimits()
+	limits.LoginFailuresPerAddress = 1
+	g := NewGate(limits)
+	at := func(s string) net.Addr { return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(s)) }
+	g.LoginFailed(at("[2001:db8:0:1::1]:5"))
+	g.LoginFailed(at("192.0.2.1:5"))
+	g.LoginFailed(at("[::ffff:198.51.100.1]:5"))
+	for addr, may := range map[string]bool{
+		"[2001:db8:0:1::1]:6": false, "[2001:db8:0:1:ffff::2]:5": false, "[2001:db8:0:2::1]:5": true,
+		"192.0.2.1:6": false, "192.0.2.2:5": true, "198.51.100.1:5": false, "[::1]:5": true, "127.0.0.1:5": true,
+	} {
+		if g.MayLogin(at(addr)) != may {
+			t.Errorf("%s may log in: %v", addr, !may)
+		}
+	}
+}
+
+// together is an Authorizer that answers nobody before so many have asked, and
+// those who are wrong before those who are right.
+type together struct {
+	core.AllowAll
+	all, wrong sync.WaitGroup
+}
+
+func (a *together) Authenticate(_ context.Context, c core.Credentials) (*core.Principal, error) {
+	a.all.Done()
+	a.all.Wait()
+	if string(c.Password) == "wrong" {
+		return nil, core.ErrUnauthenticated
+	}
+	a.wrong.Wait()
+	return &core.Principal{Name: c.User}, nil
+}
+
+// Who guesses many passwords at once has no more guesses than one by one: a
+// right one among too many wrong ones is refused like they are.
+func TestGateOfLoginsAtOnce(t *testing.T) {
+	for failures, want := range map[int]error{1: nil, 2: ErrLogins} {
+		limits := DefaultLimits()
+		limits.LoginFailuresPerAddress = 2
+		g, a := NewGate(limits), new(together)
+		b, err := core.Open(t.Context(), core.Options{Engine: coretest.NewEngine(), Authorizer: a})
+		if err != nil {
+			t.Fatal(err)
+		}
+		far := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)}
+		a.all.Add(failures + 1)
+		for range failures {
+			a.wrong.Go(func() {
+				_, err := g.Login(t.Context(), b, core.Credentials{User: "u", Password: []byte("wrong"), Remote: far}, nil)
+				if !errors.Is(err, core.ErrUnauthenticated) {
+					t.Errorf("a wrong one: %v", err)
+				}
+			})
+		}
+		c, err := g.Login(t.Context(), b, core.Credentials{User: "u", Password: []byte("right"), Remote: far}, nil)
+		if !errors.Is(err, want) || (c == nil) != (want != nil) {
+			t.Errorf("the right one after %d wrong ones: %v, %v", failures, c, err)
+		}
+		a.all.Add(1)
+		if c, err = g.Login(t.Context(), b, core.Credentials{Remote: far}, nil); err != nil {
+			t.Errorf("nobody guesses who shows nothing: %v", err)
+		}
+		if err := b.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
 )
 
@@ -39,6 +40,9 @@ func loginError(err error) *problem {
 	if errors.Is(err, core.ErrUnauthenticated) {
 		// Whether the user exists is not told.
 		return unauthenticated.with("wrong or missing credentials")
+	}
+	if errors.Is(err, adapters.ErrLogins) {
+		return &loginsFailed
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return tooMany.with("the login took too long")

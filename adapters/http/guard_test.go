@@ -98,8 +98,8 @@ func TestCredentials(t *testing.T) {
 	d.refused(401, "unauthenticated", "GET", "/t/a", "", "Authorization: Digest x")
 	d.refused(401, "unauthenticated", "GET", "/t/a", "", "Authorization: Basic ???")
 	d.refused(400, "bad-request", "GET", "/t/a", "", "Authorization: Bearer tok", "Authorization: Bearer tok")
-	for range 3 {
-		d.refused(401, "unauthenticated", "GET", "/t/a", "", "Authorization: Bearer wrong")
+	for _, wrong := range []string{"Bearer wrong", "Basic YW5uOm5v", "Basic Om5v"} { // the last without a user
+		d.refused(401, "unauthenticated", "GET", "/t/a", "", "Authorization: "+wrong)
 	}
 	a := d.refused(429, "too-many-logins", "GET", "/t/a", "", "Authorization: Bearer tok")
 	if a.Header.Get("Retry-After") == "" {

@@ -243,17 +243,10 @@ func (s *Server) attach(r *nethttp.Request, p *peer, c core.Credentials) (*hold,
 
 // login connects a client to the broker.
 func (s *Server) login(ctx context.Context, p *peer, c core.Credentials, confirm core.Confirmer) (*core.Client, error) {
-	if !s.gate.MayLogin(p.remote) {
-		return nil, &loginsFailed
-	}
 	c.Protocol, c.Client, c.Remote = "http", "http-"+strconv.FormatUint(p.name, 36), p.remote
-	client, err := s.broker.Connect(ctx, c, confirm)
+	client, err := s.gate.Login(ctx, s.broker, c, confirm)
 	if err != nil {
-		err := loginError(err)
-		if err.status == unauthenticated.status && (c.User != "" || c.Token != "") {
-			s.gate.LoginFailed(p.remote)
-		}
-		return nil, err
+		return nil, loginError(err)
 	}
 	client.WhenExpired(func(why error) {
 		// Streams are told, and end by themselves.

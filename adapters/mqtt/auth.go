@@ -142,6 +142,8 @@ func (c *conn) goOn(data []byte) error {
 	c.login = nil
 	switch {
 	case err != nil:
+	case !c.s.gate.MayLogin(c.nc.RemoteAddr()):
+		return errLoginRate
 	case c.connected:
 		if err = login.Renew(c.client); err == nil {
 			c.send(appendAuth(nil, codeSuccess, c.method, answer))

@@ -15,6 +15,7 @@ import (
 	"github.com/gofrs/uuid/v5"
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
 )
 
@@ -197,18 +198,14 @@ func (c *conn) takeID(pk *packets.Packet) (assigned bool, err error) {
 
 // authenticate asks the core who the client is.
 func (c *conn) authenticate(ctx context.Context, pk *packets.Packet) error {
-	remote := c.nc.RemoteAddr()
-	if !c.s.gate.MayLogin(remote) {
+	client, err := c.s.gate.Login(ctx, c.s.broker, core.Credentials{
+		Protocol: protocol, Client: c.id, User: string(pk.Connect.Username), Password: bytes.Clone(pk.Connect.Password),
+		Certificate: c.certificate(), Remote: c.nc.RemoteAddr(),
+	}, c)
+	if errors.Is(err, adapters.ErrLogins) {
 		return errLoginRate
 	}
-	client, err := c.s.broker.Connect(ctx, core.Credentials{
-		Protocol: protocol, Client: c.id, User: string(pk.Connect.Username), Password: bytes.Clone(pk.Connect.Password),
-		Certificate: c.certificate(), Remote: remote,
-	}, c)
 	if err != nil {
-		if errors.Is(err, core.ErrUnauthenticated) {
-			c.s.gate.LoginFailed(remote)
-		}
 		code, reason := reasonOf(err, typeConnack)
 		return &fault{code, reason, "the login failed"}
 	}

@@ -181,7 +181,11 @@ func TestLogin(t *testing.T) {
 	s.hear(bad, `20 L(00 86 L(1F s"the login failed"))`)
 	s.hear(bad, "close")
 	bad = s.dial()
-	s.say(bad, `10 L(s"MQTT" 04 02 003C s"b")`) // nobody
+	s.say(bad, `10 L(s"MQTT" 04 02 003C s"b")`) // nobody, who guesses nothing
+	s.hear(bad, `20 02 00 04`)
+	s.hear(bad, "close")
+	bad = s.dial()
+	s.say(bad, `10 L(s"MQTT" 04 C2 003C s"b" s"" s"guess")`)
 	s.hear(bad, `20 02 00 04`)
 	s.hear(bad, "close")
 	// Now even the right password has to wait.
@@ -191,7 +195,7 @@ func TestLogin(t *testing.T) {
 	s.hear(bad, "close")
 	s.poll("not all are counted", func() bool {
 		n := s.refusals()
-		return n["login"] == 3 && n["login_rate"] == 1
+		return n["login"] == 4 && n["login_rate"] == 1
 	})
 	s.say(good, `C0 00`)
 	s.hear(good, `D0 00`)

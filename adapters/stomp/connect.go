@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-stomp/stomp/v3/frame"
 
+	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
 )
 
@@ -122,22 +123,18 @@ func (c *conn) beat() {
 
 // authenticate asks the core who the client is.
 func (c *conn) authenticate(login, passcode, clientID string) (*core.Client, error) {
-	remote := c.nc.RemoteAddr()
-	if !c.server.gate.MayLogin(remote) {
-		return nil, refuse("login_rate", "too many failed logins", "Wait a minute.")
-	}
 	name := clientID
 	if name == "" {
 		name = c.session
 	}
 	ctx, cancel := context.WithDeadline(c.ctx, c.handshake)
 	defer cancel()
-	client, err := c.server.broker.Connect(ctx, core.Credentials{
+	client, err := c.server.gate.Login(ctx, c.server.broker, core.Credentials{
 		Protocol: protocol, Client: name, User: login, Password: []byte(passcode),
-		Certificate: c.certificate(), Remote: remote,
+		Certificate: c.certificate(), Remote: c.nc.RemoteAddr(),
 	}, c)
-	if errors.Is(err, core.ErrUnauthenticated) {
-		c.server.gate.LoginFailed(remote)
+	if errors.Is(err, adapters.ErrLogins) {
+		return nil, refuse("login_rate", "too many failed logins", "Wait a minute.")
 	}
 	return client, err
 }

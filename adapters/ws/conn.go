@@ -16,6 +16,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
 )
 
@@ -87,13 +88,12 @@ func (c *conn) enter(cr core.Credentials, shown bool) (status int, code, text st
 	if cr.Client == "" {
 		cr.Client = newName()
 	}
-	if shown && !s.Gate.MayLogin(cr.Remote) {
-		return http.StatusTooManyRequests, codeLoginRate, errLoginRate.Error()
-	}
 	ctx, cancel := context.WithTimeout(s.hard, s.Limits.Handshake)
 	defer cancel()
-	client, err := s.broker.Connect(ctx, cr, c)
+	client, err := s.Gate.Login(ctx, s.broker, cr, c)
 	switch {
+	case errors.Is(err, adapters.ErrLogins):
+		return http.StatusTooManyRequests, codeLoginRate, errLoginRate.Error()
 	case err == nil:
 		c.leave()
 		c.client, c.shown, c.name = client, shown, cr.Client
@@ -103,7 +103,6 @@ func (c *conn) enter(cr core.Credentials, shown bool) (status int, code, text st
 		s.Logger.Warn("authentication failed", "client", cr.Client, "err", err)
 		return http.StatusServiceUnavailable, codeUnavailable, "credentials cannot be checked now"
 	case shown:
-		s.Gate.LoginFailed(cr.Remote)
 		return http.StatusUnauthorized, codeUnauthenticated, "wrong credentials"
 	}
 	return 0, "", ""

@@ -150,7 +150,7 @@ func credentialsOf(r *http.Request) (c core.Credentials, shown bool, err error) 
 			return c, false, errors.New("want Authorization: Bearer or Basic")
 		}
 	}
-	return c, c.Token != "" || c.User != "" || c.Certificate != nil, nil
+	return c, c.Token != "" || c.User != "" || len(c.Password) > 0 || c.Certificate != nil, nil
 }
 
 // Hijack hands out the wrapped connection.

@@ -140,6 +140,7 @@ func TestCredentials(t *testing.T) {
 		{"/ws?token=secret", "", 101},
 		{"/ws", "Bearer no", 401},
 		{"/ws", "Basic YW5uOm5v", 401},
+		{"/ws", "Basic Om5v", 401}, // a password alone
 		{"/ws?token=%zz", "", 400},
 		{"/ws?token=secret&client=" + strings.Repeat("x", 257), "", 400},
 		{"/ws?token=secret&client=%ff", "", 400},

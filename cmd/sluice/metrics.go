@@ -98,10 +98,14 @@ func onlyFor(action core.Action, resource string, gate *adapters.Gate, a *access
 		}
 		p, err := a.Authenticate(r.Context(), c)
 		if err != nil {
-			if errors.Is(err, core.ErrUnauthenticated) && (c.User != "" || c.Token != "") {
+			if errors.Is(err, core.ErrUnauthenticated) && (c.User != "" || password != "" || c.Token != "") {
 				gate.LoginFailed(remote)
 			}
 			http.Refuse(w, err)
+			return
+		}
+		if !gate.MayLogin(remote) {
+			http.Refuse(w, http.ErrTooManyLogins)
 			return
 		}
 		if err := a.Authorize(p, action, resource); err != nil {
