@@ -42,6 +42,7 @@ type cursor struct {
 	next      Offset     // the next offset to look at; while live, the dispatcher's position counts
 	snapshots []snapshot
 	tail      Offset     // where the log ended when a reader began; 0 once it was told
+	asks      uint32     // how often that was asked
 	filters   *FilterSet // of the bindings, once it was asked for
 	state     cursorState
 	attached  bool // its bindings stand in the index
@@ -381,6 +382,9 @@ func (p *pump) turn(c *cursor) {
 
 // step does one read's worth of work and reports whether there may be more.
 func (p *pump) step(c *cursor) bool {
+	c.mu.Lock()
+	asks := c.asks
+	c.mu.Unlock()
 	if !c.owner.chores(p) {
 		return true
 	}
@@ -403,7 +407,7 @@ func (p *pump) step(c *cursor) bool {
 
 	if next >= end {
 		if tail != 0 {
-			c.caughtUp()
+			c.caughtUp(asks)
 		}
 		c.owner.cover(nil, everywhere)
 		return false
@@ -434,22 +438,30 @@ func (p *pump) step(c *cursor) bool {
 	all := c.owner.take(ds, after)
 	clear(p.deliveries)
 	if tail != 0 && after >= tail && all {
-		c.caughtUp()
+		c.caughtUp(asks)
 	}
 	return all
 }
 
-// tellCaughtUp has the cursor's consumers told once all that is there now has
-// been read.
+// tellCaughtUp has the cursor's consumers told once all that is there now, and
+// all that waits to be delivered again, has been given away as far as there is
+// credit now.
 func (c *cursor) tellCaughtUp() {
 	c.mu.Lock()
 	c.tail = c.b.dispatcher.end()
+	c.asks++
 	c.mu.Unlock()
 	c.kick()
 }
 
-func (c *cursor) caughtUp() {
+// caughtUp tells the consumers, unless there is more to do, or that was asked
+// again since the chores: then it may not be so for who has asked.
+func (c *cursor) caughtUp(asks uint32) {
 	c.mu.Lock()
+	if c.asks != asks || c.owner.busy() {
+		c.mu.Unlock()
+		return
+	}
 	tail := c.tail
 	c.tail = 0
 	c.mu.Unlock()

@@ -30,8 +30,8 @@ func (c *Client) Lease(ctx context.Context, q LeaseRequest) ([]Lease, error) {
 	k.queue.mu.Lock()
 	r.idle = !k.queue.mayWork(k) // nothing is there for it before others have gone
 	k.queue.mu.Unlock()
-	k.queue.tellCaughtUp()
 	k.Grant(r.credit)
+	k.queue.tellCaughtUp() // behind the credit, so that it counts
 	waitErr := r.wait(ctx, q.Wait)
 	tokens := k.queue.leaveLeased(k, q.For)
 	pause.At("leased")

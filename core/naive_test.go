@@ -19,10 +19,12 @@ import (
 
 // A queue does what the naive one does, a list that is searched from the front:
 // plain, by priority, ordered by key, or with a single active consumer; with
-// selectors, leases that run out, attempts that are used up, delays, expiry and a
-// bound; through settlements, transactions, consumers that come and go, bindings
-// that come, are replaced and end, rewinding, kills and restarts, purges and
-// moves. What it counts is what it holds all the time.
+// selectors, leases that run out or are lengthened, messages that are leased
+// without a consumer, attempts that are used up, delays, expiry of messages and
+// by the queue's TTL, and a bound; with dead letters in a queue, by way of an
+// exchange, or nowhere, and back; through settlements, transactions, consumers
+// that come and go, bindings that come, are replaced and end, rewinding, kills
+// and restarts, purges and moves. What it counts is what it holds all the time.
 func TestQueueAsTheNaiveOne(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		script := rapid.SliceOfN(rapid.IntRange(0, 1<<20), 5, 60).Draw(rt, "script")
@@ -33,9 +35,15 @@ func TestQueueAsTheNaiveOne(t *testing.T) {
 			bound:    rapid.SampledFrom([]naiveBound{boundless, boundless, rejects, drops}).Draw(rt, "bound"),
 			expires:  rapid.Bool().Draw(rt, "expires"),
 			rewinds:  rapid.Bool().Draw(rt, "rewinds"),
+			ttl:      rapid.SampledFrom([]time.Duration{0, 0, 0, 12 * time.Second}).Draw(rt, "ttl"),
+			bury:     rapid.Bool().Draw(rt, "bury"),
+			grave:    rapid.SampledFrom([]string{"", "", core.ExchangeTopic("dlx", "k"), core.NoDeadLetter}).Draw(rt, "grave"),
 		}
 		n.expires = n.expires && n.bound == boundless && !n.rewinds
 		n.rewinds = n.rewinds && n.bound != drops
+		if n.bound != boundless || n.rewinds {
+			n.ttl = 0
+		}
 		var fault error
 		synctest.Test(t, func(t *testing.T) { fault = n.run(t, script) })
 		if fault != nil {
@@ -70,8 +78,11 @@ type naiveQueue struct {
 	attempts int
 	lease    time.Duration
 	bound    naiveBound
-	expires  bool // some messages do, and are dead letters then
+	expires  bool // some messages do
 	rewinds  bool
+	ttl      time.Duration
+	bury     bool   // what has expired is a dead letter
+	grave    string // where dead letters go
 
 	w         *world
 	pub       *peer
@@ -79,6 +90,7 @@ type naiveQueue struct {
 	messages  []*naiveMessage
 	delayed   []*naiveMessage // in the order in which they come
 	consumers []*naiveConsumer
+	lessees   []*naiveConsumer // who holds leases
 	number    int
 	bindings  bool // the one for the topic t is there
 	ending    bool // the broker ends
@@ -91,9 +103,9 @@ type naiveMessage struct {
 	level            int
 	offset           core.Offset // 0 is not known yet
 	due              time.Time   // when it may go again, or is published
-	expires          time.Time   // zero is never
+	own, expires     time.Time   // own is the message's, before the queue's; zero is never
 	holder           *naiveConsumer
-	until            time.Time // of the lease
+	until            time.Time // of the lease; zero is for ever
 	attempts         int
 	gone, dead       bool
 }
@@ -105,12 +117,13 @@ type naiveConsumer struct {
 	color  string // "" is every color
 	credit int
 	held   map[core.Offset]*naiveMessage
+	tokens map[core.Offset]string // a lessee's
 }
 
 func (q *naiveQueue) settings() core.QueueSettings {
 	s := core.QueueSettings{
 		Priority: q.kind == byPriority, Ordered: q.kind == byKey, SingleActive: q.kind == singleActive,
-		MaxAttempts: q.attempts, Lease: q.lease, DeadLetterExpired: q.expires,
+		MaxAttempts: q.attempts, Lease: q.lease, DeadLetterExpired: q.bury, TTL: q.ttl, DeadLetter: q.grave,
 	}
 	if q.bound != boundless {
 		s.MaxLength = naiveLength
@@ -127,7 +140,9 @@ func (q *naiveQueue) fail(format string, args ...any) {
 	}
 }
 
-func (m *naiveMessage) expired() bool { return !m.expires.IsZero() && !time.Now().Before(m.expires) }
+func past(t time.Time) bool { return !t.IsZero() && !time.Now().Before(t) }
+
+func (m *naiveMessage) expired() bool { return past(m.expires) }
 
 // next reports whether the queue would deliver a message now.
 func (q *naiveQueue) next(m *naiveMessage) bool {
@@ -147,7 +162,19 @@ func (q *naiveQueue) next(m *naiveMessage) bool {
 
 // wants reports whether a consumer would take a message, and may.
 func (q *naiveQueue) wants(c *naiveConsumer, m *naiveMessage) bool {
-	return c.credit > 0 && (c.color == "" || c.color == m.color) && (q.kind != singleActive || c == q.consumers[0])
+	if q.kind == singleActive {
+		active := c.tokens != nil && len(q.consumers) == 0
+		for _, l := range q.lessees {
+			active = active && (l == c || len(l.held) == 0)
+			if c.tokens == nil && len(l.held) > 0 {
+				return false
+			}
+		}
+		if !active && (c.tokens != nil || c != q.consumers[0]) {
+			return false
+		}
+	}
+	return c.credit > 0 && (c.color == "" || c.color == m.color)
 }
 
 // settle ends a message.
@@ -182,14 +209,15 @@ func (q *naiveQueue) timePasses() {
 	for len(q.delayed) > 0 && !now.Before(q.delayed[0].due) {
 		m := q.delayed[0]
 		q.delayed = q.delayed[1:]
-		m.due = time.Time{}
-		q.add(m)
+		if m.due = (time.Time{}); !past(m.own) {
+			q.add(m)
+		}
 	}
 	for _, m := range q.messages {
-		if m.holder != nil && q.lease > 0 && !now.Before(m.until) {
+		if m.holder != nil && past(m.until) {
 			c := m.holder
 			q.release(m, 0)
-			if q.kind != singleActive || c != q.consumers[0] || len(q.consumers) == 1 {
+			if q.kind != singleActive || c.tokens != nil || c != q.consumers[0] || len(q.consumers) == 1 {
 				continue
 			}
 			q.consumers = append(q.consumers[1:], c)
@@ -211,6 +239,9 @@ func (q *naiveQueue) timePasses() {
 // nobody holds.
 func (q *naiveQueue) add(m *naiveMessage) {
 	q.h.Published(m.name, m.key)
+	if m.expires = m.own; q.ttl > 0 && (m.own.IsZero() || time.Now().Add(q.ttl).Before(m.own)) {
+		m.expires = time.Now().Add(q.ttl)
+	}
 	q.messages = append(q.messages, m)
 	n := q.length()
 	for _, o := range q.messages {
@@ -311,7 +342,10 @@ func (q *naiveQueue) delivered(c *naiveConsumer, d *core.Delivery, lowest map[*n
 	if !q.wants(c, m) {
 		q.fail("%s of color %s came to %s, who wants %q and has credit for %d", m.name, m.color, c.name, c.color, c.credit)
 	}
-	m.holder, m.until = c, time.Now().Add(q.lease)
+	m.holder, m.until = c, time.Time{}
+	if q.lease > 0 {
+		m.until = time.Now().Add(q.lease)
+	}
 	c.held[d.Offset] = m
 	c.credit--
 }
@@ -326,8 +360,8 @@ func (q *naiveQueue) envelope(arg int) (*naiveMessage, *core.Envelope) {
 		e.Topic = "t"
 	}
 	if arg/120%4 == 1 && q.expires {
-		m.expires = time.Now().Add(time.Duration(1+arg/480%8) * time.Second)
-		e.Expires = m.expires
+		m.own = time.Now().Add(time.Duration(1+arg/480%8) * time.Second)
+		e.Expires = m.own
 	}
 	if arg/120%4 == 2 && e.Topic != "t" {
 		m.due = time.Now().Add(time.Duration(1+arg/480%8) * time.Second)
@@ -370,11 +404,12 @@ func (q *naiveQueue) run(t *testing.T, script []int) error {
 	defer w.close()
 	q.w, q.h, q.pub = w, coretest.NewHistory(), w.peer("pub")
 	q.h.Ordered = q.kind == byKey && !q.rewinds
+	q.pub.exchange(core.ExchangeDefinition{Name: "dlx", Kind: core.Direct})
+	q.pub.declare("q.dead", core.QueueSettings{}, core.Binding{Exchange: "dlx", Key: "k"})
 	q.pub.declare("q", q.settings())
-	q.pub.declare("q.dead", core.QueueSettings{})
 	q.pub.declare("to", core.QueueSettings{})
 	for _, op := range script {
-		q.step(op%20, op/20)
+		q.step(op%26, op/26)
 		synctest.Wait()
 		q.timePasses()
 		if q.collect(); q.fault != nil {
@@ -449,10 +484,10 @@ func (q *naiveQueue) step(op, arg int) {
 	case 13: // the broker ends
 		time.Sleep(50 * time.Millisecond) // what was delivered and settled is journaled then
 		q.ending = true                   // what had its last attempt comes once more
-		for _, c := range slices.Clone(q.consumers) {
+		for _, c := range append(slices.Clone(q.consumers), q.lessees...) {
 			q.leave(c)
 		}
-		q.consumers, q.ending = nil, false
+		q.consumers, q.lessees, q.ending = nil, nil, false
 		if arg%2 == 0 {
 			q.w.kill()
 		} else {
@@ -493,6 +528,14 @@ func (q *naiveQueue) step(op, arg int) {
 			return
 		}
 		q.rewind(arg)
+	case 18:
+		q.takeLeases(arg)
+	case 19, 20:
+		q.settleLeases(arg)
+	case 21:
+		q.extend(c, arg)
+	case 22:
+		q.requeue(arg)
 	default:
 		q.publish(arg)
 	}
@@ -531,6 +574,139 @@ func (q *naiveQueue) settleOne(c *naiveConsumer, arg int) {
 	}
 }
 
+// takeLeases takes some messages without a consumer.
+func (q *naiveQueue) takeLeases(arg int) {
+	q.number++
+	c := &naiveConsumer{peer: q.pub, name: fmt.Sprint("l", q.number), color: []string{"", "red", "blue"}[arg%3], credit: 1 + arg/3%3, held: make(map[core.Offset]*naiveMessage), tokens: make(map[core.Offset]string)}
+	r := core.LeaseRequest{Consumption: core.Consumption{Queue: "q"}, Max: c.credit, For: time.Duration(arg/9%3*4) * time.Second}
+	if c.color != "" {
+		r.Where = fmt.Sprintf("color = '%s'", c.color)
+	}
+	leases, err := q.pub.Lease(context.Background(), r)
+	if err != nil {
+		q.fail("%v", err)
+	}
+	q.locate()
+	q.lessees = append(q.lessees, c)
+	lowest := make(map[*naiveConsumer]int)
+	for _, l := range leases {
+		q.delivered(c, &l.Delivery, lowest)
+		lasts := r.For
+		switch {
+		case lasts > 0:
+		case q.lease > 0:
+			lasts = q.lease
+		default:
+			lasts = 5 * time.Minute
+		}
+		c.tokens[l.Offset] = l.Token
+		if m := c.held[l.Offset]; m != nil {
+			m.until = time.Now().Add(lasts)
+		}
+		if !l.Until.Equal(time.Now().Add(lasts)) {
+			q.fail("%s is leased until %s, not for %s", l.Payload, l.Until, lasts)
+		}
+	}
+	for _, m := range q.messages {
+		if q.next(m) && q.wants(c, m) {
+			q.fail("%s waits, and was not leased", m.name)
+		}
+	}
+	c.credit = 0
+}
+
+// settleLeases settles all that one lessee has, or the first of it.
+func (q *naiveQueue) settleLeases(arg int) {
+	if len(q.lessees) == 0 {
+		return
+	}
+	c := q.lessees[arg%len(q.lessees)]
+	outcome := []core.Outcome{core.Accepted, core.Released, core.Rejected}[arg/7%3]
+	var settle []core.LeaseSettling
+	held := offsetsOf(c.held)
+	if arg/21%2 == 0 && len(held) > 0 {
+		held = held[:1]
+	}
+	for _, at := range held {
+		settle = append(settle, core.LeaseSettling{Token: c.tokens[at], Outcome: outcome, Options: core.SettleOptions{Delay: core.NoDelay}})
+		if m := c.held[at]; outcome == core.Released {
+			q.release(m, 0)
+		} else {
+			delete(c.held, at)
+			q.settle(m, outcome == core.Rejected)
+		}
+	}
+	for _, err := range q.pub.SettleLeases(context.Background(), settle) {
+		if err != nil {
+			q.fail("a lease is not settled: %v", err)
+		}
+	}
+	for at, token := range c.tokens { // of those that are over
+		if c.held[at] == nil {
+			if err := q.pub.SettleLease(context.Background(), token, core.Accepted, core.SettleOptions{}); !errors.Is(err, core.ErrNotHeld) {
+				q.fail("a lease that is over is settled: %v", err)
+			}
+		}
+	}
+}
+
+// extend has a consumer, or a lessee, hold something for longer.
+func (q *naiveQueue) extend(c *naiveConsumer, arg int) {
+	if n := len(q.lessees); n > 0 && arg%2 == 0 {
+		c = q.lessees[arg/2%n]
+	}
+	if c == nil || len(c.held) == 0 {
+		return
+	}
+	at, by := slices.Min(offsetsOf(c.held)), time.Duration(1+arg/8%9)*time.Second
+	var err error
+	if c.tokens == nil {
+		err = c.k.Extend(at, by)
+	} else {
+		_, err = q.pub.ExtendLease(context.Background(), c.tokens[at], by)
+	}
+	if err != nil {
+		q.fail("not extended: %v", err)
+	}
+	c.held[at].until = time.Now().Add(by)
+}
+
+// requeue sends the oldest dead letters of a color back.
+func (q *naiveQueue) requeue(arg int) {
+	if q.rewinds {
+		return // what comes again it would bring twice
+	}
+	color := []string{"red", "blue"}[arg%2]
+	s := core.Selection{Limit: int64(arg / 2 % 4), Where: fmt.Sprintf("color = '%s'", color)}
+	var back []*naiveMessage
+	for _, name := range strings.Fields(q.w.peer("look").browse("q.dead")) {
+		i := slices.IndexFunc(q.messages, func(m *naiveMessage) bool { return m.name == name })
+		if m := q.messages[i]; m.color == color && (s.Limit == 0 || len(back) < int(s.Limit)) {
+			back = append(back, m)
+		}
+	}
+	got, err := q.pub.Requeue(context.Background(), "q.dead", core.Transfer{Selection: s, Dry: true})
+	if err != nil || got.Messages != int64(len(back)) {
+		q.fail("%d would be requeued, not %d: %v", got.Messages, len(back), err)
+	}
+	done := int64(0)
+	for _, m := range back {
+		if q.bound == rejects && q.length() >= naiveLength {
+			break
+		}
+		q.h.Dead(m.name)
+		q.messages = slices.DeleteFunc(q.messages, func(o *naiveMessage) bool { return o == m })
+		*m = naiveMessage{name: m.name, key: m.key, color: m.color, level: m.level}
+		q.add(m)
+		done++
+	}
+	got, err = q.pub.Requeue(context.Background(), "q.dead", core.Transfer{Selection: s})
+	if full := done < int64(len(back)); got.Messages != done || full != errors.Is(err, core.ErrQueueFull) || err != nil && !full {
+		q.fail("%d were requeued, not %d of %d: %v", got.Messages, done, len(back), err)
+	}
+	synctest.Wait()
+}
+
 // rewind moves the queue to one of its messages: what was settled from there on
 // comes again, what is pending before it does not.
 func (q *naiveQueue) rewind(arg int) {
@@ -561,12 +737,24 @@ func (q *naiveQueue) end() error {
 		c.k.Close()
 	}
 	q.consumers = nil
+	for _, c := range q.lessees {
+		for at, m := range c.held {
+			q.release(m, 0)
+			if err := q.pub.SettleLease(context.Background(), c.tokens[at], core.Released, core.SettleOptions{Delay: core.NoDelay}); err != nil {
+				q.fail("%s not released: %v", m.name, err)
+			}
+		}
+	}
 	q.pass(10)
+	if q.ttl > 0 {
+		q.pass(15) // the last one's, and a second to bury it
+	}
 	var want, dead []string
 	for _, m := range q.messages {
 		switch {
-		case m.dead || !m.gone && m.expired():
+		case m.dead || !m.gone && m.expired() && q.bury:
 			dead = append(dead, m.name)
+		case m.expired():
 		case !m.gone:
 			want = append(want, m.name)
 		}
@@ -578,7 +766,7 @@ func (q *naiveQueue) end() error {
 	}
 	var moved []string
 	for _, m := range q.moved {
-		if !m.expired() {
+		if !past(m.own) {
 			moved = append(moved, m.name)
 		}
 	}
@@ -591,6 +779,9 @@ func (q *naiveQueue) end() error {
 	}
 	if q.rewinds {
 		return q.fault // what the history knows of, it does not know of twice
+	}
+	if q.grave == core.NoDeadLetter {
+		dead = nil
 	}
 	slices.Sort(letters)
 	slices.Sort(dead)

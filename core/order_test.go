@@ -3,6 +3,7 @@ package core_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -221,4 +222,52 @@ func TestRewoundBehindWhatIsHeld(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A lease that does not wait comes with what is there, also where it has first to
+// be found behind what others had no credit for.
+func TestLeaseOfOrderedAtOnce(t *testing.T) {
+	run(t, func(w *world) {
+		a := w.peer("a")
+		a.declare("q", core.QueueSettings{Ordered: true})
+		for i, color := range []string{"red", "red", "blue"} {
+			e := colored("q", color, fmt.Sprint(i))
+			e.Key = color
+			a.send(e)
+		}
+		w.peer("b").consumeWhere("q", "color = 'blue'", core.Credit{})
+		w.peer("c").consumeWhere("q", "", core.Credit{})
+		for _, want := range []string{"0", "2"} {
+			ls, err := a.Lease(context.Background(), core.LeaseRequest{Consumption: core.Consumption{Queue: "q", Where: "NOT color = 'x'"}, Max: 1})
+			if err != nil || len(ls) != 1 || string(ls[0].Payload) != want {
+				t.Fatalf("%d leases, %v, want %s", len(ls), err, want)
+			}
+		}
+		w.kill()
+		a = w.peer("a")
+		for _, want := range []string{"0", "2"} { // they wait to be delivered again
+			ls, err := a.Lease(context.Background(), core.LeaseRequest{Consumption: core.Consumption{Queue: "q"}, Max: 1})
+			if err != nil || len(ls) != 1 || string(ls[0].Payload) != want || ls[0].Attempt != 2 {
+				t.Fatalf("after a kill %d leases, %v, want %s", len(ls), err, want)
+			}
+		}
+	})
+}
+
+// What is older than its queue lets it be is not among what waits there.
+func TestBrowsingLeavesOutWhatIsTooOld(t *testing.T) {
+	run(t, func(w *world) {
+		a := w.peer("a")
+		a.declare("q", core.QueueSettings{TTL: 10 * time.Second})
+		a.publish("$queue/q", "old")
+		time.Sleep(9 * time.Second)
+		a.publish("$queue/q", "new")
+		if got := a.browse("q"); got != "old new" {
+			t.Fatalf("it has %q", got)
+		}
+		time.Sleep(time.Second)
+		if got := a.browse("q"); got != "new" {
+			t.Fatalf("it has %q", got)
+		}
+	})
 }

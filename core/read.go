@@ -167,8 +167,8 @@ func (b *Broker) untold(gaps []Gap) []Gap {
 	return slices.DeleteFunc(gaps, func(g Gap) bool { return !g.Lost && g.To > first })
 }
 
-// Browse is Read over what a queue has not settled, of the topics that
-// q.Filters match; none of them is all. It changes nothing.
+// Browse is Read over what a queue has not settled and would still deliver, of
+// the topics that q.Filters match; none of them is all. It changes nothing.
 func (c *Client) Browse(ctx context.Context, queue string, q ReadRequest) (Page, error) {
 	b := c.broker
 	qu := b.queue(queue)
@@ -203,6 +203,10 @@ func (c *Client) Browse(ctx context.Context, queue string, q ReadRequest) (Page,
 	for _, bd := range bs {
 		q.Filters = append(q.Filters, bd.filters()...)
 	}
+	qu.mu.Lock()
+	settings := qu.settings
+	qu.mu.Unlock()
+	now := time.Now()
 	may := c.mayReceive
 	if kindOf(queue) == KindQueue {
 		may = func(string) bool { return true }
@@ -211,6 +215,9 @@ func (c *Client) Browse(ctx context.Context, queue string, q ReadRequest) (Page,
 		o := out[at]
 		if o != nil && (o.state == entryRejected || o.state == entrySettled) {
 			return false // the former is as good as a dead letter
+		}
+		if settings.over(e, now) {
+			return false
 		}
 		return (o != nil || at >= stands.next || stands.left[qu.lane(e)].has(at)) && w.match(e, at) && (len(asked) == 0 || slices.ContainsFunc(asked, func(f Filter) bool { return f.Match(e.Topic) })) &&
 			slices.ContainsFunc(bs, func(bd *bound) bool { return bd.matches(e.Topic, at) && bd.holds(e, at) })
