@@ -61,10 +61,10 @@ var errPrivate = errors.New("the address is not public; http.webhooks.allow in t
 // notPublic are the networks that are not reached over the Internet, beside
 // those that netip knows (RFC 6890 and its registries).
 var notPublic = []netip.Prefix{
-	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"), netip.MustParsePrefix("192.0.2.0/24"),
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"), netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("192.88.99.0/24"),
 	netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("240.0.0.0/4"),
 	netip.MustParsePrefix("::/96"), netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("100::/64"), netip.MustParsePrefix("2001::/23"),
-	netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("2002::/16"), netip.MustParsePrefix("fec0::/10"),
+	netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("2002::/16"), netip.MustParsePrefix("3fff::/20"), netip.MustParsePrefix("5f00::/16"), netip.MustParsePrefix("fec0::/10"),
 }
 
 // checkAddress says why an address may not be called. It is asked when the
@@ -311,7 +311,7 @@ func (k *hook) post(d *core.Delivery) (wait time.Duration, err error) {
 	if d.ContentType == "" {
 		delete(r.Header, "Content-Type")
 	}
-	r.Header.Set("X-Queue", k.queue)
+	writeText(r.Header, "X-Queue", k.queue)
 	r.Header.Set("User-Agent", "Sluice-Webhook")
 	signWebhook(&k.webhook, r.Header, "msg_"+strconv.FormatUint(uint64(d.Offset), 10), now, d.Payload)
 	resp, err := k.hooks.http.Do(r)

@@ -15,6 +15,7 @@ func TestWebhookAddresses(t *testing.T) {
 		"10.2.0.1:80": false, "172.16.0.1:80": false, "192.168.1.1:80": false, "[::ffff:192.168.1.1]:80": false, "[fd00:2::5]:80": false,
 		"169.254.169.254:80": false, "[fe80::1]:80": false, "[fe80::1%eth0]:80": false, "100.64.0.1:80": false, "224.0.0.1:80": false, "[ff02::1]:80": false, "255.255.255.255:80": false,
 		"192.0.2.1:80": false, "198.18.0.1:80": false, "[64:ff9b::7f00:1]:80": false, "[2002:7f00:1::]:80": false, "[::7f00:1]:80": false, "[2001:db8::1]:80": false, "240.0.0.1:80": false,
+		"192.88.99.1:80": false, "[3fff::1]:80": false, "[5f00::1]:80": false, "[::127.0.0.1]:80": false, "[64:ff9b:1::a00:1]:80": false, "[2001::7f00:1]:80": false,
 		"example.com:80": false, "": false,
 	} {
 		if err := checkAddress(address, allow); (err == nil) != ok {

@@ -42,7 +42,14 @@ func (s *Server) streamFilter(w nethttp.ResponseWriter, r *nethttp.Request, pref
 	retained := q.flag("retained", false)
 	from := q.from(core.Latest)
 	resumed := false
-	if last := r.Header.Get("Last-Event-ID"); last != "" && !st.group {
+	last := ""
+	if v := r.Header["Last-Event-Id"]; len(v) > 0 {
+		var err error
+		if last, err = one("Last-Event-ID", v); err != nil {
+			q.fail(err)
+		}
+	}
+	if last != "" && !st.group {
 		// A browser that comes again asks for the same address, so this is
 		// newer than from.
 		n, err := strconv.ParseUint(last, 10, 63)

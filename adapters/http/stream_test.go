@@ -151,6 +151,7 @@ func TestStreamResumes(t *testing.T) {
 	d.stream("/sse/r?from=-1").expect("id: 5|data: 4")
 	d.stream("/t/r?from=5", "Accept: text/event-stream").expect("id: 5|data: 4")
 	d.refused(416, "offset-ahead", "GET", "/sse/r?from=100", "")
+	d.refused(400, "bad-request", "GET", "/sse/r", "", "Last-Event-Id: 1", "Last-Event-Id: 2")
 	d.refused(416, "offset-ahead", "GET", "/sse/r", "", "Last-Event-Id: 100")
 	d.refused(416, "offset-ahead", "GET", "/sse/r", "", "Last-Event-Id: 9223372036854775807")
 	for _, last := range []string{"x", "-1", "+1", "1.0", "1e3", "0x1", "1 2", "9223372036854775808", "99999999999999999999", "\xef\xbb\xbf1", "١", "earliest", "@2h"} {

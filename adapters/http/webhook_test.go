@@ -126,6 +126,26 @@ func TestWebhook(t *testing.T) {
 	}
 }
 
+// What HTTP headers cannot hold of a queue's name and of what a message says
+// stands there in the form that can, and writes no header of its own.
+func TestWebhookOfHostileNames(t *testing.T) {
+	d := open(t, allowLoopback)
+	r := receive(t, nil)
+	const queue = "q%0D%0AEvil:%201"
+	d.want(201, "PUT", "/v1/queues/"+queue, `{"bindings":[{"filter":"#"}]}`)
+	d.hook(queue, `{"url":"`+r.URL+`"}`)
+	d.want(201, "POST", "/t/a%0D%0AEvil:%202", "x", `X-Headers: [["a\r\nEvil","3"],["b","c\r\nEvil: 4"],["content-length","5"],["host","6"]]`, "X-Key*: UTF-8''k%0D%0AEvil:%207")
+	p := <-r.posts
+	if p.body != "x" || p.header.Get("Evil") != "" || p.header.Get("X-H-Host") != "6" || p.header.Get("Content-Length") != "1" {
+		t.Errorf("%q %v", p.body, p.header)
+	}
+	for name, want := range map[string]string{"X-Queue*": "UTF-8''q%0D%0AEvil%3A%201", "X-Topic*": "UTF-8''a%0D%0AEvil%3A%202", "X-Key*": "UTF-8''k%0D%0AEvil%3A%207"} {
+		if got := p.header.Get(name); got != want || p.header.Get(strings.TrimSuffix(name, "*")) != "" {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+}
+
 // What a receiver does not take comes again as the queue's settings say, and
 // then it is a dead letter; redirects are not followed.
 func TestWebhookRetries(t *testing.T) {

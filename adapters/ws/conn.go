@@ -160,10 +160,7 @@ func (c *conn) serve() {
 		return err
 	})
 	c.ws.SetCloseHandler(func(code int, _ string) error {
-		if code == websocket.CloseNoStatusReceived {
-			code = websocket.CloseNormalClosure
-		}
-		c.sendClose(code, "")
+		c.sendClose(c.answerOf(code), "")
 		return nil
 	})
 	if c.client != nil {

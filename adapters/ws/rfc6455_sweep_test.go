@@ -115,13 +115,17 @@ func TestRFC6455Sweep(t *testing.T) {
 	closing := func(code int, reason string) []byte {
 		return masked(frameClose, string(binary.BigEndian.AppendUint16(nil, uint16(code)))+reason)
 	}
-	for _, code := range []int{1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999} {
+	for _, code := range []int{1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999} {
 		add(fmt.Sprintf("7 close %d", code), code, closing(code, ""))
 		add(fmt.Sprintf("7 close %d with the longest reason", code), code, closing(code, strings.Repeat("é", 61)+"e"))
 	}
 	for _, code := range []int{0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535} {
 		add(fmt.Sprintf("7 close %d", code), 1002, closing(code, ""))
 	}
+	add("7 close 1014, octet by octet", 1014, octets(closing(1014, "gone"))...)
+	add("7 close 1014 by a mask of its own", 1014, maskedBy([4]byte{3, 0xf6, 0x12, 0x34}, frameClose, "\x03\xf6"))
+	add("7 close 1014 behind messages", 1014, masked(frameText, ping), masked(0x01, `{"op":`), masked(framePing, "\x03\xf6"), closing(1014, ""))
+	add("7 1014 in a ping and a text", 0, masked(framePing, "\x03\xf6"), masked(frameText, "\x03"))
 	add("7 a close of one byte", 1002, masked(frameClose, "\x03"))
 	add("7 a close of one byte, octet by octet", 1002, octets(masked(frameClose, "\x03"))...)
 	add("7 a close of one byte behind messages", 1002, append(masked(framePing, "12345"), append(masked(frameText, strings.Repeat(" ", 70_000)+ping), masked(frameClose, "\x03")...)...))

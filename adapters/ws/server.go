@@ -164,6 +164,9 @@ func (s *Server) carry(w http.ResponseWriter, r *http.Request, sub subprotocol, 
 	}
 	s.start(c, func() {
 		c.keepAlive(s.Ping, func() { c.writeControl(framePing, "") })
+		c.ws.SetCloseHandler(func(code int, _ string) error {
+			return c.writeFrame(appendClose(nil, c.answerOf(code), ""), false)
+		})
 		if err := serve.ServeConn(s.carrying, c); err != nil {
 			s.Logger.Debug("carried connection ended", "remote", c.RemoteAddr().String(), "err", err)
 		}

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gorilla/websocket"
+
 	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
 )
@@ -132,6 +134,18 @@ func (w *wire) keepAlive(interval time.Duration, ping func()) {
 		w.beats.Reset(interval)
 	})
 	w.beats.Reset(interval)
+}
+
+// answerOf is the close code that answers one of the peer's (RFC 6455, section
+// 5.5.1), as the library has read it.
+func (w *wire) answerOf(code int) int {
+	switch {
+	case code == websocket.CloseNoStatusReceived:
+		return websocket.CloseNormalClosure
+	case w.frames.gateway:
+		return closeBadGateway
+	}
+	return code
 }
 
 // linger throws away what the peer still sends, until it closes the connection
