@@ -228,10 +228,8 @@ func (b *Broker) load() error {
 				q.out.list[i].attempts = max(q.out.list[i].attempts, 1)
 			}
 		}
-		for _, e := range q.out.list {
-			if e.due != 0 {
-				q.arm(e.due)
-			}
+		for i := range q.out.list {
+			q.enroll(&q.out.list[i])
 		}
 		q.awaitExpiry()
 		q.sweepLater()

@@ -97,8 +97,8 @@ func (q *queue) passOn(k *Consumer) {
 	others := slices.DeleteFunc(slices.Clone(q.consumers), func(o *Consumer) bool { return o == k })
 	q.consumers, q.turn = append(others, k), 0
 	q.appoint()
-	for i := range q.out.live() {
-		if e := &q.out.live()[i]; e.state == entryHeld && e.holder == k && q.out.kept[e.offset] == "" {
+	for e := range q.holds(k) {
+		if q.out.kept[e.offset] == "" {
 			q.release(e, 0)
 		}
 	}
@@ -190,8 +190,11 @@ func (q *queue) held(k *Consumer, d *Delivery) outEntry {
 		q.out.keep(&e, k.session)
 	} else if lease := q.settings.lease(); lease > 0 {
 		e.due = q.now() + int64(lease)
-		q.arm(e.due)
 	}
+	if k.low == 0 || d.Offset < k.low {
+		k.low = d.Offset
+	}
+	k.high = max(k.high, d.Offset)
 	return e
 }
 
@@ -214,7 +217,7 @@ func (q *queue) assign(d *Delivery, fresh bool, now time.Time) verdict {
 		if q.out.len() >= q.b.limits.Outstanding {
 			return noCredit
 		}
-		q.out.add(outEntry{offset: d.Offset, attempts: d.Attempt - 1, size: q.sizeOf(d)})
+		q.add(outEntry{offset: d.Offset, attempts: d.Attempt - 1, size: q.sizeOf(d)})
 		q.reject(q.out.find(d.Offset), "expired")
 		q.changed()
 		return given
@@ -226,7 +229,7 @@ func (q *queue) assign(d *Delivery, fresh bool, now time.Time) verdict {
 		if q.out.len() >= q.b.limits.Outstanding {
 			return noCredit
 		}
-		q.out.add(outEntry{offset: d.Offset, attempts: d.Attempt - 1, state: entryParked, size: q.sizeOf(d), ends: q.endOf(d.Envelope)})
+		q.add(outEntry{offset: d.Offset, attempts: d.Attempt - 1, state: entryParked, size: q.sizeOf(d), ends: q.endOf(d.Envelope)})
 		q.follow(d.Envelope, d.Offset)
 		return given
 	}
@@ -258,7 +261,7 @@ func (q *queue) assign(d *Delivery, fresh bool, now time.Time) verdict {
 		}
 		e := q.held(k, d)
 		e.size, e.ends = q.sizeOf(d), q.endOf(d.Envelope)
-		q.out.add(e)
+		q.add(e)
 		q.follow(d.Envelope, d.Offset)
 	} else {
 		q.uncount(int64(d.Size()))
@@ -315,7 +318,7 @@ loop:
 	if n > 0 || q.reach != 0 { // which is taken back of a queue that is behind
 		q.changed()
 	}
-	all = all && q.toBury(q.now()) == nil && !q.picking() && q.putOffs == 0
+	all = all && q.toBury() == nil && !q.picking() && q.putOffs == 0
 	q.mu.Unlock()
 	q.deliver()
 	return all

@@ -41,6 +41,10 @@ type Consumer struct {
 	rules  uint64          // the authorizer's version that rights are of
 	who    *Principal      // whose rights they are
 
+	// low and high are the first and the last offset that it was ever given to
+	// hold; 0 is none.
+	low, high Offset
+
 	batch []Delivery // the scratch of whoever runs the cursor
 }
 

@@ -37,8 +37,8 @@ func (o *outstanding) keep(e *outEntry, session string) {
 // putOff has a new message that is to be kept for a session wait until that can be
 // made durable. cursor.mu is held.
 func (q *queue) putOff(d *Delivery) {
-	q.out.add(outEntry{offset: d.Offset, attempts: d.Attempt - 1, state: entryWaiting, size: q.sizeOf(d), ends: q.endOf(d.Envelope)})
 	q.waiting++
+	q.add(outEntry{offset: d.Offset, attempts: d.Attempt - 1, state: entryWaiting, size: q.sizeOf(d), ends: q.endOf(d.Envelope)})
 	q.putOffs++
 	q.follow(d.Envelope, d.Offset)
 }
@@ -64,6 +64,7 @@ func (q *queue) welcome(session string) {
 		if e := &q.out.live()[i]; e.state == entryKept && q.out.kept[e.offset] == session {
 			e.state = entryWaiting
 			q.waiting++
+			q.enroll(e)
 		}
 	}
 }

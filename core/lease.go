@@ -73,15 +73,11 @@ func (q *queue) leaveLeased(k *Consumer, lease time.Duration) map[Offset]leased 
 		}
 	}
 	due, until := q.now()+int64(lease), time.Now().Add(lease)
-	for i := range q.out.live() {
-		if e := &q.out.live()[i]; e.state == entryHeld && e.holder == k {
-			e.state, e.holder, e.token, e.due = entryLeased, nil, rand.Uint64(), due
-			q.leasing++
-			tokens[e.offset] = leased{e.token, until}
-		}
-	}
-	if len(tokens) > 0 {
-		q.arm(due)
+	for e := range q.holds(k) {
+		e.state, e.holder, e.token, e.due = entryLeased, nil, rand.Uint64(), due
+		q.leasing++
+		q.enroll(e)
+		tokens[e.offset] = leased{e.token, until}
 	}
 	q.mu.Unlock()
 	q.leave(k)

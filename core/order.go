@@ -33,8 +33,8 @@ func (q *queue) keep(d *Delivery, v verdict) bool {
 	if v == unwanted {
 		e.seen = q.wave
 	}
-	q.out.add(e)
 	q.waiting++
+	q.add(e)
 	q.follow(d.Envelope, d.Offset)
 	return true
 }
@@ -94,9 +94,7 @@ func (q *queue) unpark(at Offset) {
 	}
 	e.state = entryWaiting
 	q.waiting++
-	if e.due != 0 {
-		q.arm(e.due)
-	}
+	q.enroll(e)
 }
 
 // behindKey reports whether an earlier message of an outstanding one's key is
@@ -113,6 +111,7 @@ func (q *queue) park(key string) {
 		if e := q.out.find(at); e != nil && e.state == entryWaiting {
 			e.state = entryParked
 			q.waiting--
+			q.touch(at)
 		}
 	}
 }
@@ -137,6 +136,7 @@ func (p *pump) readKeys(q *queue) bool {
 			if o.state == entryWaiting && q.blocked(&e, o.offset) {
 				o.state = entryParked
 				q.waiting--
+				q.touch(o.offset)
 			}
 			q.follow(&e, out[i].offset)
 		}

@@ -73,6 +73,15 @@ func (o *outstanding) find(at Offset) *outEntry {
 	return &l[i]
 }
 
+// within returns the entries from an offset to another, inclusive, some of which
+// may be done.
+func (o *outstanding) within(from, to Offset) []outEntry {
+	l := o.live()
+	i := sort.Search(len(l), func(i int) bool { return l[i].offset >= from })
+	j := sort.Search(len(l), func(i int) bool { return l[i].offset > to })
+	return l[min(i, j):j]
+}
+
 // add adds an entry whose offset is not there. Pointers to entries are valid
 // until the next add.
 func (o *outstanding) add(e outEntry) {

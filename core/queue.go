@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -47,9 +48,13 @@ type queue struct {
 	// keys and keyOf are of ordered queues.
 	keys  map[string][]Offset
 	keyOf map[Offset]string
-	// due is when the timer fires: the earliest time at which a lease ends or
-	// a waiting entry may go, as now counts; 0 is no timer.
-	due   int64
+	// dues are the outstanding messages by when their lease ends, or when they
+	// may go on; waits those that wait and may go, graves those that may go to
+	// the dead letters, by their offsets.
+	dues, waits, graves agenda
+	// alarm is when the timer fires, no later than the first of dues, as now
+	// counts; 0 is no timer.
+	alarm int64
 	timer *time.Timer
 	// changes counts those of the definition, saved which of them is durable; 0
 	// is none, and the queue gone if the process ends now.
@@ -205,14 +210,15 @@ func (q *queue) undelivered(k *Consumer, ds []Delivery, delay time.Duration) {
 			continue
 		}
 		e.attempts = max(e.attempts, 1) - 1
+		q.touch(e.offset)
 		switch {
 		case e.state == entryHeld && e.holder == k && e.attempts > 0 && q.out.kept[e.offset] != "":
 			// The session may have had it before.
 			if e.state, e.holder = entryKept, nil; slices.Contains(q.consumers, k) {
 				e.state, e.due = entryWaiting, q.now()+int64(delay)
-				q.arm(e.due)
 				q.waiting++
 			}
+			q.enroll(e)
 			q.changed()
 		case e.state == entryHeld && e.holder == k:
 			q.release(e, delay)
@@ -229,14 +235,13 @@ func (q *queue) putBack(d *Delivery, delay time.Duration) {
 	e := outEntry{offset: d.Offset, attempts: d.Attempt - 1, state: entryWaiting, size: q.sizeOf(d), ends: q.endOf(d.Envelope)}
 	if delay > 0 {
 		e.due = q.now() + int64(delay)
-		q.arm(e.due)
 	}
 	if q.blocked(d.Envelope, d.Offset) {
 		e.state = entryParked
 	} else {
 		q.waiting++
 	}
-	q.out.add(e)
+	q.add(e)
 	q.follow(d.Envelope, d.Offset)
 	q.recount(&e)
 	q.changed()
@@ -257,7 +262,7 @@ func (q *queue) ready() bool {
 // busy: dead letters to write, messages to deliver again to somebody who can
 // take them, or some that were passed over.
 func (q *queue) busy() bool {
-	if q.toBury(q.now()) != nil || q.shrinks || q.meter.miscounts || q.sweeps() || q.asked() {
+	if q.toBury() != nil || q.shrinks || q.meter.miscounts || q.sweeps() || q.asked() {
 		return true
 	}
 	if q.waiting == 0 {
@@ -270,13 +275,7 @@ func (q *queue) busy() bool {
 	if !credit {
 		return false
 	}
-	now := q.now()
-	for i := range q.out.live() {
-		if e := &q.out.live()[i]; q.goes(e, now) {
-			return true
-		}
-	}
-	return q.picking()
+	return q.anyGoes() || q.picking()
 }
 
 // owes: what was passed over, and what is outstanding.
@@ -296,23 +295,27 @@ func (q *queue) owes(from, to Offset) bool {
 
 // toBury is the first rejected message that may go to the dead letters now, nil
 // if there is none. cursor.mu is held.
-func (q *queue) toBury(now int64) *outEntry {
-	if q.rejected == 0 {
-		return nil
+func (q *queue) toBury() *outEntry { return q.first(&q.graves, entryRejected) }
+
+// anyGoes reports whether a message waits to be delivered again, and may be now.
+// cursor.mu is held.
+func (q *queue) anyGoes() bool {
+	if q.plain() {
+		return q.first(&q.waits, entryWaiting) != nil
 	}
 	l := q.out.live()
 	for i := range l {
-		if l[i].state == entryRejected && l[i].due <= now {
-			return &l[i]
+		if q.goes(&l[i]) {
+			return true
 		}
 	}
-	return nil
+	return false
 }
 
 // goes reports whether a message waits to be delivered again, and may be now.
 // cursor.mu is held.
-func (q *queue) goes(e *outEntry, now int64) bool {
-	return e.state == entryWaiting && e.due <= now && (e.seen != q.wave || q.selective == 0 && q.out.kept[e.offset] == "")
+func (q *queue) goes(e *outEntry) bool {
+	return e.state == entryWaiting && e.due == 0 && (e.seen != q.wave || q.selective == 0 && q.out.kept[e.offset] == "")
 }
 
 func (q *queue) notice(n Notice) {
@@ -452,10 +455,10 @@ func (q *queue) awaitDue(wall bool) {
 // arm sets the timer to fire at a time, if that is earlier than it would.
 // cursor.mu is held.
 func (q *queue) arm(at int64) {
-	if q.due != 0 && q.due <= at {
+	if q.alarm != 0 && q.alarm <= at {
 		return
 	}
-	q.due = at
+	q.alarm = at
 	d := time.Duration(at - q.now())
 	if q.timer == nil {
 		q.timer = time.AfterFunc(d, q.tick)
@@ -477,38 +480,6 @@ func (q *queue) stopTimers() {
 	}
 }
 
-// tick releases what was held too long and sees to what may go again.
-func (q *queue) tick() {
-	q.mu.Lock()
-	now := q.now()
-	next := int64(0)
-	for i := range q.out.live() {
-		e := &q.out.live()[i]
-		if e.due == 0 || e.due == never || e.state == entryDone || e.state == entryParked {
-			continue
-		}
-		if e.due > now {
-			if next == 0 || e.due < next {
-				next = e.due
-			}
-			continue
-		}
-		if e.state != entryWaiting && e.state != entryRejected {
-			q.b.stats.LeasesExpired.Add(1)
-			holder := e.holder
-			q.release(e, 0)
-			q.passOn(holder)
-		}
-	}
-	q.due = 0
-	if next != 0 && !q.deleted {
-		q.arm(next)
-	}
-	q.mu.Unlock()
-	pause.At("leases ended")
-	q.kick()
-}
-
 // release makes an entry wait for its next delivery, or sends it to the dead
 // letters if it has had its attempts. cursor.mu is held.
 func (q *queue) release(e *outEntry, delay time.Duration) {
@@ -525,13 +496,13 @@ func (q *queue) release(e *outEntry, delay time.Duration) {
 	e.state, e.holder, e.token, e.due = entryWaiting, nil, 0, 0
 	if delay > 0 {
 		e.due = q.now() + int64(delay)
-		q.arm(e.due)
 	}
 	if q.behindKey(e.offset) { // it was held when the queue was rewound
 		e.state = entryParked
 		q.waiting--
 		q.unpark(q.keys[q.keyOf[e.offset]][0])
 	}
+	q.enroll(e)
 }
 
 // reasonAttempts is that of a dead letter that has had its attempts.
@@ -543,6 +514,7 @@ func (q *queue) reject(e *outEntry, reason string) {
 	delete(q.out.kept, e.offset)
 	q.rejected++
 	e.state, e.holder, e.token, e.due, e.reason = entryRejected, nil, 0, 0, reason
+	q.enroll(e)
 }
 
 // settled removes what was outstanding. cursor.mu is held.
@@ -552,6 +524,7 @@ func (q *queue) settled(e *outEntry) {
 		q.unfollow(e.offset)
 	}
 	q.uncount(int64(e.size))
+	q.touch(e.offset)
 	if e.offset >= q.next && e.offset < q.rewound {
 		*e = outEntry{offset: e.offset, state: entrySettled}
 		delete(q.out.kept, e.offset)
@@ -596,27 +569,41 @@ func (q *queue) settleEntry(k *Consumer, at Offset, o Outcome, opts SettleOption
 		q.settleOne(e, o, opts)
 		return nil
 	}
-	for {
-		e := q.firstHeld(k, at)
+	for from := Offset(0); ; { // settling moves the others
+		e := q.firstHeld(k, from, at)
 		if e == nil {
 			return nil
 		}
+		from = e.offset + 1
 		q.settleOne(e, o, opts)
 	}
 }
 
-// firstHeld returns the first entry up to an offset that k holds.
-func (q *queue) firstHeld(k *Consumer, through Offset) *outEntry {
-	l := q.out.live()
+// firstHeld returns the first entry from an offset through another that k holds.
+// cursor.mu is held.
+func (q *queue) firstHeld(k *Consumer, from, through Offset) *outEntry {
+	l := q.out.within(max(from, k.low), min(through, k.high))
 	for i := range l {
-		if l[i].offset > through {
-			break
-		}
 		if l[i].state == entryHeld && l[i].holder == k {
 			return &l[i]
 		}
 	}
 	return nil
+}
+
+// holds yields what a consumer holds, in order. cursor.mu is held.
+func (q *queue) holds(k *Consumer) iter.Seq[*outEntry] {
+	return func(yield func(*outEntry) bool) {
+		for at := Offset(0); ; {
+			e := q.firstHeld(k, at, k.high)
+			if e == nil {
+				return
+			}
+			if at = e.offset + 1; !yield(e) {
+				return
+			}
+		}
+	}
 }
 
 func (q *queue) mayCommit(k *Consumer, at Offset) error {
@@ -653,7 +640,7 @@ func (q *queue) extend(mine func(*outEntry) bool, at Offset, by time.Duration) e
 		return fmt.Errorf("%w: offset %d of queue %q", ErrNotHeld, at, q.name)
 	}
 	e.due = q.now() + int64(by)
-	q.arm(e.due)
+	q.enroll(e)
 	return nil
 }
 
@@ -674,17 +661,19 @@ func (q *queue) leaveWith(k *Consumer, lives bool) {
 	q.mu.Lock()
 	if q.dismiss(k) || k.retired {
 		k.retired = false
-		for i := range q.out.live() {
-			e := &q.out.live()[i]
-			switch {
-			case e.state == entryDone:
-			case e.holder == k && q.out.kept[e.offset] != "":
+		for e := range q.holds(k) {
+			if q.out.kept[e.offset] != "" {
 				q.keepLeft(e, lives)
-			case e.holder == k:
+			} else {
 				q.release(e, 0)
-			case e.state == entryWaiting && k.session != "" && q.out.kept[e.offset] == k.session:
-				q.waiting--
-				q.keepLeft(e, lives)
+			}
+		}
+		if k.session != "" && len(q.out.kept) > 0 {
+			for i := range q.out.live() {
+				if e := &q.out.live()[i]; e.state == entryWaiting && q.out.kept[e.offset] == k.session {
+					q.waiting--
+					q.keepLeft(e, lives)
+				}
 			}
 		}
 		if !q.isFor(k.session) {

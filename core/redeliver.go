@@ -45,25 +45,14 @@ const redeliverRound = 128
 // redeliver delivers what waits and is due, in order, as long as there is
 // credit. It returns false if more is due.
 func (p *pump) redeliver(q *queue) (done bool) {
-	var due [redeliverRound]Offset
+	var room [redeliverRound]Offset
 	q.mu.Lock()
-	n := 0
-	now := q.now()
-	for i := range q.out.live() {
-		e := &q.out.live()[i]
-		if q.goes(e, now) {
-			if due[n] = e.offset; n+1 == len(due) {
-				n++
-				break
-			}
-			n++
-		}
-	}
+	due := q.due(room[:0])
 	q.mu.Unlock()
 	pause.At("due found")
-	for i := 0; i < n; {
+	for i := 0; i < len(due); {
 		j := i + 1
-		for j < n && due[j]-due[j-1] <= redeliverRound {
+		for j < len(due) && due[j]-due[j-1] <= redeliverRound {
 			j++
 		}
 		if !p.redeliverRun(q, due[i:j]) {
@@ -71,7 +60,7 @@ func (p *pump) redeliver(q *queue) (done bool) {
 		}
 		i = j
 	}
-	return n < len(due)
+	return len(due) < redeliverRound
 }
 
 // redeliverRun delivers messages that stand close together and reports whether
@@ -181,6 +170,7 @@ func (q *queue) again(d Delivery) bool {
 		size, ends := e.size, e.ends
 		*e = q.held(k, &d)
 		e.size, e.ends = size, ends
+		q.enroll(e)
 	}
 	q.give(k, d)
 	q.changed()
@@ -240,7 +230,7 @@ func (p *pump) bury(q *queue) {
 	for {
 		q.mu.Lock()
 		var at Offset
-		if e := q.toBury(q.now()); e != nil {
+		if e := q.toBury(); e != nil {
 			at = e.offset
 		}
 		dead := q.settings.deadLetter(q.name)

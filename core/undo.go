@@ -62,15 +62,12 @@ func (u *undo) keepNew(d *Delivery) {
 // journal is entered.
 func (u *undo) settle(at Offset, o Outcome, opts SettleOptions) error {
 	u.q.mu.Lock()
-	if e := u.q.out.find(at); !opts.Through && e != nil {
+	from := at
+	if opts.Through {
+		from = 0
+	}
+	for e := u.q.firstHeld(u.k, from, at); e != nil; e = u.q.firstHeld(u.k, e.offset+1, at) {
 		u.keep(e)
-	} else if opts.Through {
-		l := u.q.out.live()
-		for i := range l {
-			if e := &l[i]; e.state == entryHeld && e.holder == u.k && e.offset <= at {
-				u.keep(e)
-			}
-		}
 	}
 	u.q.mu.Unlock()
 	if err := u.q.settleEntry(u.k, at, o, opts); err != nil {
@@ -148,6 +145,7 @@ func (u *undo) done(err error) {
 		for i := range u.entries {
 			if e := u.q.out.find(u.entries[i].offset); e != nil && e.state == entryRejected && e.due == never {
 				e.due = 0
+				u.q.enroll(e)
 			}
 		}
 		for _, at := range u.waited {
@@ -208,21 +206,16 @@ func (u *undo) takeBack() {
 		case e.state == entryRejected:
 			q.rejected++
 			e.due = q.now() + int64(undoRetry)
-			q.arm(e.due)
 		case e.state == entryLeased:
-			q.arm(e.due)
+			// It ends when it would have.
 		case attached && e.state == entryHeld:
 			e.due = 0
 			if lease := q.settings.lease(); lease > 0 {
 				e.due = q.now() + int64(lease)
-				q.arm(e.due)
 			}
 		default:
 			if e.state == entryHeld {
 				e.due = 0
-			}
-			if e.due != 0 {
-				q.arm(e.due)
 			}
 			e.state, e.holder = entryWaiting, nil
 			if q.behindKey(e.offset) {
@@ -231,7 +224,7 @@ func (u *undo) takeBack() {
 				q.waiting++
 			}
 		}
-		q.out.add(e)
+		q.add(e)
 		q.recount(&e)
 	}
 	q.changed()
