@@ -213,5 +213,3 @@ func (q *queue) tick() {
 	pause.At("leases ended")
 	q.kick()
 }
-
-func (q *queue) touch(Offset) {}

@@ -33,6 +33,9 @@ type Options struct {
 	TrustClock bool
 	// Wall is the machine's clock, for tests that set it; nil is time.Now.
 	Wall func() time.Time
+	// StepsFrom is from how many bytes on the position of a queue is journaled
+	// in steps, for tests that want them of a small one; 0 is 1 KiB.
+	StepsFrom int
 	// Limits; a zero field is the default's.
 	Limits Limits
 	// Logger; nil discards.
@@ -43,6 +46,7 @@ type Options struct {
 const (
 	keyQueue    = "q/" // a queue's definition, JSON
 	keyPosition = "p/" // a queue's position
+	keyStep     = "s/" // a step of a queue's position, by queue and number
 	keyExchange = "x/" // an exchange's definition, JSON
 	keyRetained = "r/" // a topic's retained value: its offset
 	keyDelayed  = "t/" // a delayed message: its offset, by due time
@@ -93,8 +97,11 @@ type Broker struct {
 	queues    map[string]*queue
 	exchanges map[string]*exchange
 
+	stepsFrom int      // Options.StepsFrom
+	followed  []string // the keys of steps that were read; Open's own
+
 	orphans []string // exclusive queues, which ended with their connections; Open's own
-	bounded []*queue // which had a reach beyond their next offset; Open's own
+	bounded []*queue // whose positions are journaled anew; Open's own
 }
 
 // Open recovers the broker from its engine's log and state and starts it. It
@@ -102,7 +109,10 @@ type Broker struct {
 func Open(ctx context.Context, o Options) (*Broker, error) {
 	b := &Broker{
 		engine: o.Engine, authorizer: o.Authorizer, limits: withDefaults(o.Limits), policies: o.Policies, log: o.Logger,
-		queues: make(map[string]*queue), exchanges: make(map[string]*exchange), freeing: make(chan struct{}, 1),
+		stepsFrom: o.StepsFrom, queues: make(map[string]*queue), exchanges: make(map[string]*exchange), freeing: make(chan struct{}, 1),
+	}
+	if b.stepsFrom == 0 {
+		b.stepsFrom = stepsFrom
 	}
 	if b.authorizer == nil {
 		b.authorizer, b.open = AllowAll{}, true
@@ -132,6 +142,10 @@ func Open(ctx context.Context, o Options) (*Broker, error) {
 		for _, name := range b.orphans {
 			p.Changes = append(p.Changes, Change{Key: keyQueue + name}, Change{Key: keyPosition + name})
 		}
+		for _, key := range b.followed {
+			p.Changes = append(p.Changes, Change{Key: key})
+		}
+		b.followed = nil
 		// Before anything is published that the last run cannot have delivered.
 		for _, q := range b.bounded {
 			q.putPosition(p)
@@ -198,6 +212,10 @@ func (b *Broker) load() error {
 			return fmt.Errorf("state %q: %w", s.Key, err)
 		}
 	}
+	steps, err := b.loadSteps()
+	if err != nil {
+		return err
+	}
 	for s, err := range b.engine.State(keyPosition, "") {
 		if err != nil {
 			return err
@@ -210,7 +228,12 @@ func (b *Broker) load() error {
 		if err != nil {
 			return fmt.Errorf("state %q: %w", s.Key, err)
 		}
-		if q.restore(&pos) {
+		if values := steps[q.name]; pos.id != 0 && len(values) > 0 {
+			if err := followSteps(&pos, values); err != nil {
+				return fmt.Errorf("state %q: a step: %w", s.Key, err)
+			}
+		}
+		if bounded := q.restore(&pos); bounded || pos.id != 0 {
 			b.bounded = append(b.bounded, q)
 		}
 	}

@@ -411,8 +411,7 @@ func (p *pump) pick(q *queue) (done bool) {
 	}
 	c.looked[lane] = max(c.looked[lane], after)
 	if cut {
-		q.left[lane].cut(r.from, after)
-		q.runs = -1
+		q.cutLeft(lane, r.from, after)
 	}
 	q.changed()
 	q.mu.Unlock()

@@ -33,14 +33,14 @@ func (l runs) after(at Offset) (run, bool) {
 	return run{max(l[i].from, at), l[i].to}, true
 }
 
-// extend adds an offset behind all others. The last run goes on with it if
-// nothing was taken since, which the caller knows.
-func (l *runs) extend(at Offset, goesOn bool) {
-	if n := len(*l); n > 0 && (goesOn || (*l)[n-1].to == at) {
-		(*l)[n-1].to = at + 1
+// append adds a run behind all others, or to the last one where it goes on with
+// that.
+func (l *runs) append(r run) {
+	if n := len(*l); n > 0 && (*l)[n-1].to == r.from {
+		(*l)[n-1].to = r.to
 		return
 	}
-	*l = append(*l, run{at, at + 1})
+	*l = append(*l, r)
 }
 
 // cut removes a range.
@@ -116,7 +116,12 @@ func (q *queue) lane(e *Envelope) int {
 // passOver notes that a message that was read is passed over. cursor.mu is held.
 func (q *queue) passOver(at Offset, lane int) {
 	l := q.left[lane]
-	q.left[lane].extend(at, len(l) > 0 && l[len(l)-1].to > q.passed[lane])
+	n, from := len(l), at
+	if n > 0 && l[n-1].to > q.passed[lane] {
+		from = l[n-1].to
+	}
+	q.left[lane].append(run{from, at + 1})
+	q.moves(lane, from, at+1, false)
 	q.runs = -1
 	q.changed()
 }
@@ -126,9 +131,15 @@ func (q *queue) passOver(at Offset, lane int) {
 func (q *queue) taken(at Offset, lane int) {
 	q.passed[lane] = max(q.passed[lane], at)
 	if len(q.left[lane]) > 0 {
-		q.left[lane].cut(at, at+1)
-		q.runs = -1
+		q.cutLeft(lane, at, at+1)
 	}
+}
+
+// cutLeft takes a range out of what was passed over. cursor.mu is held.
+func (q *queue) cutLeft(lane int, from, to Offset) {
+	q.left[lane].cut(from, to)
+	q.moves(lane, from, to, true)
+	q.runs = -1
 }
 
 // leftRuns counts the runs of all lanes. cursor.mu is held.

@@ -73,6 +73,7 @@ type queue struct {
 	reach, wanted Offset
 	maybe         runs
 
+	steps *steps // nil while the position is small
 	meter meter
 	sweep *sweep // nil where nothing is swept
 	loans *loans // nil if nobody ever borrowed it
@@ -368,27 +369,7 @@ func (q *queue) putPosition(p *commit) {
 			q.savedBy(p)
 		}
 	}
-	p.Changes = append(p.Changes, q.positionChange())
-}
-
-// positionChange is the change that makes the position durable. cursor.mu is
-// held.
-func (q *queue) positionChange() Change {
-	if len(q.maybe) > 0 {
-		q.maybe.cut(0, q.floor())
-	}
-	idle := q.idle
-	if !idle.IsZero() {
-		idle = q.b.aging.wall().Add(-time.Since(idle))
-	}
-	next, left, maybe, reach := q.next, q.left, q.maybe, max(q.reach, q.wanted)
-	if q.next < q.rewound {
-		next, left = q.aroundSettled()
-		if reach > q.next && next > q.next {
-			maybe = append(slices.Clone(maybe), run{q.next, min(reach, next)})
-		}
-	}
-	return Change{Key: keyPosition + q.name, Value: appendPosition(nil, next, idle, reach, maybe, left, &q.out, q.b.aging.begun())}
+	q.journalPosition(p)
 }
 
 // restore takes over what a position says, and reports whether that bounded what
@@ -823,6 +804,7 @@ func (q *queue) journalAgain(definition bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.undefined = q.undefined || definition
+	q.journalWhole()
 	q.changed()
 }
 
@@ -882,7 +864,8 @@ func (q *queue) save(ctx context.Context) error {
 			return err
 		}
 		q.dirty = false
-		p.Changes = append(p.Changes, change, q.positionChange())
+		p.Changes = append(p.Changes, change)
+		q.journalPosition(p)
 		q.savedBy(p)
 		return nil
 	})

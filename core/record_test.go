@@ -166,7 +166,7 @@ func TestOutstandingIsAMap(t *testing.T) {
 					t.Fatalf("%d entries, want %d", o.len(), len(model))
 				}
 				left := []runs{{{3, 4}, {9, 300}}, nil, {{1, 2}}}
-				back, err := parsePosition(appendPosition(nil, 301, time.Time{}, 400, runs{{5, 7}}, left, &o, time.Hour))
+				back, err := parsePosition(appendPosition(nil, 0, 301, time.Time{}, 400, runs{{5, 7}}, left, &o, time.Hour))
 				if err != nil || back.next != 301 || back.reach != 400 || back.out.len() != len(model) {
 					t.Fatalf("%v: %d of %d", err, back.out.len(), len(model))
 				}
@@ -199,7 +199,7 @@ func TestRunsAreASet(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"extend": func(t *rapid.T) {
 				end += Offset(rapid.Uint64Range(0, 2).Draw(t, "skip"))
-				l.extend(end, false)
+				l.append(run{end, end + 1})
 				model[end] = true
 				end++
 			},

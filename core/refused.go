@@ -36,6 +36,13 @@ func (b *Broker) owe(c *commit) {
 	for _, change := range c.Changes {
 		isPosition, isDefinition := strings.HasPrefix(change.Key, keyPosition), strings.HasPrefix(change.Key, keyQueue)
 		switch {
+		case strings.HasPrefix(change.Key, keyStep):
+			if q := b.queue(queueOfStep(change.Key)); q == nil {
+				b.flusher.addGone(change.Key)
+			} else if change.Value != nil {
+				q.journalAgain(false)
+				queues = append(queues, q)
+			}
 		case change.Value == nil && (isPosition || isDefinition || change.Key == keyClosed):
 			b.flusher.addGone(change.Key)
 		case isPosition, isDefinition:
@@ -61,6 +68,9 @@ func (b *Broker) putGone(key string) {
 		if name, is := strings.CutPrefix(key, prefix); is && b.queues[name] != nil {
 			return
 		}
+	}
+	if strings.HasPrefix(key, keyStep) && b.queues[queueOfStep(key)] != nil {
+		return // it means nothing to that one, or is its own
 	}
 	if p, err := b.journal.enterUnbounded(); err == nil {
 		p.Changes = append(p.Changes, Change{Key: key})

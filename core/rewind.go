@@ -92,6 +92,7 @@ func (q *queue) rewind(at Offset) {
 	q.forgetSettled()
 	q.rewound = max(q.rewound, q.next)
 	q.reach, q.wanted = 0, 0
+	q.journalWhole()
 	var gone []Offset
 	for i := range q.out.live() {
 		e := &q.out.live()[i]

@@ -76,6 +76,7 @@ func (w *Workload) Open(ctx context.Context, e core.Engine) (err error) {
 	w.broker, err = core.Open(ctx, core.Options{
 		Engine:       e,
 		ReclaimEvery: 2 * time.Millisecond,
+		StepsFrom:    1,
 		Policies:     []core.Policy{{Name: "old", Filters: []core.Filter{"old/#"}, Age: time.Millisecond}, {Filters: []core.Filter{"#"}}},
 	})
 	if err != nil {
