@@ -1,6 +1,11 @@
 package core
 
-import "github.com/sluicemq/sluice/core/pause"
+import (
+	"cmp"
+	"slices"
+
+	"github.com/sluicemq/sluice/core/pause"
+)
 
 // An agenda finds which of many outstanding messages comes first: a heap of
 // their offsets by a number. What has changed since it was put there stays until
@@ -55,16 +60,13 @@ func (a agenda) down(i int) {
 	}
 }
 
-// weed takes off what is not to be kept.
+// weed takes off what is not to be kept, and what is there twice.
 func (a *agenda) weed(keep func(appointment) bool) {
-	l := (*a)[:0]
-	for _, p := range *a {
-		if keep(p) {
-			l = append(l, p)
-		}
-	}
-	*a = l
-	l.sort()
+	l := slices.DeleteFunc(*a, func(p appointment) bool { return !keep(p) })
+	slices.SortFunc(l, func(a, b appointment) int {
+		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.offset, b.offset))
+	})
+	*a = slices.Compact(l) // in order, it is a heap
 }
 
 // sort makes a heap of what is in any order.

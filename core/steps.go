@@ -226,6 +226,7 @@ func (f *follower) follow(value []byte) error {
 		e := outEntry{offset: at, state: entryDone}
 		if attempts := d.uvarint(); attempts > 0 {
 			e, _ = d.entry(at, uint16(attempts-1), positionSteps)
+			d.bad = d.bad || e.state == entryKept // such a position has no steps
 		}
 		f.changed[at] = e
 	}
