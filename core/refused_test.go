@@ -128,12 +128,19 @@ func TestQueueOfARefusedCommit(t *testing.T) {
 		turn := make(chan bool)
 		w.engine.Hold = func() { <-turn }
 		w.noRoomFor(1000)
-		for i, size := range []int{2000, 10} {
-			if err := a.Publish(ctx, &core.Envelope{Topic: "$queue/new", Payload: make([]byte, size), Guarantee: core.AtLeastOnce}, core.Receipt(i+1)); err != nil {
+		publish := func(topic string, size int, r core.Receipt) {
+			t.Helper()
+			if err := a.Publish(ctx, &core.Envelope{Topic: topic, Payload: make([]byte, size), Guarantee: core.AtLeastOnce}, r); err != nil {
 				t.Fatal(err)
 			}
 			synctest.Wait()
 		}
+		// The queue is in one batch with its first message, behind another one.
+		publish("other", 10, 0)
+		publish("$queue/new", 2000, 1)
+		turn <- true
+		synctest.Wait()
+		publish("$queue/new", 10, 2)
 		turn <- true
 		synctest.Wait()
 		w.engine.Hold = func() {
