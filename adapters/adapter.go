@@ -24,9 +24,16 @@ type Adapter interface {
 	Close(ctx context.Context) error
 }
 
-// A ConnServer serves one connection of its protocol, whatever carries it. It
-// is how a WebSocket carries MQTT and STOMP. ServeConn closes the connection
-// and returns when it has ended; ctx ends when the server shuts down.
+// A ConnServer serves connections of its protocol, whatever carries them. It is
+// how a WebSocket carries MQTT and STOMP.
 type ConnServer interface {
-	ServeConn(ctx context.Context, c net.Conn) error
+	// OpenConn begins to serve a connection, which may take as long as its
+	// handshake. serve goes on with it: it is to be called once, by any
+	// goroutine, closes the connection and returns when that has ended. ctx ends
+	// when the server shuts down.
+	//
+	// They are two, as a handshake needs far more stack than an open connection
+	// that waits: who opens one connection after the other has it already, and
+	// the goroutine that serves one need never have it.
+	OpenConn(ctx context.Context, c net.Conn) (serve func() error)
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -23,8 +24,8 @@ type Endpoint struct {
 	TLS     *tls.Config
 }
 
-// A Server accepts the connections of one protocol and gives each to its
-// ConnServer on a goroutine of its own. It is an Adapter.
+// A Server accepts the connections of one protocol, and serves each on a
+// goroutine of its own. It is an Adapter.
 type Server struct {
 	name      string
 	endpoints []Endpoint
@@ -36,10 +37,10 @@ type Server struct {
 	listeners []net.Listener
 	ctx       context.Context // ends when Close begins
 	stop      context.CancelFunc
-	conns     sync.WaitGroup
+	serving   sync.WaitGroup // acceptors and connections
 
-	mu   sync.Mutex // guards open
-	open map[net.Conn]struct{}
+	mu    sync.Mutex // guards conns
+	conns map[net.Conn]struct{}
 }
 
 // NewServer makes a server. The gate is shared by all servers of a broker.
@@ -47,7 +48,7 @@ func NewServer(name string, endpoints []Endpoint, limits Limits, gate *Gate, ser
 	ctx, stop := context.WithCancel(context.Background())
 	return &Server{
 		name: name, endpoints: endpoints, limits: limits, gate: gate, serve: serve, log: log.With("protocol", name),
-		ctx: ctx, stop: stop, open: make(map[net.Conn]struct{}),
+		ctx: ctx, stop: stop, conns: make(map[net.Conn]struct{}),
 	}
 }
 
@@ -78,47 +79,95 @@ func (s *Server) Addrs() []net.Addr {
 // Serve accepts until Close.
 func (s *Server) Serve() error {
 	for _, l := range s.listeners {
-		s.conns.Go(func() { s.accept(l) })
+		a := &acceptor{server: s, listener: l, turn: make(chan struct{}, 1)}
+		a.another()
+		a.turn <- struct{}{}
 	}
-	s.conns.Wait()
+	s.serving.Wait()
 	return nil
 }
 
-// accept waits for a connection and serves it, and has another goroutine wait
-// for the next one: so the peer that has just come is not kept waiting until
-// that one stands ready.
-func (s *Server) accept(l net.Listener) {
+// An acceptor takes the connections of one listener. One of its goroutines after
+// the other has the turn: it waits for a connection, passes the turn on, opens the
+// connection and waits for the turn again. So the peer that has just come is not
+// kept waiting until somebody stands ready for the next one, and a handshake that
+// takes its time holds up nobody.
+type acceptor struct {
+	server   *Server
+	listener net.Listener
+	turn     chan struct{} // holds the turn while nobody has it; closed with the listener
+	// waiting is how many goroutines wait for the turn, or are about to. Only who
+	// has had the turn makes it less.
+	waiting atomic.Int32
+}
+
+// keepAcceptors is how many goroutines an acceptor keeps for the next
+// connections, with the stacks that they have grown.
+const keepAcceptors = 4
+
+// another starts a goroutine that waits for the turn.
+func (a *acceptor) another() {
+	a.waiting.Add(1)
+	a.server.serving.Go(a.run)
+}
+
+func (a *acceptor) run() {
 	for {
-		c, err := l.Accept()
-		if errors.Is(err, net.ErrClosed) {
+		if _, open := <-a.turn; !open {
 			return
 		}
-		if err != nil {
-			s.log.Warn("accept failed", "err", err)
-			select {
-			case <-time.After(50 * time.Millisecond):
-			case <-s.ctx.Done():
-			}
-			continue
+		a.waiting.Add(-1)
+		c := a.accept()
+		if c == nil {
+			close(a.turn)
+			return
 		}
-		s.conns.Go(func() { s.accept(l) })
-		s.serveConn(c)
-		return
+		if a.waiting.Load() == 0 {
+			a.another()
+		}
+		a.turn <- struct{}{}
+		a.server.open(c)
+		if a.waiting.Add(1) > keepAcceptors {
+			a.waiting.Add(-1)
+			return
+		}
 	}
 }
 
-func (s *Server) serveConn(c net.Conn) {
-	s.mu.Lock()
-	s.open[c] = struct{}{}
-	s.mu.Unlock()
-	err := s.serve.ServeConn(s.ctx, c)
-	c.Close()
-	s.mu.Lock()
-	delete(s.open, c)
-	s.mu.Unlock()
-	if err != nil {
-		s.log.Debug("connection ended", "remote", c.RemoteAddr().String(), "err", err)
+// accept waits for a connection; nil is the listener's end.
+func (a *acceptor) accept() net.Conn {
+	for {
+		c, err := a.listener.Accept()
+		if err == nil {
+			return c
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		a.server.log.Warn("accept failed", "err", err)
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-a.server.ctx.Done():
+		}
 	}
+}
+
+// open opens a connection and has a goroutine serve it.
+func (s *Server) open(c net.Conn) {
+	s.mu.Lock()
+	s.conns[c] = struct{}{}
+	s.mu.Unlock()
+	serve := s.serve.OpenConn(s.ctx, c)
+	s.serving.Go(func() {
+		err := serve()
+		c.Close()
+		s.mu.Lock()
+		delete(s.conns, c)
+		s.mu.Unlock()
+		if err != nil {
+			s.log.Debug("connection ended", "remote", c.RemoteAddr().String(), "err", err)
+		}
+	})
 }
 
 // Close stops accepting and ends the context of every connection, whose
@@ -129,14 +178,14 @@ func (s *Server) Close(ctx context.Context) error {
 	}
 	s.stop()
 	ended := make(chan struct{})
-	go func() { s.conns.Wait(); close(ended) }()
+	go func() { s.serving.Wait(); close(ended) }()
 	select {
 	case <-ended:
 		return nil
 	case <-ctx.Done():
 	}
 	s.mu.Lock()
-	for c := range s.open {
+	for c := range s.conns {
 		c.Close()
 	}
 	s.mu.Unlock()

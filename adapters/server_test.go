@@ -19,7 +19,11 @@ import (
 // An echo serves connections until its peer, or the server, ends them.
 type echo struct{ goodbye string }
 
-func (e echo) ServeConn(ctx context.Context, c net.Conn) error {
+func (e echo) OpenConn(ctx context.Context, c net.Conn) func() error {
+	return func() error { return e.serve(ctx, c) }
+}
+
+func (e echo) serve(ctx context.Context, c net.Conn) error {
 	stop := context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	_, err := io.Copy(c, c)
@@ -99,9 +103,11 @@ func TestServerCutsWhatStays(t *testing.T) {
 // deaf does not look at its context.
 type deaf struct{}
 
-func (deaf) ServeConn(_ context.Context, c net.Conn) error {
-	_, err := io.Copy(c, c)
-	return err
+func (deaf) OpenConn(_ context.Context, c net.Conn) func() error {
+	return func() error {
+		_, err := io.Copy(c, c)
+		return err
+	}
 }
 
 func TestStartFailsWhole(t *testing.T) {
@@ -307,20 +313,26 @@ func TestGatedConn(t *testing.T) {
 	}
 }
 
-// A meeting serves a connection until as many have come as it waits for.
-type meeting struct{ missing *sync.WaitGroup }
+// A meeting opens a connection once as many have come as it waits for, and serves
+// it until as many are served.
+type meeting struct{ opening, served *sync.WaitGroup }
 
-func (m meeting) ServeConn(context.Context, net.Conn) error {
-	m.missing.Done()
-	m.missing.Wait()
-	return nil
+func (m meeting) OpenConn(context.Context, net.Conn) func() error {
+	m.opening.Done()
+	m.opening.Wait()
+	return func() error {
+		m.served.Done()
+		m.served.Wait()
+		return nil
+	}
 }
 
-// One connection that is served keeps no other from being accepted.
+// One connection that is being opened, or served, keeps no other from it.
 func TestServerServesManyAtOnce(t *testing.T) {
-	var missing sync.WaitGroup
-	missing.Add(20)
-	s := startServer(t, DefaultLimits(), meeting{&missing})
+	var opening, all sync.WaitGroup
+	opening.Add(20)
+	all.Add(20)
+	s := startServer(t, DefaultLimits(), meeting{&opening, &all})
 	served := make(chan error, 1)
 	go func() { served <- s.Serve() }()
 	for i := range 20 {
@@ -330,7 +342,7 @@ func TestServerServesManyAtOnce(t *testing.T) {
 		}
 		defer c.Close()
 	}
-	missing.Wait()
+	all.Wait()
 	if err := s.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package mqtt
 
 import (
-	"context"
 	"errors"
 	"strings"
 
@@ -154,8 +153,8 @@ func (c *conn) goOn(data []byte) error {
 		if client, err = login.Connect(c); err == nil {
 			c.enteredBy(client)
 			c.opening.proof = answer
-			ctx, cancel := context.WithTimeout(c.ctx, c.s.limits.Handshake)
-			defer cancel()
+			ctx := c.handshake()
+			defer ctx.stop()
 			return c.open(ctx)
 		}
 	}

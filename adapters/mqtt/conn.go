@@ -42,6 +42,9 @@ type conn struct {
 	// The reader goroutine's own.
 
 	ctx       context.Context // ends when the connection is to end
+	serving   context.Context // ends when the server shuts down
+	unhook    func() bool     // from that
+	over      bool            // nothing more is read
 	armed     time.Time       // when the read deadline was last set
 	partial   int             // how much of a packet had come then
 	connected bool            // CONNACK with success is on its way
@@ -109,21 +112,32 @@ func newConn(s *Server, nc net.Conn) *conn {
 	return c
 }
 
-// serve reads until the connection ends, and leaves nothing of it.
-func (c *conn) serve(ctx context.Context) error {
+// begin reads until CONNECT is answered, or the connection is to end.
+func (c *conn) begin(serving context.Context) {
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	unhook := context.AfterFunc(ctx, func() { c.stop(errShutdown) })
-	err := c.run()
-	unhook()
-	c.stop(err)
+	c.serving = serving
+	c.unhook = context.AfterFunc(serving, func() { c.stop(errShutdown) })
+	c.nc.SetReadDeadline(time.Now().Add(c.s.limits.Handshake))
+	for !c.connected && !c.over {
+		c.turn()
+	}
+}
+
+// serve goes on until the connection ends, and leaves nothing of it.
+func (c *conn) serve() error {
+	defer c.s.metrics.Connections.Dec()
+	for !c.over {
+		c.turn()
+	}
+	c.unhook()
 	c.mu.Lock()
-	err = c.cause
+	err := c.cause
 	c.mu.Unlock()
 	lingers := c.finish(err)
 	close(c.done)
 	if lingers {
 		// The client is to read why, whatever it was sending.
-		unhook := context.AfterFunc(ctx, func() { c.nc.Close() })
+		unhook := context.AfterFunc(c.serving, func() { c.nc.Close() })
 		adapters.Discard(c.nc, lingerTime)
 		unhook()
 		c.nc.Close()
@@ -155,34 +169,37 @@ func (c *conn) stop(cause error) {
 	c.nc.SetReadDeadline(time.Unix(1, 0))
 }
 
-// run reads and handles packets. It returns nil after DISCONNECT.
-func (c *conn) run() error {
-	c.nc.SetReadDeadline(time.Now().Add(c.s.limits.Handshake))
-	for {
-		if c.stopped.Load() {
-			return context.Canceled
-		}
-		buf, err := c.in.fill()
-		if err != nil {
-			c.in.keep(buf)
-			return c.readError(err)
-		}
-		rest, err := c.handleAll(buf)
-		c.grant()
-		if c.received > 0 {
-			c.s.metrics.Received.Add(float64(c.received))
-			c.received = 0
-		}
-		if err != nil || c.left {
-			c.in.keep(nil)
-			return err
-		}
-		c.in.keep(rest)
-		c.heard(len(buf), len(rest))
-		if err := c.out.WaitContext(c.ctx); err != nil {
-			return err
-		}
+// turn reads once and handles the packets that have come. It is the last one
+// after DISCONNECT, and after an error, which stops the connection.
+func (c *conn) turn() {
+	err := c.read()
+	if c.over = err != nil || c.left; c.over {
+		c.stop(err)
 	}
+}
+
+func (c *conn) read() error {
+	if c.stopped.Load() {
+		return context.Canceled
+	}
+	buf, err := c.in.fill()
+	if err != nil {
+		c.in.keep(buf)
+		return c.readError(err)
+	}
+	rest, err := c.handleAll(buf)
+	c.grant()
+	if c.received > 0 {
+		c.s.metrics.Received.Add(float64(c.received))
+		c.received = 0
+	}
+	if err != nil || c.left {
+		c.in.keep(nil)
+		return err
+	}
+	c.in.keep(rest)
+	c.heard(len(buf), len(rest))
+	return c.out.WaitContext(c.ctx)
 }
 
 // heard moves the read deadline once a packet has come, or much of one: bytes

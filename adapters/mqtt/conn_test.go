@@ -107,7 +107,7 @@ func (s *site) start() {
 		s.serve = func(c net.Conn) {
 			serving.Go(func() {
 				defer c.Close()
-				server.ServeConn(ctx, c)
+				server.OpenConn(ctx, c)()
 			})
 		}
 		s.close = sync.OnceFunc(func() {

@@ -83,8 +83,8 @@ func (c *conn) handleConnect(h header, body []byte) error {
 	if method != "" {
 		return c.beginLogin(pk)
 	}
-	ctx, cancel := context.WithTimeout(c.ctx, c.s.limits.Handshake)
-	defer cancel()
+	ctx := c.handshake()
+	defer ctx.stop()
 	if err := c.authenticate(ctx, pk); err != nil {
 		return err
 	}
@@ -102,9 +102,12 @@ type opening struct {
 
 // open opens the session of a client that is authenticated.
 func (c *conn) open(ctx context.Context) error {
-	ack := c.connack()
-	if c.maxOut > 0 && len(encodeControl(ack)) > c.maxOut {
-		return errSmallPackets // nothing can be said to it
+	var ack *packets.Packet // of 5.0
+	if c.v == v5 {
+		ack = c.connack()
+		if c.maxOut > 0 && len(encodeControl(ack)) > c.maxOut {
+			return errSmallPackets // nothing can be said to it
+		}
 	}
 	switch err := c.s.enter(ctx, c); {
 	case err == errForeign:
@@ -124,8 +127,16 @@ func (c *conn) open(ctx context.Context) error {
 	}
 	c.connected = true
 	c.s.metrics.Connects.Inc()
-	ack.SessionPresent = present && c.v != v31
-	c.send(encodeControl(ack))
+	if ack != nil {
+		ack.SessionPresent = present
+		c.send(encodeControl(ack))
+	} else {
+		flags := byte(0)
+		if present && c.v != v31 {
+			flags = 1
+		}
+		c.out.AppendNow(func(b []byte) []byte { return append(b, typeConnack<<4, 2, flags, codeSuccess) })
+	}
 	c.opening = nil
 	if c.keepAlive == 0 {
 		c.nc.SetReadDeadline(time.Time{})
@@ -226,16 +237,11 @@ func (c *conn) certificate() *x509.Certificate {
 	return state.PeerCertificates[0]
 }
 
-// connack is the answer to a CONNECT that was accepted (section 3.2). It names
-// what the server does otherwise than the client asked.
+// connack is the answer to a CONNECT of 5.0 that was accepted (section 3.2). It
+// names what the server does otherwise than the client asked.
 func (c *conn) connack() *packets.Packet {
 	o := c.opening
-	a := &packets.Packet{
-		FixedHeader: packets.FixedHeader{Type: typeConnack}, ProtocolVersion: byte(c.v),
-	}
-	if c.v != v5 {
-		return a
-	}
+	a := &packets.Packet{FixedHeader: packets.FixedHeader{Type: typeConnack}, ProtocolVersion: byte(v5)}
 	p := &a.Properties
 	p.ReceiveMaximum = uint16(min(c.s.limits.PublishInFlight, math.MaxUint16))
 	p.MaximumPacketSize = uint32(c.s.maxPacket)

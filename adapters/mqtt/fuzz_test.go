@@ -110,7 +110,7 @@ func FuzzConn(plain *testing.F) {
 		client, server := net.Pipe()
 		served := make(chan struct{})
 		go func() {
-			s.server.ServeConn(t.Context(), server)
+			s.server.OpenConn(t.Context(), server)()
 			close(served)
 		}()
 		client.SetDeadline(time.Now().Add(patience))

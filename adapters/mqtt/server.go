@@ -50,12 +50,13 @@ func New(broker *core.Broker, o Options) *Server {
 	}
 }
 
-// ServeConn serves one connection and closes it. It returns why it ended, nil
-// where the peer took its leave.
-func (s *Server) ServeConn(ctx context.Context, nc net.Conn) error {
+// OpenConn reads until CONNECT is answered. serve returns why the connection has
+// ended, nil where the peer took its leave.
+func (s *Server) OpenConn(ctx context.Context, nc net.Conn) (serve func() error) {
 	s.metrics.Connections.Inc()
-	defer s.metrics.Connections.Dec()
-	return newConn(s, nc).serve(ctx)
+	c := newConn(s, nc)
+	c.begin(ctx)
+	return c.serve
 }
 
 // enter registers a connection under its client id. Another connection that has

@@ -44,7 +44,7 @@ func bubble(t *testing.T, test func(g *gateway), options ...func(*stomp.Options,
 		g := &gateway{t: t, broker: broker, registry: registry}
 		g.bare = func() net.Conn {
 			client, server := net.Pipe()
-			serving.Go(func() { s.ServeConn(ctx, server) })
+			serving.Go(func() { s.OpenConn(ctx, server)() })
 			t.Cleanup(func() { client.Close() })
 			return client
 		}

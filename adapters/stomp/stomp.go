@@ -136,9 +136,14 @@ func New(broker *core.Broker, o Options) *Server {
 	}
 }
 
-// ServeConn serves one connection until it ends, and closes it. nc carries the
-// stream in pieces of any size: a WebSocket's messages need not be frames.
-func (s *Server) ServeConn(ctx context.Context, nc net.Conn) (err error) {
+// OpenConn has serve do all: read CONNECT, answer it, and go on until the
+// connection ends. nc carries the stream in pieces of any size: a WebSocket's
+// messages need not be frames.
+func (s *Server) OpenConn(ctx context.Context, nc net.Conn) (serve func() error) {
+	return func() error { return s.serveConn(ctx, nc) }
+}
+
+func (s *Server) serveConn(ctx context.Context, nc net.Conn) (err error) {
 	s.metrics.Connections.Inc()
 	defer s.metrics.Connections.Dec()
 	ctx, cancel := context.WithCancel(ctx)

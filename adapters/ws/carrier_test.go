@@ -23,7 +23,9 @@ import (
 // serveFunc is a ConnServer.
 type serveFunc func(ctx context.Context, c net.Conn) error
 
-func (f serveFunc) ServeConn(ctx context.Context, c net.Conn) error { return f(ctx, c) }
+func (f serveFunc) OpenConn(ctx context.Context, c net.Conn) func() error {
+	return func() error { return f(ctx, c) }
+}
 
 // echo answers every read by a write of the same bytes.
 func echo(_ context.Context, c net.Conn) error {
