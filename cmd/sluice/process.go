@@ -38,8 +38,10 @@ func newLogger(c configs.Log, level *slog.LevelVar, to *os.File) *slog.Logger {
 // process aims to stay under.
 const memoryShare = 0.9
 
-// settleProcess raises the limit of open files and sets that of memory.
+// settleProcess raises the limit of open files, sets that of memory, and says how
+// often that is collected.
 func settleProcess(cfg *configs.Config, log *slog.Logger) {
+	startHeapPacer()
 	if n, err := raiseOpenFiles(); err != nil {
 		log.Warn("the limit of open files was not raised: there may be too few connections", "limit", n, "err", err)
 	}
