@@ -28,8 +28,12 @@ type Envelope struct {
 	Text bool
 	// Bytes says that it declared the payload to be bytes of no certain format,
 	// which is to be passed on, though saying nothing means the same.
-	Bytes   bool
-	Payload []byte
+	Bytes bool
+	// EmptyType and EmptyReplyTo say that it named an empty content type or an
+	// empty reply-to, which is passed on likewise. Neither means anything where
+	// there is one.
+	EmptyType, EmptyReplyTo bool
+	Payload                 []byte
 	// ReplyTo is a topic, or the address of a queue or exchange.
 	ReplyTo       string
 	CorrelationID []byte

@@ -84,8 +84,8 @@ func appendBody(dst []byte, e *Envelope) []byte {
 	set(fieldKey, e.Key != "")
 	set(fieldID, e.ID != "")
 	set(fieldHeaders, len(e.Headers) > 0)
-	set(fieldType, e.ContentType != "")
-	set(fieldReplyTo, e.ReplyTo != "")
+	set(fieldType, e.ContentType != "" || e.EmptyType)
+	set(fieldReplyTo, e.ReplyTo != "" || e.EmptyReplyTo)
 	set(fieldCorr, e.CorrelationID != nil)
 	set(fieldExpires, !e.Expires.IsZero())
 	set(fieldDeliverAt, !e.DeliverAt.IsZero())
@@ -206,9 +206,11 @@ func (r *Record) Envelope(e *Envelope) error {
 	e.Headers = headers
 	if fields&fieldType != 0 {
 		e.ContentType = d.string()
+		e.EmptyType = e.ContentType == ""
 	}
 	if fields&fieldReplyTo != 0 {
 		e.ReplyTo = d.string()
+		e.EmptyReplyTo = e.ReplyTo == ""
 	}
 	if fields&fieldCorr != 0 {
 		e.CorrelationID = d.bytes()

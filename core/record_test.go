@@ -31,6 +31,8 @@ func genEnvelope(t *rapid.T) Envelope {
 		Publisher: Publisher{Principal: str.Draw(t, "principal"), Client: str.Draw(t, "client"), Protocol: str.Draw(t, "protocol")},
 		Time:      time.UnixMilli(rapid.Int64Range(0, 1<<42).Draw(t, "time")),
 	}
+	e.EmptyType = e.ContentType == "" && rapid.Bool().Draw(t, "empty type")
+	e.EmptyReplyTo = e.ReplyTo == "" && rapid.Bool().Draw(t, "empty reply")
 	if rapid.Bool().Draw(t, "corr") {
 		e.CorrelationID = rapid.SliceOf(rapid.Byte()).Draw(t, "correlation")
 		if e.CorrelationID == nil {

@@ -71,6 +71,8 @@ func drawEnvelope(t *rapid.T) *core.Envelope {
 		Guarantee:     core.Guarantee(rapid.IntRange(0, 2).Draw(t, "guarantee")),
 		CorrelationID: []byte(nil),
 	}
+	e.EmptyType = e.ContentType == "" && rapid.Bool().Draw(t, "empty type")
+	e.EmptyReplyTo = e.ReplyTo == "" && rapid.Bool().Draw(t, "empty reply")
 	e.Bytes = !e.Text && rapid.Bool().Draw(t, "bytes")
 	if rapid.Bool().Draw(t, "has correlation") {
 		e.CorrelationID = append([]byte{}, bytesOf.Draw(t, "correlation")...)

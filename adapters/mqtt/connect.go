@@ -59,6 +59,10 @@ func (c *conn) handleConnect(h header, body []byte) error {
 	if err := c.checkLength(h); err != nil {
 		return err
 	}
+	willProperties, bad := checkConnect(body, c.v, &c.s.limits)
+	if bad != nil {
+		return bad
+	}
 	pk, bad := decodeControl(h, body, c.v, &c.s.limits)
 	if bad != nil {
 		return bad
@@ -66,14 +70,11 @@ func (c *conn) handleConnect(h header, body []byte) error {
 	defer clear(pk.Connect.Password)
 	c.takeOptions(pk)
 	method := pk.Properties.AuthenticationMethod
-	if method == "" && len(pk.Properties.AuthenticationData) > 0 {
-		return errNoAuthMethod
-	}
 	assigned, err := c.takeID(pk)
 	if err != nil {
 		return err
 	}
-	if err := c.takeWillOf(pk); err != nil {
+	if err := c.takeWillOf(pk, willProperties); err != nil {
 		return err
 	}
 	c.opening = &opening{
@@ -283,7 +284,7 @@ func (c *conn) refuseConnect(f *fault) {
 
 // takeWillOf keeps the will, which is published when the connection ends
 // without a DISCONNECT ([MQTT-3.1.2-7], [MQTT-3.1.2-8]).
-func (c *conn) takeWillOf(pk *packets.Packet) error {
+func (c *conn) takeWillOf(pk *packets.Packet, properties []byte) error {
 	if !pk.Connect.WillFlag {
 		return nil
 	}
@@ -297,41 +298,33 @@ func (c *conn) takeWillOf(pk *packets.Packet) error {
 		return &fault{codeTopic, "topic", "the will's topic is invalid: " + err.Error()}
 	}
 	e := &core.Envelope{
-		Topic: strings.Clone(topic), Payload: bytes.Clone(x.WillPayload),
-		Guarantee: core.Guarantee(x.WillQos), Retain: x.WillRetain,
+		Topic: topic, Payload: x.WillPayload, Guarantee: core.Guarantee(x.WillQos), Retain: x.WillRetain,
 	}
 	if c.v == v5 {
-		if err := c.takeWillProperties(x.WillProperties, e); err != nil {
+		if err := c.takeWillProperties(properties, e); err != nil {
 			return err
 		}
 	}
 	if !at.IsZero() {
 		c.willLater += at.Sub(now)
 	}
-	c.will.Envelope = e
+	c.will.Envelope = core.Delivery{Envelope: e}.Clone().Envelope
 	return nil
 }
 
-func (c *conn) takeWillProperties(p packets.Properties, e *core.Envelope) error {
-	if strings.ContainsAny(p.ResponseTopic, "+#") {
-		return errResponseTopic
+// takeWillProperties reads them into the will, which aliases the packet.
+func (c *conn) takeWillProperties(properties []byte, e *core.Envelope) error {
+	var w publishPacket
+	if bad := w.properties(&scanner{rest: properties}, kindWill, e); bad != nil {
+		return bad
 	}
-	c.will.Delay = time.Duration(p.WillDelayInterval) * time.Second
-	e.Text, e.Bytes = p.PayloadFormat == 1, p.PayloadFormatFlag && p.PayloadFormat == 0
 	if e.Text && !validText(e.Payload) {
 		return &fault{codePayloadFormat, "payload_format", "the will's payload is not UTF-8"}
 	}
-	e.ContentType = strings.Clone(p.ContentType)
-	e.ReplyTo = strings.Clone(p.ResponseTopic)
-	e.CorrelationID = bytes.Clone(p.CorrelationData)
-	var w publishPacket
-	for _, u := range p.User {
-		w.user(&property{id: propUser, name: strings.Clone(u.Key), text: strings.Clone(u.Val)}, e)
-	}
-	w.settleUsers(e)
+	c.will.Delay = time.Duration(w.willDelay) * time.Second
 	c.willLater += w.delay
-	if p.MessageExpiryInterval > 0 {
-		c.will.Life = time.Duration(p.MessageExpiryInterval) * time.Second
+	if w.expires && w.expiry > 0 {
+		c.will.Life = time.Duration(w.expiry) * time.Second
 	}
 	return nil
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/sluicemq/sluice/adapters"
 )
 
-// decodeControl decodes a CONNECT, SUBSCRIBE or UNSUBSCRIBE by mochi's packets,
-// behind checks of ours: it takes properties that stand twice or have forbidden
+// decodeControl decodes a CONNECT that [checkConnect] found good, a SUBSCRIBE or
+// an UNSUBSCRIBE by mochi's packets, behind checks of ours: it takes properties that stand twice or have forbidden
 // values, and bytes behind a packet's end, and panics on a truncated SUBSCRIBE.
 // What it decodes aliases the body. (Its DISCONNECT decoder overlooks a reason
 // code without properties, so that packet is decoded here.)
@@ -19,8 +19,6 @@ import (
 //go:noinline
 func decodeControl(h header, body []byte, v version, l *adapters.Limits) (pk *packets.Packet, bad *fault) {
 	switch h.kind() {
-	case typeConnect:
-		bad = checkConnect(body, l)
 	case typeSubscribe:
 		bad = checkSubscribe(body, v, l)
 	case typeUnsubscribe:
@@ -54,51 +52,87 @@ func decodeControl(h header, body []byte, v version, l *adapters.Limits) (pk *pa
 }
 
 // checkConnect walks a CONNECT (section 3.1) whose protocol name and level have
-// been looked at.
-func checkConnect(body []byte, l *adapters.Limits) *fault {
+// been looked at, and returns the will's properties from their length on.
+func checkConnect(body []byte, v version, l *adapters.Limits) (willProperties []byte, bad *fault) {
 	s := scanner{rest: body}
 	s.bytes()
-	v := version(s.byte())
+	s.byte()
+	at := len(body) - len(s.rest)
 	flags := s.byte()
 	s.uint16()
 	if s.bad {
-		return errMalformed
+		return nil, errMalformed
 	}
 	will, willQoS := flags&4 != 0, flags>>3&3
 	switch {
-	case flags&1 != 0: // [MQTT-3.1.2-3]
-		return errMalformed
-	case !will && flags&0x38 != 0: // [MQTT-3.1.2-11], [MQTT-3.1.2-13]
-		return errMalformed
+	case flags&1 != 0 && v != v31: // [MQTT-3.1.2-3]; 3.1 does not use the bit
+		return nil, errMalformed
+	case !will && flags&0x38 != 0 && v != v31: // [MQTT-3.1.2-11], [MQTT-3.1.2-13]
+		return nil, errMalformed
 	case willQoS == 3: // [MQTT-3.1.2-12]
-		return errQoS
+		return nil, errQoS
 	case v != v5 && flags&0xC0 == 0x40: // [MQTT-3.1.2-22] of 3.1.1: a password needs a user name
-		return errMalformed
+		return nil, errMalformed
 	}
 	if v == v5 {
-		if err := skipProperties(&s, typeConnect, l); err != nil {
-			return err
+		if err := checkConnectProperties(&s, l); err != nil {
+			return nil, err
 		}
 	}
 	s.string() // client id
 	if will {
 		if v == v5 {
+			willProperties = s.rest
 			if err := skipProperties(&s, kindWill, l); err != nil {
-				return err
+				return nil, err
 			}
 		}
 		if topic := s.string(); !s.bad && strings.ContainsAny(topic, "+#") {
-			return errWildcard
+			return nil, errWildcard
 		}
 		s.bytes()
 	}
-	if flags&0x80 != 0 {
-		s.string() // [MQTT-3.1.3-11]: the user name is UTF-8
+	for _, field := range [...]byte{flagUser, flagPassword} {
+		switch {
+		case flags&field == 0:
+		case v == v31 && !s.bad && len(s.rest) == 0:
+			body[at] &^= field // 3.1: the remaining length goes before the flags
+		case field == flagUser:
+			s.string() // [MQTT-3.1.3-11]: the user name is UTF-8
+		default:
+			s.bytes()
+		}
 	}
-	if flags&0x40 != 0 {
-		s.bytes()
+	return willProperties, s.end()
+}
+
+// The connect flags that say that there is a user name, and a password.
+const (
+	flagUser     = 0x80
+	flagPassword = 0x40
+)
+
+// checkConnectProperties reads over those of CONNECT itself.
+func checkConnectProperties(s *scanner, l *adapters.Limits) *fault {
+	var ps propertyScanner
+	if err := ps.enter(s, typeConnect); err != nil {
+		return err
 	}
-	return s.end()
+	var x property
+	for {
+		more, err := ps.next(&x)
+		switch {
+		case err != nil:
+			return err
+		case more && x.id == propAuthMethod && x.text == "":
+			return errAuthMethod
+		case more:
+			continue
+		case ps.seen&(1<<propAuthData) != 0 && ps.seen&(1<<propAuthMethod) == 0: // section 3.1.2.11.10
+			return errNoAuthMethod
+		}
+		return checkUsers(ps.users, ps.userBytes, l)
+	}
 }
 
 func checkSubscribe(body []byte, v version, l *adapters.Limits) *fault {

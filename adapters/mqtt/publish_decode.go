@@ -33,6 +33,8 @@ type publishPacket struct {
 	expires bool
 	// users and userBytes count the user properties.
 	users, userBytes int
+	// willDelay is the will delay interval, in seconds.
+	willDelay uint32
 	// delay is set where a user property asked for one.
 	delay time.Duration
 	// taken counts the user properties that stand for fields, takenLast the
@@ -71,7 +73,7 @@ func (p *publishPacket) decode(flags byte, body []byte, v version, e *core.Envel
 		return errMalformed
 	}
 	if v == v5 {
-		if err := p.properties(&s, e); err != nil {
+		if err := p.properties(&s, typePublish, e); err != nil {
 			return err
 		}
 	}
@@ -79,13 +81,14 @@ func (p *publishPacket) decode(flags byte, body []byte, v version, e *core.Envel
 	return nil
 }
 
-func (p *publishPacket) properties(s *scanner, e *core.Envelope) *fault {
+// properties reads those of a PUBLISH or of a will.
+func (p *publishPacket) properties(s *scanner, packet byte, e *core.Envelope) *fault {
 	if len(s.rest) > 0 && s.rest[0] == 0 {
 		s.rest = s.rest[1:]
 		return nil
 	}
 	var ps propertyScanner
-	if err := ps.enter(s, typePublish); err != nil {
+	if err := ps.enter(s, packet); err != nil {
 		return err
 	}
 	var x property
@@ -105,12 +108,12 @@ func (p *publishPacket) properties(s *scanner, e *core.Envelope) *fault {
 		case propMessageExpiry:
 			p.expires, p.expiry = true, x.number
 		case propContentType:
-			e.ContentType = x.text
+			e.ContentType, e.EmptyType = x.text, x.text == ""
 		case propResponseTopic:
 			if strings.ContainsAny(x.text, "+#") {
 				return errResponseTopic // [MQTT-3.3.2-14]
 			}
-			e.ReplyTo = x.text
+			e.ReplyTo, e.EmptyReplyTo = x.text, x.text == "" // [MQTT-3.3.2-15]
 		case propCorrelation:
 			e.CorrelationID = x.value
 		case propSubscriptionID:
@@ -120,6 +123,8 @@ func (p *publishPacket) properties(s *scanner, e *core.Envelope) *fault {
 				return errAlias // [MQTT-3.3.2-8]
 			}
 			p.alias = uint16(x.number)
+		case propWillDelay:
+			p.willDelay = x.number
 		case propUser:
 			p.user(&x, e)
 		}

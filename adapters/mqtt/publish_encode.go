@@ -134,10 +134,10 @@ func envelopeProperties(e *core.Envelope, meta bool) int {
 	if e.Text || e.Bytes {
 		n += 2
 	}
-	if fits(e.ContentType) && e.ContentType != "" {
+	if hasType(e) {
 		n += 3 + len(e.ContentType)
 	}
-	if isResponseTopic(e.ReplyTo) {
+	if hasResponseTopic(e) {
 		n += 3 + len(e.ReplyTo)
 	}
 	if e.CorrelationID != nil && len(e.CorrelationID) <= maxString {
@@ -170,10 +170,10 @@ func appendEnvelope(b []byte, e *core.Envelope, meta bool) []byte {
 	case e.Bytes:
 		b = append(b, propPayloadFormat, 0)
 	}
-	if fits(e.ContentType) && e.ContentType != "" {
+	if hasType(e) {
 		b = appendString(append(b, propContentType), e.ContentType)
 	}
-	if isResponseTopic(e.ReplyTo) {
+	if hasResponseTopic(e) {
 		b = appendString(append(b, propResponseTopic), e.ReplyTo)
 	}
 	if e.CorrelationID != nil && len(e.CorrelationID) <= maxString {
@@ -199,8 +199,12 @@ func appendEnvelope(b []byte, e *core.Envelope, meta bool) []byte {
 // fits reports whether MQTT can carry a string.
 func fits(s string) bool { return len(s) <= maxString && strings.IndexByte(s, 0) < 0 }
 
-func isResponseTopic(s string) bool {
-	return s != "" && fits(s) && !strings.ContainsAny(s, "+#")
+func hasType(e *core.Envelope) bool {
+	return (e.ContentType != "" || e.EmptyType) && fits(e.ContentType)
+}
+
+func hasResponseTopic(e *core.Envelope) bool {
+	return (e.ReplyTo != "" || e.EmptyReplyTo) && fits(e.ReplyTo) && !strings.ContainsAny(e.ReplyTo, "+#")
 }
 
 // isUser reports whether a header is sent as a user property: with meta, not
@@ -230,7 +234,7 @@ func stands(e *core.Envelope, name string) bool {
 // 3.1.1's lack of it would care for.
 func isPlain(e *core.Envelope) bool {
 	return len(e.Headers) == 0 && e.ContentType == "" && e.ReplyTo == "" && e.CorrelationID == nil &&
-		e.Key == "" && e.ID == "" && e.Priority == 0 && !e.Text && !e.Bytes
+		e.Key == "" && e.ID == "" && e.Priority == 0 && !e.Text && !e.Bytes && !e.EmptyType && !e.EmptyReplyTo
 }
 
 // fallbacks counts what MQTT 3.1.1 leaves out of an envelope that is not plain.
