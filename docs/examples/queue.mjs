@@ -1,7 +1,7 @@
 // A work queue: node queue.mjs work, and node queue.mjs add 20. The broker is
 // 127.0.0.1:8080, or SLUICE=ws://host:port.
 
-import { connect } from './sluice.js'
+import { connect } from './sluice.mjs'
 
 const WebSocket = globalThis.WebSocket ?? (await import('ws')).WebSocket // Node before 22
 const sluice = connect(process.env.SLUICE ?? 'ws://127.0.0.1:8080', { WebSocket })

@@ -59,7 +59,7 @@ func TestExampleQueue(t *testing.T) {
 	b := startBroker(t, "queues:\n  - {name: resize, backoff: 20ms}\n")
 	dir := t.TempDir()
 	for to, from := range map[string]string{
-		"queue.mjs": examples + "/queue.mjs", "sluice.js": "../../../adapters/http/client/sluice.js", "package.json": "../../../adapters/http/client/package.json",
+		"queue.mjs": examples + "/queue.mjs", "sluice.mjs": "../../../adapters/http/client/sluice.js",
 	} {
 		text, err := os.ReadFile(from)
 		if err != nil {

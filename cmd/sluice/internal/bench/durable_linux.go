@@ -88,6 +88,9 @@ func idleScenario(name, about string, connections int, most float64, open func(r
 		if err != nil {
 			return out, err
 		}
+		// An idle server gives back what the connects have left, after some
+		// seconds.
+		time.Sleep(12 * r.settle)
 		after, err := settledResident(r.pid(), r.settle)
 		if err != nil {
 			return out, err
