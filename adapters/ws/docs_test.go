@@ -43,6 +43,11 @@ func TestDocs(t *testing.T) {
 			t.Errorf("the code %q: %v", c.code, err)
 		}
 	}
+	for reason := range refusals {
+		if !strings.Contains(page, "\n### "+strings.ReplaceAll(reason, "_", "-")+"\n") {
+			t.Errorf("the page has no heading for the refusal %q", reason)
+		}
+	}
 	for _, code := range []string{"4400", "4401", "4408", "4409", "4429"} {
 		if !strings.Contains(page, "| "+code+" |") {
 			t.Errorf("the close code %s is not on the page", code)

@@ -87,10 +87,12 @@ func TestNotWebSocket(t *testing.T) {
 		body, _ := io.ReadAll(a.Body)
 		var problem struct {
 			Status int
+			Type   string
 			Title  string
 			Detail string
+			Hint   string
 		}
-		if err := json.Unmarshal(body, &problem); err != nil || problem.Status != a.StatusCode || problem.Detail == "" || a.Header.Get("Content-Type") != "application/problem+json" {
+		if err := json.Unmarshal(body, &problem); err != nil || problem.Status != a.StatusCode || problem.Detail == "" || problem.Hint == "" || !strings.HasPrefix(problem.Type, refusalType) || a.Header.Get("Content-Type") != "application/problem+json" {
 			t.Errorf("%s %v: %s %s", method, header, a.Status, body)
 		}
 		return a
@@ -172,8 +174,8 @@ func TestLoginRate(t *testing.T) {
 			t.Fatalf("%d", a.StatusCode)
 		}
 	}
-	if _, a := r.dial("/ws?token=secret", nil); a.StatusCode != 429 {
-		t.Fatalf("%d after too many failures", a.StatusCode)
+	if _, a := r.dial("/ws?token=secret", nil); a.StatusCode != 429 || a.Header.Get("Retry-After") == "" {
+		t.Fatalf("%d after too many failures: %v", a.StatusCode, a.Header)
 	}
 	c, _ := r.dial("/ws", nil)
 	c.send(`{"op":"hello","token":"secret"}`)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -107,7 +108,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !s.admit() {
-		w.Header().Set("Retry-After", "1")
 		s.refuse(w, http.StatusServiceUnavailable, codeClosing, "the broker stops")
 		return
 	}
@@ -276,14 +276,39 @@ func (s *Server) each(do func(live)) {
 func (c *carrier) depart() { c.goingAway() }
 func (c *carrier) cut()    { c.Conn.Close() }
 
-// refuse answers in HTTP.
+// refusals are why a request is not upgraded, with what to do about it. Each is a
+// heading of docs/websocket.md, to which the problem's type leads.
+var refusals = map[string]string{
+	"not_websocket":     "Open a WebSocket: new WebSocket('ws://…/ws') in a browser, sluice.js, or a library for it.",
+	"origin":            "Add the origin to http.origins in the broker's configuration.",
+	"subprotocol":       "Name a subprotocol that the path offers, or none at all on /ws.",
+	"handshake":         "Use a library for WebSocket: the request is not a handshake of RFC 6455, version 13.",
+	codeMalformed:       "Authorization is Bearer or Basic; the query has token and client, percent-encoded.",
+	codeInvalid:         "Take a shorter name in UTF-8 for client, or leave it out to be given one.",
+	codeUnauthenticated: "Show a token (?token=, Authorization: Bearer) or a user and password (Authorization: Basic), or say hello with them.",
+	codeLoginRate:       "Wait a minute, and look at what the credentials are.",
+	codeUnavailable:     "Come again; the broker's log says why.",
+	codeClosing:         "Come again when the broker is back.",
+}
+
+const refusalType = "https://github.com/sluicemq/sluice/blob/main/docs/websocket.md#"
+
+// refuse answers in HTTP, with a problem (RFC 9457).
 func (s *Server) refuse(w http.ResponseWriter, status int, reason, detail string) {
 	s.count.Refused(reason)
+	switch status {
+	case http.StatusTooManyRequests:
+		w.Header().Set("Retry-After", "10")
+	case http.StatusServiceUnavailable:
+		w.Header().Set("Retry-After", "1")
+	}
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(status)
 	buf := append([]byte(nil), `{"status":`...)
 	buf = fmt.Append(buf, status)
+	buf = adapters.AppendJSONMember(buf, "type", refusalType+strings.ReplaceAll(reason, "_", "-"))
 	buf = adapters.AppendJSONMember(buf, "title", http.StatusText(status))
 	buf = adapters.AppendJSONMember(buf, "detail", detail)
+	buf = adapters.AppendJSONMember(buf, "hint", refusals[reason])
 	w.Write(append(buf, "}\n"...))
 }
