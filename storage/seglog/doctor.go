@@ -445,8 +445,11 @@ func (x *examiner) lost() {
 				f = x.damaged(f, lost, s)
 			}
 		}
-		if _, err := l.fs.Stat(path.Join(l.o.Dir, quarantineDir, quarantineName(s, f))); err == nil && f.Severity == Damage {
-			f.Severity = Note
+		// What a copied segment has lost in front of its records is found again
+		// at each start; there is nothing to note it in.
+		front := s.rewritten && h.at == segmentHeaderSize
+		if _, err := l.fs.Stat(path.Join(l.o.Dir, quarantineDir, quarantineName(s, f))); err == nil && (f.Severity == Damage || front) {
+			f.Severity, f.Mend = Note, ""
 			f.What += "; they have been copied to " + quarantineDir
 		}
 		x.add(f)

@@ -239,19 +239,15 @@ func (f *lostFile) files() string {
 	return fmt.Sprintf("%s to %s", f.name(), segmentName(f.end-1))
 }
 
-// between takes what is missing in front of a segment. Where all of it was
-// freed, the log is not known to go on there; where a part was not, the judge
-// finds out what was lost with that.
+// between takes what is missing in front of a segment. What was freed there says
+// where the log had come to in front of it, and behind it, if that is known: what
+// the segments around it do not have of that was lost. Where a part was not freed,
+// the judge finds out what was lost with that.
 func (r *recovery) between(through uint64, s *segment) {
 	l, j := r.log, &r.judge
-	stretches := l.missing(through+1, s.sequence)
-	if !slices.ContainsFunc(stretches, func(m stretch) bool { return m.freed == nil }) {
-		j.begin()
-		return
-	}
 	r.among = true
 	defer func() { r.among = false }()
-	for i, m := range stretches {
+	for _, m := range l.missing(through+1, s.sequence) {
 		if m.freed == nil {
 			if !l.isAside(m) {
 				r.gone = append(r.gone, lostFile{stretch: m, behind: s, told: len(r.losses)})
@@ -265,7 +261,7 @@ func (r *recovery) between(through uint64, s *segment) {
 			continue
 		}
 		f := m.freed
-		if i > 0 && f.opened > 0 {
+		if f.opened > 0 {
 			j.know(f.after)
 			if !j.fresh {
 				j.boundary(s, f.after, f.opened)

@@ -84,7 +84,7 @@ func (m *mender) files(ctx context.Context, discard []string) error {
 				continue
 			}
 			switch {
-			case f.At == f.To && f.At < segmentHeaderSize, s.span.size == segmentHeaderSize && f.Severity == Loss:
+			case f.At == f.To && f.At < segmentHeaderSize:
 				if err := m.putSegmentAside(s, i > written); err != nil {
 					return err
 				}
@@ -102,7 +102,12 @@ func (m *mender) files(ctx context.Context, discard []string) error {
 					return err
 				}
 				m.did("%s: bytes %d to %d set to zero", name, f.At, f.To)
-			case s.span.size > segmentHeaderSize:
+			case s.span.size == segmentHeaderSize:
+				// Nothing in it can be read but the header.
+				if err := m.putSegmentAside(s, i > written); err != nil {
+					return err
+				}
+			default:
 				if err := m.quarantine(s, f); err != nil {
 					return err
 				}
@@ -144,18 +149,21 @@ func (m *mender) putSegmentAside(s *segment, unused bool) error {
 	return err
 }
 
-// end writes the last frame of a copied segment anew: it ends behind its last
-// record, and what is missing up to the next segment stays lost.
+// end writes the last frame of a copied segment anew: it ends where the log goes
+// on behind it. If that is further than its last record, what is missing is lost,
+// and the frame does not follow the one before directly, which says so.
 func (m *mender) end(s *segment, f Finding) error {
-	next := s.span.next
+	h := frameHeader{generation: s.generation, commit: s.span.lastCommit, base: s.span.next, time: s.span.lastTime, flags: flagClosed}
+	var with []byte
 	for _, l := range m.recovery.losses {
-		if l.before == s {
-			next = min(next, l.gap.From)
+		behind := slices.Index(m.log.segments, l.at) - 1
+		if l.before == s || l.front && behind >= 0 && m.log.segments[behind] == s && l.gap.From == s.span.next {
+			h.commit, h.base = max(h.commit, l.last), max(h.base, l.gap.To)
+			with = make([]byte, frameAlign)
 		}
 	}
-	h := frameHeader{generation: s.generation, commit: s.span.lastCommit, base: next, time: s.span.lastTime, flags: flagClosed}
 	var p packer
-	if err := m.rewrite(s, f, p.appendFrame(nil, &h, nil, false), f.At); err != nil {
+	if err := m.rewrite(s, f, p.appendFrame(with, &h, nil, false), f.At); err != nil {
 		return err
 	}
 	m.did("%s: last frame written anew", f.File)

@@ -57,11 +57,13 @@ func (l *Log) Read(ctx context.Context, from, limit core.Offset, filters *core.F
 
 // before says what has become of offsets in front of the first record left.
 func (l *Log) before(from, to core.Offset) (gaps []gap) {
-	for i, s := range l.segmentsNow() {
+	behind := from // the segment before
+	for _, s := range l.segmentsNow() {
 		v := s.view()
-		if at := min(v.opened, to); i == 0 && from < at && len(s.lostBefore) > 0 {
-			gaps = s.before(gaps, from, at)
+		for _, g := range s.lostBefore {
+			gaps = addGap(gaps, gap{From: max(g.From, behind), To: min(g.To, v.opened, to), Lost: true})
 		}
+		behind = max(behind, v.next)
 		if v.opened >= to {
 			break
 		}

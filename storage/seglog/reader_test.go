@@ -41,6 +41,7 @@ type secondRecord struct {
 	Expires       int64          `json:"expires,omitempty"`
 	DeliverAt     int64          `json:"deliver_at,omitempty"`
 	Priority      *int           `json:"priority,omitempty"`
+	Schedule      []any          `json:"schedule,omitempty"` // cron, delay, period, repeat, left
 	Payload       []byte         `json:"payload"`
 }
 
@@ -69,6 +70,9 @@ func secondOf(t *testing.T, r core.Record) string {
 	}
 	if p, ok := e.Priority.Level(); ok {
 		s.Priority = &p
+	}
+	if d := e.Schedule; d != nil {
+		s.Schedule = []any{d.Cron, d.Delay.Milliseconds(), d.Period.Milliseconds(), d.Repeat, d.Left()}
 	}
 	text, err := json.Marshal(s)
 	if err != nil {

@@ -22,11 +22,12 @@ func (s *segment) view() view {
 	return view{s.span, s.index}
 }
 
-// tells says whether the segment has a record, or a gap.
+// tells says whether the segment has a record, or a gap, or knows of what was
+// lost in front of it.
 func (s *segment) tells() bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.span.records > 0 || len(s.span.gaps) > 0 || s.index != nil && len(s.index.gaps) > 0
+	return len(s.lostBefore) > 0 || s.span.records > 0 || len(s.span.gaps) > 0 || s.index != nil && len(s.index.gaps) > 0
 }
 
 func (v *view) numBlocks() int {

@@ -254,6 +254,9 @@ def envelope(offset, time, topic, body):
     def encoded():
         return base64.b64encode(body.text()).decode()
 
+    def schedule():
+        return [text(), body.uvarint(), body.uvarint(), body.uvarint() - 1, body.uvarint() - 1]
+
     for bit, name, read in (
         (4, "client", text),
         (5, "protocol", text),
@@ -267,10 +270,11 @@ def envelope(offset, time, topic, body):
         (13, "expires", body.uvarint),
         (14, "deliver_at", body.uvarint),
         (15, "priority", lambda: body.take(1)[0] - 1),
+        (16, "schedule", schedule),
     ):
         if fields >> bit & 1:
             e[name] = read()
-    if fields >> 16 & ~2:
+    if fields >> 18:
         raise Bad("offset %d: a field that is not known" % offset)
     e["payload"] = base64.b64encode(body.rest()).decode()
     return e
@@ -409,7 +413,8 @@ def check_index(path, segment, frames):
     said = (generation, have, records, last_change)
     if said != (segment.generation, want, len(times), changed):
         raise Bad(path + " does not say what its segment says")
-    if times and (first_time, last_time) != (min(times), max(times)):
+    last = max([f.time for f in frames] if segment.copied else times, default=0)
+    if times and (first_time, last_time) != (min(times), last):
         raise Bad(path + " has other times than its segment")
 
 
