@@ -20,10 +20,11 @@ import (
 
 var corruptEvery = flag.Int("corrupt", 499, "of the bytes of the reference directory, every n-th is damaged; 1 is all of them (make corrupt)")
 
-// A harm is one way to damage a file.
+// A harm is one way to damage a file, tried at every so many bytes at most.
 type harm struct {
-	kind string
-	do   func(data []byte, at int64) []byte
+	kind  string
+	every int64
+	do    func(data []byte, at int64) []byte
 }
 
 const (
@@ -35,16 +36,12 @@ const (
 )
 
 var harms = []harm{
-	{flipped, func(b []byte, at int64) []byte { b[at] ^= 0xff; return b }},
-	{"flipped a bit", func(b []byte, at int64) []byte { b[at] ^= 1 << (at % 8); return b }},
-	{zeroed, func(b []byte, at int64) []byte { b[at] = 0; return b }},
-	{cut, func(b []byte, at int64) []byte { return b[:at] }},
-}
-
-// Those that reach further are tried at no more than every 64th byte.
-var broadHarms = []harm{
-	{"zeroed a sector", func(b []byte, at int64) []byte { clear(b[at:min(at+512, int64(len(b)))]); return b }},
-	{"garbaged", func(b []byte, at int64) []byte { copy(b[at:], strings.Repeat("garbage!", 20)); return b }},
+	{flipped, 1, func(b []byte, at int64) []byte { b[at] ^= 0xff; return b }},
+	{cut, 1, func(b []byte, at int64) []byte { return b[:at] }},
+	{zeroed, 1, func(b []byte, at int64) []byte { b[at] = 0; return b }},
+	{"flipped a bit", 7, func(b []byte, at int64) []byte { b[at] ^= 1 << (at % 8); return b }},
+	{"zeroed a sector", 64, func(b []byte, at int64) []byte { clear(b[at:min(at+512, int64(len(b)))]); return b }},
+	{"garbaged", 64, func(b []byte, at int64) []byte { copy(b[at:], strings.Repeat("garbage!", 20)); return b }},
 }
 
 // A place is one of the harms done to one file. The bytes from at to end are not
@@ -178,12 +175,8 @@ func (s *specimen) eachHarm(t *testing.T, dir string, check func(image *vfs.Memo
 // n-th has, with what the file then is; nil where a byte to be zeroed is zero.
 func eachPlace(was []byte, every, shift int, do func(p place, now []byte)) {
 	for at := range int64(len(was)) {
-		for k, h := range append(slices.Clone(harms), broadHarms...) {
-			n := int64(every)
-			if k >= len(harms) {
-				n = max(n, 64)
-			}
-			if (at+int64(shift+k*37))%n != 0 && at != 0 {
+		for k, h := range harms {
+			if (at+int64(shift+k*37))%max(int64(every), h.every) != 0 && at != 0 {
 				continue
 			}
 			now := h.do(bytes.Clone(was), at)
@@ -202,8 +195,8 @@ func eachPlace(was []byte, every, shift int, do func(p place, now []byte)) {
 			if len(now) < len(was) {
 				end = int64(len(was))
 			}
-			// Every byte is mended in one way at least.
-			do(place{what: h.kind, at: at, end: end, mend: h.kind == cut || (at+int64(k))%2 == 0}, now)
+			// Every byte is mended in one way at least: flipped or cut.
+			do(place{what: h.kind, at: at, end: end, mend: (at+int64(k))%2 == 0}, now)
 		}
 	}
 }
@@ -360,8 +353,8 @@ func (s *specimen) checkMended(image *vfs.Memory, before *Examination, p place) 
 // checkOpened compares what can be read with what there was.
 func (s *specimen) checkOpened(l *Log, p place, round int) (someLost bool, err error) {
 	heard := l.log.Handler().(*listener)
+	buf := core.ReadBuffer{MaxRecords: 20, MaxBytes: 1 << 20}
 	for _, filters := range []*core.FilterSet{nil, core.NewFilterSet("t/3")} {
-		buf := core.ReadBuffer{MaxRecords: 20, MaxBytes: 1 << 20}
 		have := make(map[core.Offset]bool)
 		var gaps []core.Gap
 		for from := core.Offset(1); from < s.end; {

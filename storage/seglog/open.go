@@ -89,7 +89,9 @@ func Open(ctx context.Context, o Options) (_ *Log, err error) {
 		return nil, err
 	}
 	go l.commitLoop()
-	l.background.Go(func() { l.zeros.run(l.closing) })
+	if l.zeros.window > 0 {
+		l.background.Go(func() { l.zeros.run(l.closing) })
+	}
 	l.background.Go(l.indexLoop)
 	return l, nil
 }
