@@ -136,15 +136,6 @@ func (h *History) Left(consumer string) {
 	}
 }
 
-// Quit is Left where nothing was on its way: what had been delivered was seen.
-func (h *History) Quit(consumer string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for p := range h.held[consumer] {
-		h.free(p)
-	}
-}
-
 // Dead records a dead letter.
 func (h *History) Dead(message string) {
 	h.mu.Lock()
