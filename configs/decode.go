@@ -122,7 +122,7 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, key string) {
 		seen[name.Value] = name.Line
 		f, ok := fields.find(name.Value)
 		if !ok {
-			d.fail(name, sub, unknown("key", name.Value, fields.names()))
+			d.fail(name, sub, Unknown("key", name.Value, fields.names()))
 			continue
 		}
 		d.decode(n.Content[i+1], f.value, sub)
@@ -276,9 +276,9 @@ func join(key, name string) string {
 	return key + "." + name
 }
 
-// unknown is the error for a word that nobody knows, with the known one that
-// is meant most likely.
-func unknown(what, word string, known []string) error {
+// Unknown is the error for a word that nobody knows, what names it, with the
+// known one that is meant most likely, or all of them where they are not many.
+func Unknown(what, word string, known []string) error {
 	best, distance := "", 1+len(word)/3
 	for _, k := range known {
 		if n := editDistance(word, k); n <= distance && (best == "" || n < distance) {

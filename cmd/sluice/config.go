@@ -76,5 +76,5 @@ func needsSubcommand(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return c.Help()
 	}
-	return usageError{fmt.Errorf("unknown command %q; see: %s --help", args[0], c.CommandPath())}
+	return unknownCommand(c, args[0])
 }

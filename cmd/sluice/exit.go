@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
+	"github.com/sluicemq/sluice/configs"
 	"github.com/sluicemq/sluice/core"
 )
 
@@ -61,6 +64,30 @@ func exitCode(err error) int {
 		return exitNoConnection
 	}
 	return exitFailed
+}
+
+// unknownCommand says which command is meant most likely.
+func unknownCommand(c *cobra.Command, word string) error {
+	known := []string{}
+	for _, k := range c.Commands() {
+		if k.IsAvailableCommand() {
+			known = append(known, k.Name())
+		}
+	}
+	if c.Flags().Lookup(word) != nil {
+		known = []string{"--" + word}
+	}
+	return usageError{fmt.Errorf("%w\nsee: %s --help", configs.Unknown(fmt.Sprintf("command %q", word), word, known), c.CommandPath())}
+}
+
+// flagError says which flag is meant most likely.
+func flagError(c *cobra.Command, err error) error {
+	if word, is := strings.CutPrefix(err.Error(), "unknown flag: "); is {
+		known := []string{}
+		c.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })
+		err = configs.Unknown("flag "+word, strings.TrimLeft(word, "-"), known)
+	}
+	return usageError{fmt.Errorf("%w\nsee: %s --help", err, c.CommandPath())}
 }
 
 // usageArgs makes a check of arguments fail as wrong usage.

@@ -75,6 +75,9 @@ func TestReadme(t *testing.T) {
 				r.run(line)
 				time.Sleep(100 * time.Millisecond)
 				for _, l := range listeners {
+					if l.isOver() {
+						t.Fatalf("a listener has ended")
+					}
 					if !strings.Contains(l.out.String(), body[1]) {
 						return false
 					}
@@ -151,7 +154,19 @@ type readme struct {
 }
 
 // A terminal is a line that runs in the background.
-type terminal struct{ out lockedBuffer }
+type terminal struct {
+	out   lockedBuffer
+	ended chan struct{}
+}
+
+func (l *terminal) isOver() bool {
+	select {
+	case <-l.ended:
+		return true
+	default:
+		return false
+	}
+}
 
 type lockedBuffer struct {
 	mu  sync.Mutex
@@ -191,21 +206,20 @@ func (r *readme) start(b block) *terminal {
 		cmd = exec.Command("node", "-e", script)
 		r.env = append(r.env, "NODE_PATH="+filepath.Join(r.root, "cmd/sluice/clienttest/node_modules"))
 	}
-	l := &terminal{}
+	l := &terminal{ended: make(chan struct{})}
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = r.root, r.env, &l.out, &l.out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		r.t.Fatal(err)
 	}
-	ended := make(chan struct{})
-	go func() { cmd.Wait(); close(ended) }()
+	go func() { cmd.Wait(); close(l.ended) }()
 	r.t.Cleanup(func() {
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
 		select {
-		case <-ended:
+		case <-l.ended:
 		case <-time.After(time.Minute):
 			syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-			<-ended
+			<-l.ended
 		}
 		if r.t.Failed() {
 			r.t.Logf("%s\nwrote: %s", strings.TrimSpace(b.text), l.out.String())
