@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/sluicemq/sluice/core/seeded"
 )
 
 // A DelayedMessage waits for its time.
@@ -259,7 +261,9 @@ func (d *delayed) cancelRound(p *pump, offsets []Offset, after string, picks fun
 	}
 	failed := d.b.journal.commitWith(p.ctx, func(c *commit) error {
 		for _, o := range out {
-			c.Changes = append(c.Changes, Change{Key: o.key})
+			if !seeded.On(seeded.CancelForgotten) {
+				c.Changes = append(c.Changes, Change{Key: o.key})
+			}
 			d.b.journal.memory.forgetID(c, o.id, o.at)
 		}
 		return nil

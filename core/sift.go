@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/sluicemq/sluice/core/seeded"
 )
 
 // A Selection picks messages of a queue. Without anything it picks all that are
@@ -315,7 +317,10 @@ func (p *pump) siftOnce(c *Client, q *queue, at, end Offset, round int64, picks 
 		return after, got, err
 	}
 	done := make(chan error, 1)
-	if s.remove {
+	switch {
+	case s.remove && seeded.On(seeded.MovedApart):
+		q.journalAgain(false)
+	case s.remove:
 		q.putPosition(commit)
 	}
 	commit.Sync = true

@@ -66,6 +66,15 @@ func (w *Workload) look(ctx context.Context, e core.Engine) (*sight, error) {
 		pending: make(map[place][]uint16), values: make(map[string]string), at: make(map[core.Offset]string),
 	}
 	dead := make(map[string]bool)
+	// What is published meanwhile is in both.
+	for m, err := range w.client.Delayed(ctx, core.Selection{}, "") {
+		if err != nil {
+			return nil, err
+		}
+		if n, ok := number(m.Payload); ok {
+			s.delayed[n] = true
+		}
+	}
 	first, end := e.Bounds()
 	buf := core.ReadBuffer{MaxRecords: 1000, MaxBytes: 1 << 20}
 	for next := first; next < end; {
@@ -94,12 +103,12 @@ func (w *Workload) look(ctx context.Context, e core.Engine) (*sight, error) {
 				return nil, fmt.Errorf("record %d is %q to %s, which was never published", r.Offset, e.Payload, e.Topic)
 			}
 			s.at[r.Offset] = fmt.Sprint("message ", n)
-			if queue, is := core.QueueOf(e.Topic); is && strings.HasSuffix(queue, ".dead") {
+			if queue, is := core.QueueOf(e.Topic); is && strings.HasPrefix(queue, movedPrefix) {
+				continue // it is looked for in the queue
+			} else if is && strings.HasSuffix(queue, ".dead") {
 				s.letters[place{header(&e, core.HeaderDeadQueue), n}]++
 				dead[strings.Clone(queue)] = true
-			} else if strings.HasPrefix(e.Topic, core.DelayedPrefix) {
-				s.delayed[n] = true
-			} else {
+			} else if !strings.HasPrefix(e.Topic, core.DelayedPrefix) {
 				s.records[n] = append(s.records[n], sighting{r.Offset, strings.Clone(e.Topic), string(e.Payload)})
 			}
 		}
@@ -192,6 +201,9 @@ func (l *Ledger) compare(s *sight) (wrong, waiting []string) {
 		case (m.gone || m.repeats != 0) && (len(there) > 0 || s.delayed[m.number]):
 			bad("message %d, which repeats %d or was not there before, is there", m.number, m.repeats)
 		case m.gone || m.repeats != 0:
+		case m.cancel.told != 0 && (len(there) > 0 || s.delayed[m.number]):
+			bad("message %d was cancelled and is there", m.number)
+		case m.cancel.asked != 0 && len(there) == 0:
 		case m.delayed && m.due && !m.mayGo && len(there) == 0 && s.delayed[m.number]:
 			wait("message %d is due and still waits", m.number)
 		case m.delayed && !m.due && len(there) > 0:
@@ -246,7 +258,7 @@ func (l *Ledger) compare(s *sight) (wrong, waiting []string) {
 // compareQueues looks at each message in each queue that must have it: until it
 // is settled it waits there, once; rejected, it is a dead letter, once.
 func (l *Ledger) compareQueues(s *sight, bad, wait func(string, ...any)) {
-	type fate struct{ accepted, rejected, acceptTold, rejectTold bool }
+	type fate struct{ accepted, rejected, acceptTold, rejectTold, moved, moveTold bool }
 	fates := make(map[place]*fate)
 	flushed := make(map[string]Moment) // up to when the attempts of a queue are durable
 	parts := make(map[int]fate)        // of the settlements of a transaction, whether some are and some are not
@@ -268,10 +280,12 @@ func (l *Ledger) compareQueues(s *sight, bad, wait func(string, ...any)) {
 		if t.told != 0 {
 			flushed[t.queue] = max(flushed[t.queue], t.asked)
 		}
-		switch t.outcome {
-		case core.Accepted:
+		switch {
+		case t.to != "":
+			f.moved, f.moveTold = true, f.moveTold || t.told != 0
+		case t.outcome == core.Accepted:
 			f.accepted, f.acceptTold = true, f.acceptTold || t.told != 0
-		case core.Rejected:
+		case t.outcome == core.Rejected:
 			f.rejected, f.rejectTold = true, f.rejectTold || t.told != 0
 		}
 		if t.transaction != 0 && once[p] == 1 && len(s.records[t.number]) > 0 {
@@ -305,11 +319,27 @@ func (l *Ledger) compareQueues(s *sight, bad, wait func(string, ...any)) {
 		if len(has) > 1 && !strings.HasSuffix(p.queue, ".dead") {
 			bad("message %d waits in %s %d times", p.number, p.queue, len(has))
 		}
-		if f := fates[p]; f != nil && (f.acceptTold || f.rejectTold) {
+		if f := fates[p]; f != nil && (f.acceptTold || f.rejectTold || f.moveTold) {
 			bad("message %d of %s was settled and is back (%s)", p.number, p.queue, l.story(p.queue, p.number))
+		}
+		if p.queue == fleeting && l.deletedWith(p) {
+			bad("message %d of %s was deleted with the queue and is back", p.number, p.queue)
 		}
 		if least := attempts[p]; int(has[0]) < least {
 			bad("message %d of %s has had %d attempts and knows of %d", p.number, p.queue, least, has[0])
+		}
+	}
+	for p, f := range fates {
+		in, waits := len(s.pending[place{movedPrefix + p.queue, p.number}]), len(s.pending[p])
+		switch {
+		case in > 0 && waits > 0:
+			bad("message %d is both in %s and where it was moved to (%s)", p.number, p.queue, l.story(p.queue, p.number))
+		case f.moveTold && in == 0:
+			bad("message %d was moved from %s and is not there (%s)", p.number, p.queue, l.story(p.queue, p.number))
+		case in > 0 && !f.moved:
+			bad("message %d of %s was moved, and nobody asked for that", p.number, p.queue)
+		case f.moved && in+waits == 0 && strings.HasSuffix(p.queue, ".dead") && !f.accepted:
+			bad("dead letter %d is neither in %s nor where it was moved to (%s)", p.number, p.queue, l.story(p.queue, p.number))
 		}
 	}
 	for i := range l.messages {
@@ -323,6 +353,9 @@ func (l *Ledger) compareQueues(s *sight, bad, wait func(string, ...any)) {
 			f := fates[p]
 			if f == nil {
 				f = new(fate)
+			}
+			if f.moved && len(s.pending[place{movedPrefix + q, m.number}]) > 0 {
+				continue
 			}
 			waits, letters := len(s.pending[p]), s.letters[p]
 			switch {
@@ -352,6 +385,7 @@ func (l *Ledger) resolve(s *sight) {
 			m.gone = true
 			continue
 		}
+		m.cancel = fact{}
 		if m.told == 0 {
 			m.told = l.now
 		}
@@ -363,6 +397,10 @@ func (l *Ledger) resolve(s *sight) {
 	}
 	var settlings []settling
 	for _, t := range l.settlings {
+		if p := (place{t.queue, t.number}); t.to != "" && len(s.pending[place{t.to, t.number}]) == 0 ||
+			t.told == 0 && t.outcome == core.Accepted && s.letters[p] > 0 {
+			continue // it was something else that took it away
+		}
 		if len(s.pending[place{t.queue, t.number}]) == 0 && t.outcome != core.Released {
 			if t.told == 0 {
 				t.told = l.now
@@ -371,6 +409,13 @@ func (l *Ledger) resolve(s *sight) {
 		}
 	}
 	l.settlings = settlings
+	for _, d := range l.deletions { // nobody knows how far it had come
+		for i := range min(d.through, len(l.messages)) {
+			m := &l.messages[i]
+			m.queues = slices.DeleteFunc(slices.Clone(m.queues), func(q string) bool { return q == d.queue })
+		}
+	}
+	l.deletions = slices.DeleteFunc(l.deletions, func(d deletion) bool { return d.told == 0 })
 	l.deliveries = nil
 	for p, has := range s.pending {
 		if has[0] > 0 {
@@ -383,6 +428,14 @@ func (l *Ledger) resolve(s *sight) {
 		}
 		l.registers[name] = []setting{{fact{l.now, l.now}, s.values[name]}}
 	}
+}
+
+// deletedWith reports whether a message's queue was deleted, and confirmed to be,
+// with the message in it. One that was delayed may have come later. l.mu is held.
+func (l *Ledger) deletedWith(p place) bool {
+	return slices.ContainsFunc(l.deletions, func(d deletion) bool {
+		return d.queue == p.queue && d.told != 0 && p.number <= d.through && !l.messages[p.number-1].delayed
+	})
 }
 
 // story is what is known of a message in a queue, for whoever has to find out

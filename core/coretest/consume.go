@@ -94,6 +94,9 @@ func (w *Workload) got(k *worker, n int, d *core.Delivery) {
 		}
 		other.mu.Unlock()
 	}
+	k.mu.Lock()
+	leaves := k.leaving
+	k.mu.Unlock()
 	l := w.Ledger
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -112,6 +115,12 @@ func (w *Workload) got(k *worker, n int, d *core.Delivery) {
 		if s.queue == k.queue && s.number == n && s.outcome != core.Released && s.told != 0 {
 			l.fault("%s delivers message %d again, which was settled", k.queue, n)
 		}
+	}
+	if m.cancel.told != 0 {
+		l.fault("%s delivers message %d, which was cancelled", k.queue, n)
+	}
+	if !leaves && l.deletedWith(place{k.queue, n}) {
+		l.fault("%s delivers message %d, which was deleted with the queue", k.queue, n)
 	}
 	if before := l.attempts(k.queue, n, l.now+1); int(d.Attempt) <= before && d.Attempt != 0 && l.lives == 0 {
 		l.fault("%s delivers message %d as attempt %d after attempt %d", k.queue, n, d.Attempt, before)

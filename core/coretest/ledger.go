@@ -24,6 +24,7 @@ type Ledger struct {
 	messages     []message // by number, from 1
 	transactions []fact    // likewise
 	settlings    []settling
+	deletions    []deletion
 	deliveries   []delivery
 	registers    map[string][]setting
 	offsets      map[core.Offset]int // which message was told which offset
@@ -47,6 +48,7 @@ type message struct {
 	transaction int         // 0 is none
 	repeats     int         // the message whose publish this one repeats; 0 is none
 	queues      []string    // that must get it
+	cancel      fact        // that it was taken out of what is delayed
 	// gone: it was not there after a crash, and must not come back.
 	gone bool
 }
@@ -58,6 +60,15 @@ type settling struct {
 	number      int
 	outcome     core.Outcome
 	transaction int
+	// to is the queue that the message was moved to by it; empty is nowhere.
+	to string
+}
+
+// A deletion is the end of a queue, with all that was published by then.
+type deletion struct {
+	fact
+	queue   string
+	through int // the last of its messages
 }
 
 // A delivery is one message in the hands of a consumer of a queue.
@@ -105,6 +116,9 @@ func (l *Ledger) After(first, second Moment) *Ledger {
 		if m.asked > second {
 			m.gone = true
 		}
+		if cut(&m.cancel); m.cancel.asked > second {
+			m.cancel = fact{}
+		}
 		if cut(&m.fact); m.told == 0 {
 			m.offset = 0
 		} else if m.offset != 0 {
@@ -119,6 +133,12 @@ func (l *Ledger) After(first, second Moment) *Ledger {
 		if s.asked <= second {
 			cut(&s.fact)
 			n.settlings = append(n.settlings, s)
+		}
+	}
+	for _, d := range l.deletions {
+		if d.asked <= second {
+			cut(&d.fact)
+			n.deletions = append(n.deletions, d)
 		}
 	}
 	for _, d := range l.deliveries {

@@ -50,8 +50,9 @@ func (w *Workload) compose(within int) (*core.Envelope, *message) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if m.queues = l.matching(m.topic); m.delayed {
-		// When it is due the session may be bound to something else.
-		m.queues = slices.DeleteFunc(m.queues, func(q string) bool { return q == sessionID })
+		// When it is due the session may be bound to something else, and a queue
+		// that comes and goes may have gone.
+		m.queues = slices.DeleteFunc(m.queues, func(q string) bool { return q == sessionID || q == fleeting })
 	}
 	size := w.rand.IntN(60)
 	if w.rand.IntN(10) == 0 {
@@ -91,7 +92,9 @@ func (l *Ledger) matching(topic string) (names []string) {
 	case strings.HasPrefix(topic, "old/kept/"):
 		return []string{"keep"}
 	case strings.HasPrefix(topic, "a/"):
-		names = append(names, "all", groupQueue)
+		if names = append(names, "all", groupQueue); binds("queue " + fleeting) {
+			names = append(names, fleeting)
+		}
 	}
 	if binds("binding " + topic) {
 		names = append(names, sessionID)

@@ -18,7 +18,8 @@ import (
 // the ledger of it: publishes of every kind, settlements, transactions, session
 // changes, retained values, dead letters, leases, delayed messages, messages
 // that are published twice, exchanges, and queues that come and go, over a log
-// whose retention is at work all the time. What it does follows from its seed;
+// whose retention is at work all the time; messages are browsed, moved, purged
+// and cancelled, dead letters sent back. What it does follows from its seed;
 // how the broker's goroutines take turns does not.
 //
 // It has one caller, but for Ledger.
@@ -69,6 +70,14 @@ var (
 )
 
 const maxAttempts = 3
+
+// fleeting is a queue that is deleted and made again, with consumers and
+// messages.
+const fleeting = "fleeting"
+
+// movedPrefix begins the names of the queues that messages are moved to, one for
+// each that they come from. Nobody consumes them.
+const movedPrefix = "moved-from-"
 
 // Open opens the broker on an engine, checks that all is as the ledger has it,
 // and goes on from there: what the ledger did not know is now known.
@@ -162,22 +171,28 @@ func (w *Workload) step(ctx context.Context) error {
 		}
 	}
 	switch n := w.rand.IntN(100); {
-	case n < 55:
+	case n < 53:
 		return w.publish(ctx)
-	case n < 59:
+	case n < 57:
 		return w.commit(ctx)
-	case n < 85:
+	case n < 80:
 		return w.settle()
-	case n < 89:
+	case n < 84:
 		return w.lease(ctx)
-	case n < 91:
+	case n < 86:
 		return w.reattach(ctx)
-	case n < 95:
+	case n < 89:
 		return w.changeSession(ctx)
-	case n < 97:
+	case n < 91:
 		return w.declare(ctx)
-	case n < 98:
+	case n < 92:
 		return w.forget(ctx)
+	case n < 95:
+		return w.sift(ctx)
+	case n < 96:
+		return w.cancel(ctx)
+	case n < 98:
+		return w.recreate(ctx)
 	}
 	return w.wait()
 }

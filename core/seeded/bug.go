@@ -38,6 +38,8 @@ const (
 	RejectForgotten    Bug = "leave out of a queue's position what was rejected"
 	PositionAtEnd      Bug = "move a queue to the log's end when reading fails"
 	DoubleDeadLetter   Bug = "write a dead letter and the queue's position apart"
+	MovedApart         Bug = "write a moved message and the queue's position apart"
+	CancelForgotten    Bug = "confirm that a delayed message is cancelled, and leave it there"
 	SplitTransaction   Bug = "split a transaction over two commits"
 	RetainedLate       Bug = "write a retained value after its message"
 	DedupForgotten     Bug = "forget message IDs on restart"
@@ -61,6 +63,7 @@ func Bugs() []Bug {
 		EIOAsEnd, StaleFrames, SkippedChecksum, LastFrameDropped, TornTailContinued, ReusedOffset,
 		StateBeforeSync, ReclaimBeforeStateSync, FreedUnnoted,
 		LostAckState, HeldForgotten, AttemptsForgotten, RejectForgotten, PositionAtEnd, DoubleDeadLetter, SplitTransaction,
+		MovedApart, CancelForgotten,
 		RetainedLate, DedupForgotten, OnceForgotten, DelayedTwice, UnsettledReclaimed, LostBinding,
 		LostSettings, ExchangeEarly, QueueComesBack,
 	}
