@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	nethttp "net/http"
@@ -37,13 +38,15 @@ func TestCorruptBroker(t *testing.T) {
 		t.Fatal(err)
 	}
 	started, refused, gaps := 0, 0, 0
+	dir, tried := t.TempDir(), 0
 	for _, name := range files {
 		was, err := os.ReadFile(filepath.Join(golden, name))
 		if err != nil {
 			t.Fatal(err)
 		}
-		for at := len(name) % 7; at < len(was); at += *corruptEvery {
-			data := filepath.Join(t.TempDir(), "data")
+		for at := len(name) % min(7, *corruptEvery); at < len(was); at += *corruptEvery {
+			tried++
+			data := filepath.Join(dir, fmt.Sprint(tried))
 			if err := os.CopyFS(data, os.DirFS(golden)); err != nil {
 				t.Fatal(err)
 			}
@@ -64,9 +67,12 @@ func TestCorruptBroker(t *testing.T) {
 			if t.Failed() {
 				t.Fatalf("%s, byte %d", name, at)
 			}
+			if err := os.RemoveAll(data); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
-	t.Logf("%d started with everything, %d without a message, %d did not start", started, gaps, refused)
+	t.Logf("%d bytes flipped in %d files: %d started with everything, %d without a message, %d did not start", tried, len(files), started, gaps, refused)
 	if started == 0 || gaps == 0 {
 		t.Error("not all that can happen was tried")
 	}

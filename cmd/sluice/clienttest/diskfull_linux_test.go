@@ -49,7 +49,7 @@ func TestDiskFull(t *testing.T) {
 	}
 	// The broker looks at the disk every second; until it has, it may still
 	// find room in what it has written zeros to.
-	refusal := map[string]string{"Paho": "0x97", "curl": "507", "WebSocket": "storage_full", "MQTT.js": "", "stomp.py": "", "STOMP.js": "", "mosquitto_pub": ""}
+	refusal := map[string]string{"Paho": "0x97", "curl": "507", "WebSocket": "storage_full", "MQTT.js": "", "stomp.py": "storage full", "STOMP.js": "storage full", "mosquitto_pub": ""}
 	for _, p := range publishers {
 		eventually(t, arrive, func() error {
 			f, err := opened(t, b, p)
