@@ -99,7 +99,7 @@ func loseNothing(t *testing.T, b *broker, end func(cycle int) (more bool)) {
 		}
 		// Killed once there is something to lose, at a moment that differs
 		// from cycle to cycle.
-		eventually(t, 60*time.Second, func() error {
+		eventually(t, 3*time.Minute, func() error {
 			for _, l := range ledgers {
 				l.mu.Lock()
 				n := len(l.confirmed)
