@@ -216,7 +216,8 @@ func Listen(ctx context.Context, e Endpoint, limits Limits, gate *Gate) (net.Lis
 // there has them all. Loopback addresses are not bounded in the number and rate of their
 // connections.
 type Gate struct {
-	limits Limits
+	limits   Limits
+	accepted atomic.Uint64
 
 	mu    sync.Mutex // guards what follows
 	addrs map[netip.Addr]*gateEntry
@@ -334,6 +335,10 @@ func (g *Gate) Login(ctx context.Context, b *core.Broker, cr core.Credentials, c
 	return client, err
 }
 
+// Accepted is how many connections peers have opened, those included that were
+// closed at once.
+func (g *Gate) Accepted() uint64 { return g.accepted.Load() }
+
 // MayLogin reports whether an address has failed logins left. Who checks
 // credentials without Login asks before, and again where they were right.
 func (g *Gate) MayLogin(a net.Addr) bool {
@@ -354,6 +359,7 @@ func (l *gatedListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
+		l.gate.accepted.Add(1)
 		if l.gate.enter(c.RemoteAddr()) {
 			return &gatedConn{Conn: c, gate: l.gate}, nil
 		}

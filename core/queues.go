@@ -459,9 +459,14 @@ func (b *Broker) deleteQueueIf(ctx context.Context, q *queue, over func() bool) 
 
 // expire deletes a queue whose time without a consumer is over.
 func (b *Broker) expire(q *queue) {
+	over := false
 	err := b.deleteQueueIf(context.Background(), q, func() bool {
-		return !q.idle.IsZero() && (q.settings.AutoDelete && len(q.consumers) == 0 || q.settings.Expires > 0 && time.Since(q.idle) >= q.settings.Expires)
+		over = !q.idle.IsZero() && (q.settings.AutoDelete && len(q.consumers) == 0 || q.settings.Expires > 0 && time.Since(q.idle) >= q.settings.Expires)
+		return over
 	})
+	if over && kindOf(q.name) == KindSession {
+		b.stats.SessionsExpired.Add(1)
+	}
 	if err != nil {
 		b.log.Error("queue not expired", "queue", q.name, "err", err)
 	}

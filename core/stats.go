@@ -22,6 +22,9 @@ type Stats struct {
 	// Shed clients were ended because they read too slowly while the memory was
 	// short.
 	Shed atomic.Uint64
+	// SessionsExpired were deleted because their clients did not come back in
+	// time.
+	SessionsExpired atomic.Uint64
 	// StorageFailures counts commits that were not made durable.
 	StorageFailures atomic.Uint64
 	ReclaimedBytes  atomic.Uint64
@@ -54,6 +57,8 @@ type Attendance struct {
 	Clients, Away int
 	// Subscriptions are the filters of readers, sessions and groups.
 	Subscriptions int
+	// Shared are those of them that are groups'.
+	Shared int
 }
 
 // Attendance counts, one by one: it is not for every message.
@@ -76,7 +81,11 @@ func (b *Broker) Attendance() Attendance {
 		if kind == KindQueue {
 			continue
 		}
-		a.Subscriptions += len(q.list())
+		filters := len(q.list())
+		a.Subscriptions += filters
+		if kind == KindGroup {
+			a.Shared += filters
+		}
 		q.mu.Lock()
 		if kind == KindSession && len(q.consumers) == 0 {
 			a.Away++

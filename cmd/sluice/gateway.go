@@ -140,7 +140,7 @@ func (g *gateway) makeDoors() error {
 	metrics := adapters.NewMetrics(registry)
 	collectProcess(registry, g.broker, g.access)
 	if cfg.Sys > 0 {
-		g.sys = startSysReporter(g.broker, metrics, time.Duration(cfg.Sys), g.log)
+		g.sys = startSysReporter(g.broker, gate, metrics, time.Duration(cfg.Sys), g.log)
 	}
 
 	m := mqtt.New(g.broker, mqtt.Options{Limits: limits, Gate: gate, Metrics: metrics, Logger: g.log})

@@ -40,6 +40,7 @@ func collectProcess(r prometheus.Registerer, b *core.Broker, a *access.Access) {
 	counter("publishes_duplicate", "Publishes found to be repetitions.", stats.Duplicates.Load)
 	counter("publishes_throttled", "Publishes that had to wait because the disk was low.", stats.Throttled.Load)
 	counter("clients_shed", "Clients that were ended because they read too slowly while the memory was short.", stats.Shed.Load)
+	counter("sessions_expired", "Sessions that were deleted because their clients did not come back in time.", stats.SessionsExpired.Load)
 	counter("queue_overflows", "How often a queue's oldest messages made room.", stats.Overflowed.Load)
 	counter("delivered", "Deliveries to consumers.", stats.Delivered.Load)
 	counter("redelivered", "Deliveries that were not a message's first.", stats.Redelivered.Load)

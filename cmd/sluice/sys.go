@@ -28,6 +28,7 @@ const sysFresh = time.Second
 type sysReporter struct {
 	broker   *core.Broker
 	client   *core.Client
+	gate     *adapters.Gate
 	metrics  *adapters.Metrics
 	log      *slog.Logger
 	interval time.Duration
@@ -58,10 +59,10 @@ type figure struct{ topic, value string }
 const sysPending = 16
 
 // startSysReporter begins to report, until close.
-func startSysReporter(b *core.Broker, m *adapters.Metrics, interval time.Duration, log *slog.Logger) *sysReporter {
+func startSysReporter(b *core.Broker, g *adapters.Gate, m *adapters.Metrics, interval time.Duration, log *slog.Logger) *sysReporter {
 	now := time.Now()
 	r := &sysReporter{
-		broker: b, metrics: m, log: log, interval: interval, started: now, sampled: now,
+		broker: b, gate: g, metrics: m, log: log, interval: interval, started: now, sampled: now,
 		confirmed: make(chan core.Confirmation, sysPending), stop: make(chan struct{}), told: make(map[string]string),
 	}
 	r.client = b.Report(r.asked, r)
@@ -177,7 +178,9 @@ func (r *sysReporter) measure() {
 	number("clients/active", uint64(there.Clients))
 	number("clients/total", uint64(all))
 	number("clients/maximum", uint64(r.clients))
+	number("clients/expired", r.broker.Stats().SessionsExpired.Load())
 	number("subscriptions/count", uint64(there.Subscriptions))
+	number("shared_subscriptions/count", uint64(there.Shared))
 
 	counts := r.counts()
 	number("messages/received", counts.Received)
@@ -231,7 +234,7 @@ func heapBytes() uint64 {
 // sysCounts are the counters of which there is a load.
 type sysCounts struct {
 	adapters.Totals
-	dropped uint64
+	dropped, sockets uint64
 }
 
 func (r *sysReporter) counts() sysCounts {
@@ -239,6 +242,7 @@ func (r *sysReporter) counts() sysCounts {
 	return sysCounts{
 		Totals:  r.metrics.Totals(),
 		dropped: s.Expired.Load() + s.Dropped.Load() + s.Overflowed.Load() + s.Unreadable.Load(),
+		sockets: r.gate.Accepted(),
 	}
 }
 
@@ -252,6 +256,7 @@ var sysLoads = [...]struct {
 	{"publish/received", func(c *sysCounts) uint64 { return c.Received }},
 	{"publish/sent", func(c *sysCounts) uint64 { return c.Sent }},
 	{"publish/dropped", func(c *sysCounts) uint64 { return c.dropped }},
+	{"sockets", func(c *sysCounts) uint64 { return c.sockets }},
 	{"connections", func(c *sysCounts) uint64 { return c.Connects }},
 }
 

@@ -55,7 +55,7 @@ func TestSysReporter(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sys := startSysReporter(broker, adapters.NewMetrics(prometheus.NewRegistry()), 10*time.Second, slog.New(slog.DiscardHandler))
+		sys := startSysReporter(broker, adapters.NewGate(adapters.DefaultLimits()), adapters.NewMetrics(prometheus.NewRegistry()), 10*time.Second, slog.New(slog.DiscardHandler))
 		client, err := broker.Connect(ctx, core.Credentials{Protocol: "test"}, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -99,10 +99,10 @@ func TestSysReporter(t *testing.T) {
 		}
 		k := listen("$SYS/broker/uptime", "$SYS/broker/clients/+")
 		got := read.take()
-		if len(got) != 7 || got[0] != "retained $SYS/broker/uptime 3600 seconds" {
+		if len(got) != 8 || got[0] != "retained $SYS/broker/uptime 3600 seconds" {
 			t.Fatalf("%q", got)
 		}
-		if now := end(); now != begin+7 {
+		if now := end(); now != begin+8 {
 			t.Errorf("%d records for what was asked for", now-begin)
 		}
 
@@ -162,4 +162,61 @@ func TestSysLoad(t *testing.T) {
 	if want := 60 / math.E; math.Abs(l.average[0]-want) > 0.01 {
 		t.Errorf("a minute of silence: %.3f, want %.3f", l.average[0], want)
 	}
+}
+
+// What is shared and whose client did not come back is counted.
+func TestSysSessions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := context.Background()
+		broker, err := core.Open(ctx, core.Options{Engine: coretest.NewEngine()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sys := startSysReporter(broker, adapters.NewGate(adapters.DefaultLimits()), adapters.NewMetrics(prometheus.NewRegistry()), 10*time.Second, slog.New(slog.DiscardHandler))
+		client, err := broker.Connect(ctx, core.Credentials{Protocol: "test"}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		value := func(topic, want string) {
+			t.Helper()
+			for d, err := range client.Retained(ctx, core.Filter(sysTopics+topic), "") {
+				if err != nil || string(d.Payload) != want {
+					t.Errorf("%s is %q, want %q, %v", topic, d.Payload, want, err)
+				}
+				return
+			}
+			t.Errorf("there is no %s", topic)
+		}
+		consume := func(queue string, s core.QueueSettings, f core.Filter) *core.Consumer {
+			t.Helper()
+			k, err := client.Consume(ctx, core.Consumption{Queue: queue, Create: true, Settings: &s, Bindings: []core.Binding{{Filter: f}}}, new(sysReader))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return k
+		}
+		consume(core.GroupQueue("g", "a/#"), core.DefaultGroupSettings(), "a/#")
+		value("shared_subscriptions/count", "1")
+		value("clients/expired", "0")
+		for _, id := range []string{"soon", "later"} {
+			expires := time.Minute
+			if id == "later" {
+				expires = time.Hour
+			}
+			consume(core.SessionQueue(id), core.QueueSettings{
+				Kind: core.KindSession, MaxAttempts: core.Unlimited, Lease: core.Unlimited, DeadLetter: core.NoDeadLetter, Expires: expires,
+			}, "b/#").Close()
+		}
+		time.Sleep(2 * time.Minute)
+		value("clients/expired", "1")
+		value("clients/disconnected", "1")
+		value("shared_subscriptions/count", "1")
+		value("subscriptions/count", "2")
+
+		client.Close()
+		sys.close()
+		if err := broker.Close(ctx); err != nil {
+			t.Fatal(err)
+		}
+	})
 }

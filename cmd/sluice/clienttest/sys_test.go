@@ -49,6 +49,7 @@ func TestSys(t *testing.T) {
 		"uptime", "clients/connected", "clients/total", "clients/maximum", "clients/disconnected", "messages/received",
 		"messages/sent", "messages/stored", "publish/messages/received", "publish/messages/sent", "publish/messages/dropped",
 		"subscriptions/count", "retained messages/count", "heap/current", "store/messages/count", "load/messages/received/15min", "load/connections/1min",
+		"clients/expired", "shared_subscriptions/count", "load/sockets/5min",
 	} {
 		if values["$SYS/broker/"+topic] == "" {
 			t.Errorf("there is no %s", topic)
