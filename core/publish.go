@@ -89,7 +89,7 @@ func (c *Client) check(e *Envelope) (to string, err error) {
 	if err := c.authorize(Publish, e.Topic); err != nil {
 		return "", err
 	}
-	if own(e.Topic) && !(c.reports && strings.HasPrefix(e.Topic, SysPrefix)) {
+	if own(e.Topic) && !c.mayReport(e.Topic) {
 		if err := b.checkAddress(e.Topic); err != nil {
 			return "", err
 		}

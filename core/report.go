@@ -11,7 +11,7 @@ type reporter struct {
 }
 
 // Report lets the topics under SysPrefix be read, and returns the client that
-// alone may publish there. It is called once, before anybody connects; who
+// alone may publish there, but for those under PeersPrefix. It is called once, before anybody connects; who
 // calls it closes the client.
 //
 // asked is called whenever somebody wants retained values of a filter under
@@ -25,6 +25,12 @@ func (b *Broker) Report(asked func(ctx context.Context, f Filter), confirm Confi
 	c.mu.Unlock()
 	b.reporter.Store(&reporter{asked: asked})
 	return c
+}
+
+// mayReport reports whether a topic is one in which the client may tell of the
+// broker or of itself.
+func (c *Client) mayReport(topic string) bool {
+	return strings.HasPrefix(topic, SysPrefix) && (c.reports || strings.HasPrefix(topic, PeersPrefix))
 }
 
 // ask tells the reporter that somebody looks at the retained values of a filter.

@@ -19,6 +19,10 @@ const (
 	// SysPrefix begins the topics in which the broker tells of itself; see
 	// [Broker.Report].
 	SysPrefix = "$SYS/"
+	// PeersPrefix begins those of them in which other brokers, which are clients
+	// of this one, tell whether they are connected. Any client that has the right
+	// may publish there.
+	PeersPrefix = SysPrefix + "broker/connection/"
 )
 
 // own reports whether a topic or filter is no plain one: its first level is the
