@@ -23,9 +23,9 @@ export function makeClients({ mqtt, StompClient, WebSocket, EventSource, fetch }
   const ops = {
     // MQTT.js.
 
-    'mqtt.connect': ({ conn, url, clientId, clean, version, sessionExpiry, receiveMaximum, reconnect, username, password, will, ca, cert, key }) =>
+    'mqtt.connect': ({ conn, url, clientId, clean, version, sessionExpiry, receiveMaximum, topicAliasMaximum, reconnect, username, password, will, ca, cert, key }) =>
       new Promise((resolve, reject) => {
-        const properties = { sessionExpiryInterval: sessionExpiry, receiveMaximum };
+        const properties = { sessionExpiryInterval: sessionExpiry, receiveMaximum, topicAliasMaximum };
         for (const name in properties) if (properties[name] === undefined) delete properties[name];
         const client = mqtt.connect(url, {
           clientId, clean, protocolVersion: version ?? 5, properties, username, password,
@@ -51,6 +51,7 @@ export function makeClients({ mqtt, StompClient, WebSocket, EventSource, fetch }
               contentType: p.contentType, responseTopic: p.responseTopic,
               correlationData: p.correlationData && toBase64(p.correlationData),
               messageExpiryInterval: p.messageExpiryInterval,
+              topicAlias: p.topicAlias,
               payloadFormatIndicator: p.payloadFormatIndicator === undefined ? undefined : Number(p.payloadFormatIndicator),
               // MQTT.js gathers repeats under their name: the order between
               // names is that of each name's first.

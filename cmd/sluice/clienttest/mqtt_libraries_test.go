@@ -143,6 +143,9 @@ func (d mqttDialer) opener(version int) func(t testing.TB, b *broker, h mqttHell
 		if h.receiveMaximum > 0 {
 			args["receiveMaximum"] = h.receiveMaximum
 		}
+		if h.aliases > 0 {
+			args["topicAliasMaximum"] = h.aliases
+		}
 		if h.user != "" {
 			args["username"], args["password"] = h.user, h.password
 		}
@@ -333,6 +336,8 @@ type go5 struct {
 	*pahov5.Client
 	session bool
 	socket  net.Conn
+	routed  mqttGot                // what it is handed
+	router  *pahov5.StandardRouter // of the library's, where it is to resolve aliases
 }
 
 func openGo5(t testing.TB, b *broker, h mqttHello) (mqttClient, error) {
@@ -353,7 +358,7 @@ func connectGo5(t testing.TB, b *broker, h mqttHello, method *scram) (mqttClient
 		return nil, err
 	}
 	config := pahov5.ClientConfig{
-		Conn: c.socket,
+		Conn: c.socket, PacketTimeout: answerWithin,
 		OnPublishReceived: []func(pahov5.PublishReceived) (bool, error){func(r pahov5.PublishReceived) (bool, error) {
 			m := r.Packet
 			p := m.Properties
@@ -369,8 +374,16 @@ func connectGo5(t testing.TB, b *broker, h mqttHello, method *scram) (mqttClient
 			if p.SubscriptionIdentifier != nil {
 				g.Properties.SubscriptionIDs = []int{*p.SubscriptionIdentifier}
 			}
+			if p.TopicAlias != nil {
+				g.Properties.TopicAlias = int(*p.TopicAlias)
+			}
 			for _, u := range p.User {
 				g.Properties.UserProperties = append(g.Properties.UserProperties, [2]string{u.Key, u.Value})
+			}
+			if c.router != nil { // it knows whose subscription it is for
+				c.routed = g
+				c.router.Route(m.Packet())
+				return true, nil
 			}
 			c.got(g)
 			return true, nil
@@ -384,6 +397,11 @@ func connectGo5(t testing.TB, b *broker, h mqttHello, method *scram) (mqttClient
 	if h.receiveMaximum > 0 {
 		most := uint16(h.receiveMaximum)
 		connect.Properties.ReceiveMaximum = &most
+	}
+	if h.aliases > 0 {
+		most := uint16(h.aliases)
+		connect.Properties.TopicAliasMaximum = &most
+		c.router = pahov5.NewStandardRouter()
 	}
 	if h.user != "" {
 		connect.Username, connect.UsernameFlag, connect.Password, connect.PasswordFlag = h.user, true, []byte(h.password), true
@@ -423,6 +441,13 @@ func (c *go5) subscribe(filter string, qos int, w mqttWishes) error {
 	if w.ID != 0 {
 		s.Properties.SubscriptionIdentifier = &w.ID
 	}
+	if c.router != nil {
+		c.router.RegisterHandler(filter, func(*pahov5.Publish) {
+			g := c.routed
+			g.Topic = filter
+			c.got(g)
+		})
+	}
 	if w.From != "" {
 		s.Properties.User = pahov5.UserProperties{{Key: "from", Value: w.From}}
 	}
@@ -449,6 +474,10 @@ func (c *go5) publish(topic, payload string, qos int, retain bool, p *mqttProper
 		if p.MessageExpiryInterval > 0 {
 			seconds := uint32(p.MessageExpiryInterval)
 			m.Properties.MessageExpiry = &seconds
+		}
+		if p.TopicAlias > 0 {
+			alias := uint16(p.TopicAlias)
+			m.Properties.TopicAlias = &alias
 		}
 		if p.PayloadFormatIndicator > 0 {
 			format := byte(p.PayloadFormatIndicator)

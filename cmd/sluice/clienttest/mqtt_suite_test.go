@@ -29,6 +29,7 @@ type mqttHello struct {
 	user, password string
 	will           *mqttWill
 	receiveMaximum int
+	aliases        int // how many topic aliases it takes
 	safe           *safeBroker
 	cert           string // the name of the certificate that it shows to it, over TLS
 	webSocket      bool   // where the library can do otherwise, too
@@ -72,6 +73,7 @@ type mqttLibrary struct {
 	webSocket bool // it can be told to use one
 	oneID     bool // it tells of one subscription identifier only
 	ordered   bool // its user properties keep their order between names
+	aliases   bool // it knows what topic aliases stand for
 	open      func(t testing.TB, b *broker, h mqttHello) (mqttClient, error)
 }
 
@@ -79,9 +81,9 @@ var mqttLibraries = []mqttLibrary{
 	{name: "Paho Python", v5: true, certs: true, webSocket: true, ordered: true, open: paho.opener(5)},
 	{name: "Paho Python, 3.1.1", certs: true, webSocket: true, open: paho.opener(4)},
 	{name: "Paho Go, 3.1.1", certs: true, webSocket: true, open: openGo3},
-	{name: "Paho Go, 5", v5: true, certs: true, oneID: true, ordered: true, open: openGo5},
-	{name: "MQTT.js", v5: true, certs: true, open: mqttJS.opener(5)},
-	{name: "MQTT.js in Chromium", v5: true, open: pageMQTTJS.opener(5)},
+	{name: "Paho Go, 5", v5: true, certs: true, oneID: true, ordered: true, aliases: true, open: openGo5},
+	{name: "MQTT.js", v5: true, certs: true, aliases: true, open: mqttJS.opener(5)},
+	{name: "MQTT.js in Chromium", v5: true, aliases: true, open: pageMQTTJS.opener(5)},
 }
 
 // TestMQTTSuites runs one suite with each library, each with a broker of its
@@ -104,6 +106,9 @@ func TestMQTTSuites(t *testing.T) {
 				s.options()
 				s.properties()
 				s.inFlight()
+			}
+			if l.aliases {
+				s.topicAliases()
 			}
 		})
 	}
@@ -502,6 +507,40 @@ func (s *mqttSuite) inFlight() {
 	for i := range 5 {
 		if m := s.want(c, "f", strconv.Itoa(i), 1, false); m.Dup != (i < 2) {
 			s.Errorf("%d came with DUP %v", i, m.Dup)
+		}
+	}
+	s.must(c.close())
+	s.must(pub.close())
+}
+
+// topicAliases in both directions: the client's stand for their topics until it
+// gives them others, and it gets as many as it takes.
+func (s *mqttSuite) topicAliases() {
+	c, pub := s.connect(mqttHello{aliases: 2}), s.connect(mqttHello{})
+	for _, topic := range []string{"alias/a", "alias/b", "alias/c"} {
+		s.must(c.subscribe(topic, 1, mqttWishes{}))
+	}
+	for i, x := range []struct {
+		topic string
+		alias int
+		to    string
+		got   int // the alias that it comes with
+	}{
+		{"alias/a", 1, "alias/a", 1},
+		{"", 1, "alias/a", 1},
+		{"alias/b", 1, "alias/b", 2},
+		{"", 1, "alias/b", 2},
+		{"alias/c", 64, "alias/c", 0},
+		{"", 64, "alias/c", 0},
+		{"alias/a", 0, "alias/a", 1},
+	} {
+		s.must(pub.publish(x.topic, strconv.Itoa(i), 1, false, &mqttProperties{TopicAlias: x.alias}))
+		got := 0
+		if p := s.want(c, x.to, strconv.Itoa(i), 1, false).Properties; p != nil { // MQTT.js has none where there is none
+			got = p.TopicAlias
+		}
+		if got != x.got {
+			s.Errorf("%d came with the alias %d, want %d", i, got, x.got)
 		}
 	}
 	s.must(c.close())

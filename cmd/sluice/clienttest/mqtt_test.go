@@ -20,6 +20,7 @@ type mqttProperties struct {
 	MessageExpiryInterval  int         `json:"messageExpiryInterval,omitempty"`
 	PayloadFormatIndicator int         `json:"payloadFormatIndicator,omitempty"`
 	UserProperties         [][2]string `json:"userProperties,omitempty"`
+	TopicAlias             int         `json:"topicAlias,omitempty"`
 	SubscriptionIDs        []int       `json:"subscriptionIds,omitempty"` // only of what is received
 }
 
