@@ -239,7 +239,7 @@ func TestGateOfLoginsAtOnce(t *testing.T) {
 			t.Errorf("the right one after %d wrong ones: %v, %v", failures, c, err)
 		}
 		a.all.Add(1)
-		if c, err = g.Login(t.Context(), b, core.Credentials{Remote: far}, nil); err != nil {
+		if _, err := g.Login(t.Context(), b, core.Credentials{Remote: far}, nil); err != nil {
 			t.Errorf("nobody guesses who shows nothing: %v", err)
 		}
 		if err := b.Close(context.Background()); err != nil {

@@ -73,7 +73,8 @@ func (f *follower) header(b []byte) []byte {
 		case bytes.EqualFold(name, []byte("Content-Length")):
 			n, err := strconv.ParseInt(string(bytes.TrimSpace(value)), 10, 64)
 			if err != nil {
-				n = math.MaxInt64 // net/http refuses it
+				n = math.MaxInt64
+				f.lost() // net/http refuses it, or finds it far off or on the next line
 			}
 			f.length = n
 		case bytes.EqualFold(name, []byte("Transfer-Encoding")):

@@ -5,13 +5,16 @@ import (
 	"bytes"
 	"io"
 	nethttp "net/http"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/sluicemq/sluice/core/coretest/sameseed"
 )
 
 // FuzzFollow reads a connection as net/http does, and wants the follower to find
-// the first header that has both lengths, and no other; however the bytes come.
+// the first header that has both lengths, or one that it does not find, and no
+// other; however the bytes come.
 func FuzzFollow(plain *testing.F) {
 	f := sameseed.Fuzz(plain)
 	const head, chunked, both = "POST /t/a HTTP/1.1\r\nHost: x\r\n", "Transfer-Encoding: chunked\r\n", "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n"
@@ -24,6 +27,8 @@ func FuzzFollow(plain *testing.F) {
 		"GET / HTTP/1.0\r\n" + chunked + "\r\n" + head + both + "\r\n",
 		head + "Content-Length: 0\r\nContent-Length: 0\r\n\r\n" + head + both + "\r\n",
 		head + " " + both + "\r\n" + head + "X: y\r\n " + both + "\r\n",
+		head + "Content-Length:\r\n 1\r\n\r\na" + head + both + "\r\n",
+		head + "Content-Length:" + strings.Repeat(" ", followLine) + "1\r\n\r\na" + head + both + "\r\n",
 		head + chunked + "\r\n0x5\r\nhello\r\n0\r\n\r\n" + head + "\r\n",
 	} {
 		f.Add([]byte(s))
@@ -39,7 +44,7 @@ func FuzzFollow(plain *testing.F) {
 		}
 		src := bytes.NewReader(data)
 		r := bufio.NewReader(src)
-		first := uint64(0) // that has both
+		first := uint64(0) // that is to be refused
 		for n := uint64(1); ; n++ {
 			start := len(data) - src.Len() - r.Buffered()
 			request, err := nethttp.ReadRequest(r)
@@ -47,7 +52,8 @@ func FuzzFollow(plain *testing.F) {
 				return
 			}
 			header := data[start : len(data)-src.Len()-r.Buffered()]
-			if first == 0 && len(request.TransferEncoding) > 0 && names(header, "content-length") {
+			both := len(request.TransferEncoding) > 0 && names(header, "content-length")
+			if first == 0 && (both || farOff(header)) {
 				first = n
 			}
 			bad := whole.bad.Load()
@@ -59,6 +65,18 @@ func FuzzFollow(plain *testing.F) {
 			}
 		}
 	})
+}
+
+// farOff reports whether a length does not stand where it is looked for.
+func farOff(header []byte) bool {
+	for line := range bytes.Lines(header) {
+		line = line[:min(len(line), followLine)]
+		name, value, _ := bytes.Cut(line, colon)
+		if _, err := strconv.ParseInt(string(bytes.TrimSpace(value)), 10, 64); err != nil && bytes.EqualFold(name, []byte("content-length")) {
+			return true
+		}
+	}
+	return false
 }
 
 // names reports whether a header has a line with a name.
