@@ -1,22 +1,83 @@
 package core
 
-import "time"
+import (
+	"cmp"
+	"slices"
+	"time"
+)
 
 // A queue whose expired messages go to the dead letters is swept: what was
-// published to it is looked at once for when it ends, and again when the first
-// of them does, whether there are consumers or not. What is found in front of
+// published to it is looked at once for when it ends, and again when the first of
+// its span does, whether there are consumers or not. What is found in front of
 // its time is passed over.
 type sweep struct {
 	timer *time.Timer
 	due   bool // a pump is to sweep
-	// to is the offset before which everything was looked at, first when the
-	// first of what is pending expires; zero is never.
+	// to is the offset before which everything was looked at; spans are where
+	// something of that is pending and expires, in order; grain is up to how long
+	// those that stand side by side become one.
 	to    Offset
-	first time.Time
+	spans []span
+	grain Offset
+	// rest is how long to wait before the next look.
+	rest time.Duration
 }
 
-// sweepEvery is how often a queue is looked at for new messages that expire.
-const sweepEvery = time.Second
+// A span is a range of the log, to exclusive, and when the first of what is
+// pending in it expires, in milliseconds since 1970.
+type span struct {
+	from, to Offset
+	first    int64
+}
+
+// maxSpans bounds the spans of a queue.
+const maxSpans = 256
+
+// note takes in a span.
+func (s *sweep) note(n span) {
+	i, _ := slices.BinarySearchFunc(s.spans, n.from, func(o span, at Offset) int { return cmp.Compare(o.from, at) })
+	s.spans = slices.Insert(s.spans, i, n)
+	if len(s.spans) <= maxSpans {
+		return
+	}
+	for s.join(); len(s.spans) > maxSpans/2; s.join() {
+		s.grain = 2*s.grain + 1
+	}
+}
+
+// join makes one of spans that are together no longer than the grain.
+func (s *sweep) join() {
+	l := s.spans[:0]
+	for _, n := range s.spans {
+		if i := len(l) - 1; i >= 0 && max(l[i].to, n.to)-l[i].from <= s.grain {
+			l[i].to, l[i].first = max(l[i].to, n.to), min(l[i].first, n.first)
+		} else {
+			l = append(l, n)
+		}
+	}
+	s.spans = l
+}
+
+// over takes out the spans of which something has expired.
+func (s *sweep) over(now time.Time) (due []span) {
+	s.spans = slices.DeleteFunc(s.spans, func(n span) bool {
+		is := n.first <= now.UnixMilli()
+		if is {
+			due = append(due, n)
+		}
+		return is
+	})
+	return due
+}
+
+const (
+	// sweepEvery is how often a queue is looked at for messages that expire.
+	sweepEvery = time.Second
+	// sweepShare bounds the time that goes into it, to one part in so many, as
+	// long as that does not leave a queue alone for more than sweepRest.
+	sweepShare = 4
+	sweepRest  = 10 * time.Second
+)
 
 // sweepLater starts the clock. cursor.mu is held.
 func (q *queue) sweepLater() {
@@ -27,14 +88,16 @@ func (q *queue) sweepLater() {
 		q.sweep = &sweep{timer: time.AfterFunc(sweepEvery, q.sweepNow)}
 		return
 	}
-	q.sweep.timer.Reset(sweepEvery)
+	q.sweep.timer.Reset(max(sweepEvery, q.sweep.rest))
+	q.sweep.rest = 0
 }
 
 func (q *queue) sweepNow() {
 	q.mu.Lock()
 	s := q.sweep
 	now := time.Now()
-	s.due = s.to < q.b.dispatcher.end() || !s.first.IsZero() && !now.Before(s.first) || q.overdue(now) != nil
+	s.due = s.to < q.b.dispatcher.end() || q.overdue(now) ||
+		slices.ContainsFunc(s.spans, func(n span) bool { return n.first <= now.UnixMilli() })
 	due := s.due
 	if !due {
 		q.sweepLater()
@@ -67,21 +130,27 @@ func (q *queue) endOf(e *Envelope) int64 {
 	return 0
 }
 
-// overdue is the first of what waits to be delivered again and has expired; nil
-// is none. cursor.mu is held.
-func (q *queue) overdue(now time.Time) *outEntry {
-	for i := range q.out.live() {
-		if e := &q.out.live()[i]; e.ends != 0 && e.ends <= now.UnixMilli() && (e.state == entryWaiting || e.state == entryParked) {
-			return e
-		}
-	}
-	return nil
+// late reports whether an outstanding message waits to be delivered again and
+// has expired.
+func (e *outEntry) late(now time.Time) bool {
+	return e.ends != 0 && e.ends <= now.UnixMilli() && (e.state == entryWaiting || e.state == entryParked)
+}
+
+// overdue reports whether any is late. cursor.mu is held.
+func (q *queue) overdue(now time.Time) bool {
+	return slices.ContainsFunc(q.out.live(), func(e outEntry) bool { return e.late(now) })
 }
 
 // swept notes that the queue was moved to an offset. cursor.mu is held.
 func (q *queue) swept(at Offset) {
-	if q.sweep != nil {
-		q.sweep.to = min(q.sweep.to, at)
+	s := q.sweep
+	if s == nil || at >= s.to {
+		return
+	}
+	s.to = at
+	s.spans = slices.DeleteFunc(s.spans, func(n span) bool { return n.from >= at })
+	for i := range s.spans {
+		s.spans[i].to = min(s.spans[i].to, at)
 	}
 }
 
@@ -90,24 +159,48 @@ func (q *queue) sweeps() bool { return q.sweep != nil && q.sweep.due }
 
 // sweep passes over what is new, and rejects what has expired.
 func (p *pump) sweep(q *queue) {
+	now := time.Now()
 	q.mu.Lock()
 	s := q.sweep
 	s.due = false
-	now := time.Now()
-	at := max(s.to, q.floor())
-	if !s.first.IsZero() && !now.Before(s.first) {
-		at, s.first = q.floor(), time.Time{}
-	}
-	filters := q.filterSet()
-	for e := q.overdue(now); e != nil; e = q.overdue(now) {
-		if e.state == entryWaiting {
-			q.waiting--
+	for i := range q.out.live() {
+		if e := &q.out.live()[i]; e.late(now) {
+			if e.state == entryWaiting {
+				q.waiting--
+			}
+			q.reject(e, "expired")
+			q.changed()
 		}
-		q.reject(e, "expired")
-		q.changed()
 	}
+	due, floor := s.over(now), q.floor()
+	from := max(s.to, floor)
 	q.mu.Unlock()
-	end := p.b.dispatcher.end()
+	through := true
+	for _, n := range due {
+		at := max(n.from, floor)
+		if through {
+			at = p.sweepOver(q, at, n.to, now)
+		}
+		if through = at >= n.to; !through {
+			q.mu.Lock()
+			s.note(span{at, n.to, n.first})
+			q.mu.Unlock()
+		}
+	}
+	if through {
+		p.sweepOver(q, from, p.b.dispatcher.end(), now)
+	}
+	q.mu.Lock()
+	s.rest = min(sweepShare*time.Since(now), sweepRest)
+	q.sweepLater()
+	q.mu.Unlock()
+}
+
+// sweepOver is sweep from an offset to another. It returns how far it came.
+func (p *pump) sweepOver(q *queue, at, end Offset, now time.Time) Offset {
+	q.mu.Lock()
+	s, filters := q.sweep, q.filterSet()
+	q.mu.Unlock()
 	for at < end {
 		p.limit(pumpRecords, pumpBytes)
 		after, err := p.b.engine.Read(p.ctx, at, end, filters, &p.buf)
@@ -117,9 +210,10 @@ func (p *pump) sweep(q *queue) {
 			}
 			break
 		}
+		after = min(after, end)
 		ds := p.decode(q.bound(), true)
 		q.mu.Lock()
-		full := false
+		full, first := false, int64(0)
 		for i := range ds {
 			d := &ds[i]
 			lane := q.lane(d.Envelope)
@@ -142,26 +236,30 @@ func (p *pump) sweep(q *queue) {
 				if fresh {
 					q.passOver(d.Offset, lane)
 				}
-				if ends := q.ends(d.Envelope); !ends.IsZero() && (s.first.IsZero() || ends.Before(s.first)) {
-					s.first = ends
+				if ends := q.endOf(d.Envelope); ends != 0 && (first == 0 || ends < first) {
+					first = ends
 				}
 				continue
 			}
 			q.assign(d, false, now)
 			q.taken(d.Offset, lane)
 		}
+		if first != 0 {
+			s.note(span{at, after, first})
+		}
 		q.next = max(q.next, after)
-		s.to = after
+		s.to = max(s.to, after)
 		q.changed()
 		q.mu.Unlock()
 		clear(p.deliveries)
-		if full || after <= at {
+		if after <= at {
 			break
 		}
 		at = after
+		if full {
+			break
+		}
 		p.bury(q)
 	}
-	q.mu.Lock()
-	q.sweepLater()
-	q.mu.Unlock()
+	return at
 }
