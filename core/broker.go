@@ -155,13 +155,6 @@ func Open(ctx context.Context, o Options) (*Broker, error) {
 	b.dispatcher.start()
 	queues := slices.Collect(maps.Values(b.queues)) // the pumps may make others
 	b.pumps.start(b)
-	for _, q := range queues {
-		q.mu.Lock()
-		if q.rejected > 0 || q.shrinks {
-			q.wake()
-		}
-		q.mu.Unlock()
-	}
 	b.flusher.start()
 	b.delayed.start()
 	b.reclaimer.start()
@@ -174,11 +167,8 @@ func Open(ctx context.Context, o Options) (*Broker, error) {
 	}
 	for _, q := range queues {
 		q.mu.Lock()
-		rejected := q.rejected
+		q.wake() // for dead letters that the last run did not come to write, and what is too much
 		q.mu.Unlock()
-		if rejected > 0 {
-			q.kick() // dead letters that the last run did not come to write
-		}
 	}
 	return b, ctx.Err()
 }
