@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -169,7 +170,7 @@ func (d *delayed) fire(p *pump) time.Time {
 func (d *delayed) fireRound(p *pump, after string) (next time.Time, last string, ok bool) {
 	d.firing.Lock()
 	defer d.firing.Unlock()
-	var due []string
+	var due []Entry
 	next = time.Now().Add(delayedPoll)
 	now := d.clock.now()
 	for s, err := range d.b.engine.State(keyDelayed, after) {
@@ -189,7 +190,7 @@ func (d *delayed) fireRound(p *pump, after string) (next time.Time, last string,
 			}
 			break
 		}
-		if due = append(due, strings.Clone(key)); len(due) == delayedRound {
+		if due = append(due, Entry{strings.Clone(key), slices.Clone(s.Value)}); len(due) == delayedRound {
 			break
 		}
 	}
@@ -197,12 +198,15 @@ func (d *delayed) fireRound(p *pump, after string) (next time.Time, last string,
 	if len(due) == 0 {
 		return next, "", true
 	}
-	for _, key := range due {
-		e, ok, err := d.due(p, key)
+	ok = true
+	for _, s := range due {
+		key := s.Key
+		e, there, err := d.due(p, s)
 		if err != nil {
 			d.b.log.Error("delayed message not readable", "err", err)
 			if !errors.Is(err, ErrCorrupt) {
-				return time.Now().Add(delayedRetry), "", false
+				ok = false
+				break
 			}
 			d.b.stats.Unreadable.Add(1)
 		}
@@ -210,7 +214,7 @@ func (d *delayed) fireRound(p *pump, after string) (next time.Time, last string,
 		if err != nil {
 			return time.Now().Add(delayedRetry), "", false
 		}
-		if ok {
+		if there {
 			s := e.Schedule
 			e.Schedule = nil
 			d.b.append(c, &e)
@@ -234,10 +238,10 @@ func (d *delayed) fireRound(p *pump, after string) (next time.Time, last string,
 		d.b.journal.leave()
 	}
 	// The state must show that they are gone before it is asked again.
-	if err := d.b.journal.change(p.ctx); err != nil {
+	if err := d.b.journal.change(p.ctx); err != nil || !ok {
 		return time.Now().Add(delayedRetry), "", false
 	}
-	return next, due[len(due)-1], true
+	return next, due[len(due)-1].Key, true
 }
 
 // again adds a message that has just been published to the same commit once
@@ -256,19 +260,18 @@ func (d *delayed) again(p *commit, e *Envelope, s *Schedule, key string) {
 	d.put(p, e)
 }
 
-// due reads the message of a delayed one's key as it is published now; ok is
-// false where it is not there any more.
-func (d *delayed) due(p *pump, key string) (e Envelope, ok bool, err error) {
-	value, err := d.b.engine.Get(key)
-	if _, there := retainedOffset(value); err != nil || !there {
-		return e, false, err
+// due reads the message of an entry of the state as it is published now; ok is
+// false where it is not there any more. firing is held since the entry was read.
+func (d *delayed) due(p *pump, s Entry) (e Envelope, ok bool, err error) {
+	if _, there := retainedOffset(s.Value); !there {
+		return e, false, nil
 	}
 	pause.At("delayed found")
-	if ok, err = d.read(p, Entry{key, value}, &e); !ok || err != nil {
+	if ok, err = d.read(p, s, &e); !ok || err != nil {
 		return e, false, err
 	}
 	e.DeliverAt = time.Time{}
-	if life, _, ok := lifeOf(key); ok && life > 0 {
+	if life, _, ok := lifeOf(s.Key); ok && life > 0 {
 		e.Expires = time.Now().Add(life)
 	}
 	return e, true, nil

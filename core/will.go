@@ -113,8 +113,11 @@ func (c *Client) TakeWill(ctx context.Context, name string, withdraw bool) error
 	var e Envelope
 	publish := false
 	if !withdraw {
-		p := &pump{b: b, ctx: ctx}
-		if e, publish, err = d.due(p, key); err != nil {
+		at, err := b.engine.Get(key)
+		if err != nil {
+			return err
+		}
+		if e, publish, err = d.due(&pump{b: b, ctx: ctx}, Entry{key, at}); err != nil {
 			return err
 		}
 	}
