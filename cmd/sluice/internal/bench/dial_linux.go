@@ -20,35 +20,54 @@ const handshakeTimeout = 30 * time.Second
 
 // dial connects a blocking socket with bounded reads and writes.
 func (d *dialer) dial(addr string) (fd int, err error) {
-	to, err := netip.ParseAddrPort(addr)
-	if err != nil || !to.Addr().Is4() || !to.Addr().IsLoopback() {
-		return 0, fmt.Errorf("%q: not an IPv4 loopback address and port", addr)
-	}
-	fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	to, err := loopbackAddress(addr)
 	if err != nil {
-		return 0, fmt.Errorf("socket: %w", err)
+		return 0, err
+	}
+	fd, err = d.socket(0)
+	if err != nil {
+		return 0, err
 	}
 	defer func() {
 		if err != nil {
 			unix.Close(fd)
 		}
 	}()
-	d.next++
-	from := unix.SockaddrInet4{Addr: [4]byte{127, 1 + byte(d.next/(250*250)%200), 1 + byte(d.next/250%250), 1 + byte(d.next%250)}}
-	unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
-	if err := unix.Bind(fd, &from); err != nil {
-		return 0, fmt.Errorf("bind: %w", err)
-	}
 	wait := unix.NsecToTimeval(int64(handshakeTimeout))
 	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait)
 	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &wait)
 	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	err = unix.Connect(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()})
+	err = unix.Connect(fd, to)
 	if errors.Is(err, unix.EINTR) {
 		err = connected(fd)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("connect to %s: %w", addr, err)
+	}
+	return fd, nil
+}
+
+// loopbackAddress is an IPv4 loopback address and port.
+func loopbackAddress(addr string) (*unix.SockaddrInet4, error) {
+	to, err := netip.ParseAddrPort(addr)
+	if err != nil || !to.Addr().Is4() || !to.Addr().IsLoopback() {
+		return nil, fmt.Errorf("%q: not an IPv4 loopback address and port", addr)
+	}
+	return &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}, nil
+}
+
+// socket is a new one with the next address; flags are more for its type.
+func (d *dialer) socket(flags int) (fd int, err error) {
+	fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|flags, 0)
+	if err != nil {
+		return 0, fmt.Errorf("socket: %w", err)
+	}
+	d.next++
+	from := unix.SockaddrInet4{Addr: [4]byte{127, 1 + byte(d.next/(250*250)%200), 1 + byte(d.next/250%250), 1 + byte(d.next%250)}}
+	unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+	if err := unix.Bind(fd, &from); err != nil {
+		unix.Close(fd)
+		return 0, fmt.Errorf("bind: %w", err)
 	}
 	return fd, nil
 }

@@ -8,19 +8,72 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mqttIdleScenario measures what an MQTT connection costs that says nothing.
+// mqttIdleScenario measures what an MQTT connection costs that says nothing, and
+// how fast such come: some of them one by one, the others with so many of them at
+// a time as mosquitto's listener keeps without losing one.
 func mqttIdleScenario(name string, connections int, most float64) scenario {
-	s := idleScenario(name, fmt.Sprintf("%d connections that say nothing", connections), connections, most, func(r *rig, i int) (int, error) {
-		fd, _, err := r.dialer.connectMQTT(r.mqtt, mqttHello{level: 4, id: fmt.Sprintf("bench-idle-%d", i)})
-		return fd, err
+	const atATime = 64
+	s := idleScenario(name, fmt.Sprintf("%d connections that say nothing", connections), connections, most, func(ctx context.Context, r *rig, n int, out *result) ([]int, error) {
+		alone := n / 10
+		hello := func(i int) mqttHello { return mqttHello{level: 4, id: fmt.Sprintf("bench-idle-%d", i)} }
+		start := time.Now()
+		fds, err := r.dialer.ramp(ctx, r.mqtt, alone, 1, hello)
+		if err != nil {
+			return fds, err
+		}
+		out.add("connects, one by one", "/s", float64(alone)/time.Since(start).Seconds())
+		cpu, err := cpuOf(r.pid())
+		if err != nil {
+			return fds, err
+		}
+		own, start := ownCPU(), time.Now()
+		more, err := r.dialer.ramp(ctx, r.mqtt, n-alone, atATime, func(i int) mqttHello { return hello(alone + i) })
+		fds = append(fds, more...)
+		if err != nil {
+			return fds, err
+		}
+		took, own := time.Since(start), ownCPU()-own
+		spent, err := cpuOf(r.pid())
+		each := func(d time.Duration) float64 { return microseconds(d) / float64(n-alone) }
+		out.add("connects", "/s", float64(n-alone)/took.Seconds())
+		out.addLower("server CPU", "µs/connect", each(spent-cpu))
+		out.addAside("generator CPU", "µs/connect", each(own))
+		return fds, err
 	})
 	s.rivals = []string{mosquittoName}
+	s.goals = append(s.goals, goal{reading: "connects", times: 1})
 	return s
+}
+
+// oneByOne connects one after the other.
+func oneByOne(open func(r *rig, i int) (fd int, err error)) connecting {
+	return func(ctx context.Context, r *rig, n int, out *result) (fds []int, err error) {
+		cpu, err := cpuOf(r.pid())
+		if err != nil {
+			return nil, err
+		}
+		start := time.Now()
+		for i := range n {
+			if err := ctx.Err(); err != nil {
+				return fds, err
+			}
+			fd, err := open(r, i)
+			if err != nil {
+				return fds, fmt.Errorf("connection %d: %w", i, err)
+			}
+			fds = append(fds, fd)
+		}
+		took := time.Since(start)
+		spent, err := cpuOf(r.pid())
+		out.add("connects, one by one", "/s", float64(n)/took.Seconds())
+		out.addLower("server CPU", "µs/connect", microseconds(spent-cpu)/float64(n))
+		return fds, err
+	}
 }
 
 // sseIdleScenario measures what a stream of events costs that has none.
 func sseIdleScenario() scenario {
-	return idleScenario("sse-idle", "10,000 server-sent event streams without an event", 10_000, 20, func(r *rig, i int) (int, error) {
+	return idleScenario("sse-idle", "10,000 server-sent event streams without an event", 10_000, 20, oneByOne(func(r *rig, i int) (int, error) {
 		fd, err := r.dialer.dial(r.http)
 		if err != nil {
 			return 0, err
@@ -30,13 +83,13 @@ func sseIdleScenario() scenario {
 			return 0, err
 		}
 		return fd, nil
-	})
+	}))
 }
 
 // wsIdleScenario measures what a WebSocket costs that is subscribed and is sent
 // nothing.
 func wsIdleScenario() scenario {
-	return idleScenario("ws-idle", "10,000 WebSockets with a subscription each that is sent nothing", 10_000, 12, func(r *rig, i int) (int, error) {
+	return idleScenario("ws-idle", "10,000 WebSockets with a subscription each that is sent nothing", 10_000, 12, oneByOne(func(r *rig, i int) (int, error) {
 		fd, err := r.dialer.dial(r.http)
 		if err != nil {
 			return 0, err
@@ -46,12 +99,16 @@ func wsIdleScenario() scenario {
 			return 0, err
 		}
 		return fd, nil
-	})
+	}))
 }
+
+// A connecting opens n connections to the rig's server, and says how fast. It
+// returns those that are open also where it fails.
+type connecting func(ctx context.Context, r *rig, n int, out *result) (fds []int, err error)
 
 // idleScenario measures what a connection costs that says nothing; most is the
 // goal in KiB.
-func idleScenario(name, about string, connections int, most float64, open func(r *rig, i int) (fd int, err error)) scenario {
+func idleScenario(name, about string, connections int, most float64, connect connecting) scenario {
 	return scenario{name: name, about: about, goals: []goal{{reading: "resident", bound: most}}, run: func(ctx context.Context, r *rig) (result, error) {
 		var out result
 		n := r.scaled(connections)
@@ -62,29 +119,12 @@ func idleScenario(name, about string, connections int, most float64, open func(r
 		if err != nil {
 			return out, err
 		}
-		fds := make([]int, 0, n)
+		fds, err := connect(ctx, r, n, &out)
 		defer func() {
 			for _, fd := range fds {
 				unix.Close(fd)
 			}
 		}()
-		cpu, err := cpuOf(r.pid())
-		if err != nil {
-			return out, err
-		}
-		start := time.Now()
-		for i := range n {
-			if err := ctx.Err(); err != nil {
-				return out, err
-			}
-			fd, err := open(r, i)
-			if err != nil {
-				return out, fmt.Errorf("connection %d: %w", i, err)
-			}
-			fds = append(fds, fd)
-		}
-		took := time.Since(start)
-		spent, err := cpuOf(r.pid())
 		if err != nil {
 			return out, err
 		}
@@ -96,8 +136,6 @@ func idleScenario(name, about string, connections int, most float64, open func(r
 			return out, err
 		}
 		out.addLower("resident", "KiB/conn", float64(after-before)/1024/float64(n))
-		out.add("connects, one by one", "/s", float64(n)/took.Seconds())
-		out.addLower("server CPU", "µs/connect", microseconds(spent-cpu)/float64(n))
 		return out, nil
 	}}
 }

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"os"
 	"time"
 	"unsafe"
 
@@ -26,6 +27,23 @@ func read(fd int, b []byte) (n int, errno unix.Errno) {
 func write(fd int, b []byte) (n int, errno unix.Errno) {
 	r, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
 	return count(r, errno)
+}
+
+// await waits until a socket is ready for what is asked of it, POLLIN or POLLOUT,
+// or broken. A signal may end it before.
+func await(fd int, events int16, within time.Duration) error {
+	p := unix.PollFd{Fd: int32(fd), Events: events}
+	t := unix.NsecToTimespec(int64(within))
+	n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&t)), 0, 0, 0)
+	switch {
+	case errno == unix.EINTR:
+		return nil
+	case errno != 0:
+		return errno
+	case n == 0:
+		return os.ErrDeadlineExceeded
+	}
+	return nil
 }
 
 func count(r uintptr, errno unix.Errno) (int, unix.Errno) {
