@@ -97,7 +97,7 @@ type acceptor struct {
 	listener net.Listener
 	turn     chan struct{} // holds the turn while nobody has it; closed with the listener
 	// waiting is how many goroutines wait for the turn, or are about to. Only who
-	// has had the turn makes it less.
+	// has the turn makes it less.
 	waiting atomic.Int32
 }
 
@@ -127,9 +127,22 @@ func (a *acceptor) run() {
 		}
 		a.turn <- struct{}{}
 		a.server.open(c)
-		if a.waiting.Add(1) > keepAcceptors {
-			a.waiting.Add(-1)
+		if !a.stay() {
 			return
+		}
+	}
+}
+
+// stay counts a goroutine as waiting again, unless enough are. It never counts
+// one that then leaves: who has the turn would rely on it.
+func (a *acceptor) stay() bool {
+	for {
+		n := a.waiting.Load()
+		if n >= keepAcceptors {
+			return false
+		}
+		if a.waiting.CompareAndSwap(n, n+1) {
+			return true
 		}
 	}
 }
