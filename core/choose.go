@@ -48,7 +48,7 @@ func (q *queue) quit(k *Consumer) {
 			}
 		}
 	}
-	if k.where != nil {
+	if k.where != nil || k.denied {
 		q.selective--
 	}
 	q.wave++
@@ -160,6 +160,11 @@ func (q *queue) choose(d *Delivery, fresh bool) (*Consumer, verdict) {
 			v = max(v, unwanted)
 			continue
 		case !k.mayReceive(d.Topic):
+			if n > 1 && !k.denied { // others may have it, and are not to be held up by it
+				if k.denied = true; k.where == nil {
+					q.selective++
+				}
+			}
 			continue
 		}
 		if k.credit.positive() && !(fresh && len(q.left[0])+q.leftRuns() > 0 && q.behind(k.class)) {

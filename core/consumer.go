@@ -24,6 +24,7 @@ type Consumer struct {
 	alone    bool   // likewise: Consumption.Alone
 	session  string // likewise: Consumption.Session
 	class    *class // likewise; guarded by cursor.mu
+	denied   bool   // likewise: it may not have what others may
 
 	calling sync.Mutex // held while the receiver is called
 	ended   bool       // the receiver is not called any more; guarded by calling

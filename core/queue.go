@@ -34,9 +34,9 @@ type queue struct {
 	left   []runs
 	passed []Offset
 	runs   int
-	// classes are the consumers by their selectors, selective how many
-	// consumers have one. wave counts what may make a consumer want what none
-	// wanted before.
+	// classes are the consumers by their selectors, selective how many consumers
+	// have one, or were denied a topic that others may have. wave counts what may
+	// make a consumer want what none wanted before.
 	classes   []*class
 	selective int
 	wave      uint64
