@@ -273,6 +273,30 @@ func TestMethodsOfRoutes(t *testing.T) {
 	}
 }
 
+// TestForeignersOnRoutes asks each route, by each of its methods, as a page of
+// another site would, and by a name that was rebound to the broker's address.
+func TestForeignersOnRoutes(t *testing.T) {
+	d := open(t)
+	asked := 0
+	for pattern, methods := range d.server.Routes() {
+		path := routeNames.ReplaceAllString(pattern, "a")
+		for _, method := range append(methods, "OPTIONS") {
+			for foreigner, want := range map[string]int{
+				"Host: evil.example": 421, "Origin: http://evil.example": 403, "Origin: null": 403, "Origin: http://127.0.0.1:1": 403,
+				"Sec-Fetch-Site: cross-site": 403, "Sec-Fetch-Site: same-site": 403,
+			} {
+				asked++
+				if a := d.do(method, path, "", foreigner); a.StatusCode != want {
+					t.Errorf("%s %s with %s: %s, want %d", method, path, foreigner, a.Status, want)
+				}
+			}
+		}
+	}
+	if asked < 400 {
+		t.Errorf("only %d were asked", asked)
+	}
+}
+
 // TestNamesOfRoutes gives each route names that are none.
 func TestNamesOfRoutes(t *testing.T) {
 	d := open(t)
