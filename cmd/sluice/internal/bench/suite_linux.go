@@ -157,10 +157,7 @@ func (s *suite) once(ctx context.Context, sc scenario, k kind, disk machine) (re
 // settle is how far apart readings of memory are; a run in small needs no
 // exact ones.
 func (s *suite) settle() time.Duration {
-	if s.scale < 1 {
-		return 50 * time.Millisecond
-	}
-	return 500 * time.Millisecond
+	return min(500, max(5, time.Duration(2500*s.scale))) * time.Millisecond
 }
 
 // profile takes a CPU profile for as long as the measuring lasts, and then one

@@ -35,6 +35,7 @@ func TestEveryScenario(t *testing.T) {
 		t.Fatal(err)
 	}
 	chosen = append(chosen, grid...)
+	chosen = append(chosen, scaleScenarios()...)
 	s := &suite{
 		kinds: []kind{sluice(program), them}, scenarios: chosen, runs: 1,
 		span:  span{warm: 20 * time.Millisecond, measure: 200 * time.Millisecond, patience: time.Minute},
