@@ -19,8 +19,9 @@ type machine struct {
 	Cores  int    `json:"cores"`
 	Kernel string `json:"kernel"`
 	Go     string `json:"go"`
-	// What the disk does, 0 where that was not measured. Sync is the median time of an fdatasync behind a write of 4 KiB into a
-	// file whose blocks are there, SyncWorst its 99th percentile.
+	// What the disk does, 0 where that was not measured. Sync is the median time
+	// of an fdatasync behind a write of 4 KiB into a file whose blocks are there,
+	// SyncWorst its 99th percentile.
 	Sync      time.Duration `json:"fdatasync_ns"`
 	SyncWorst time.Duration `json:"fdatasync_p99_ns"`
 	// Bandwidth of writing in sequence, synced, in MB/s.
@@ -77,6 +78,33 @@ func surveyMachine(dir string) (machine, error) {
 	slices.Sort(times)
 	m.Sync, m.SyncWorst = times[len(times)/2], times[len(times)*99/100]
 	return m, nil
+}
+
+// syncTime is the median time to append so many bytes to a file in a folder, and
+// to sync it.
+func syncTime(dir string, size int) (time.Duration, error) {
+	name := filepath.Join(dir, "disk")
+	f, err := os.Create(name)
+	if err != nil {
+		return 0, err
+	}
+	defer os.Remove(name)
+	defer f.Close()
+	x := noise(1)
+	b := x.appendPayload(nil, max(size, 64), 0, 0, 0)
+	times := make([]time.Duration, 200)
+	for i := range times {
+		start := time.Now()
+		if _, err := f.Write(b); err != nil {
+			return 0, err
+		}
+		if err := unix.Fdatasync(int(f.Fd())); err != nil {
+			return 0, fmt.Errorf("fdatasync: %w", err)
+		}
+		times[i] = time.Since(start)
+	}
+	slices.Sort(times)
+	return times[len(times)/2], nil
 }
 
 func cpuModel() string {

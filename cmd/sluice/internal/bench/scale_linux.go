@@ -375,7 +375,7 @@ func flood(ctx context.Context, b *core.Broker, n int, make func(*core.Envelope,
 			}
 		}
 	}
-	_, err = f.land(uint64(n))
+	_, _, err = f.land(uint64(n))
 	return err
 }
 

@@ -23,6 +23,7 @@ type flight struct {
 	landed    sync.Cond
 	unflown   int // how many more may be handed in
 	confirmed uint64
+	batches   uint64 // in which they were confirmed
 	err       error
 }
 
@@ -31,6 +32,7 @@ func (f *flight) Confirm(cs []core.Confirmation) {
 	defer f.mu.Unlock()
 	f.unflown += len(cs)
 	f.confirmed += uint64(len(cs))
+	f.batches++
 	for i := range cs {
 		if cs[i].Err != nil && f.err == nil {
 			f.err = cs[i].Err
@@ -51,14 +53,15 @@ func (f *flight) room() (int, error) {
 	return n, f.err
 }
 
-// land waits until all is confirmed and says how many there were.
-func (f *flight) land(handed uint64) (uint64, error) {
+// land waits until all is confirmed and says how many there were, in how many
+// batches.
+func (f *flight) land(handed uint64) (confirmed, batches uint64, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for f.confirmed < handed && f.err == nil {
 		f.landed.Wait()
 	}
-	return f.confirmed, f.err
+	return f.confirmed, f.batches, f.err
 }
 
 // storageTopics are the thousand topics that records have in turn.
@@ -84,20 +87,20 @@ func openCore(ctx context.Context, dir string) (*core.Broker, error) {
 }
 
 // publishFor publishes payloads of a size with so many in flight for a while,
-// and says how many were confirmed in how long.
-func publishFor(ctx context.Context, dir string, size, window int, s span) (n uint64, took time.Duration, err error) {
+// and says how many were confirmed in how long, in how many batches.
+func publishFor(ctx context.Context, dir string, size, window int, s span) (n, batches uint64, took time.Duration, err error) {
 	b, err := openCore(ctx, dir)
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
 	defer func() { err = errors.Join(err, b.Close(ctx)) }()
 	f := &flight{unflown: window}
 	f.landed.L = &f.mu
 	if f.client, err = b.Connect(ctx, core.Credentials{Client: "bench", Protocol: "bench"}, f); err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
 	defer f.client.Close()
-	var handed, before uint64
+	var handed, before, batchesBefore uint64
 	x := noise(1)
 	var payload []byte
 	e := core.Envelope{Guarantee: core.AtLeastOnce}
@@ -106,25 +109,25 @@ func publishFor(ctx context.Context, dir string, size, window int, s span) (n ui
 	for {
 		room, err := f.room()
 		if err != nil {
-			return 0, 0, err
+			return 0, 0, 0, err
 		}
 		for range room {
 			payload = x.appendPayload(payload[:0], size, uint32(x), uint64(x)+handed, int64(x>>1))
 			e.Topic, e.Payload = storageTopics[handed%uint64(len(storageTopics))], payload
 			handed++
 			if err := f.client.Publish(ctx, &e, core.Receipt(handed)); err != nil {
-				return 0, 0, err
+				return 0, 0, 0, err
 			}
 		}
 		at := time.Since(start)
 		if warm && at >= s.warm {
-			if before, err = f.land(handed); err != nil {
-				return 0, 0, err
+			if before, batchesBefore, err = f.land(handed); err != nil {
+				return 0, 0, 0, err
 			}
 			start, warm = time.Now(), false
 		} else if !warm && at >= s.measure {
-			n, err := f.land(handed)
-			return n - before, time.Since(start), err
+			n, batches, err := f.land(handed)
+			return n - before, batches - batchesBefore, time.Since(start), err
 		}
 	}
 }
@@ -163,7 +166,7 @@ func logPublishScenario(name string, size int, windows []int, goals ...goal) sce
 		for i, window := range windows {
 			dir := filepath.Join(r.dir, fmt.Sprint("flight-", window))
 			cpu := ownCPU()
-			n, took, err := publishFor(ctx, dir, size, window, r.span)
+			n, batches, took, err := publishFor(ctx, dir, size, window, r.span)
 			if err != nil {
 				return out, err
 			}
@@ -190,6 +193,12 @@ func logPublishScenario(name string, size int, windows []int, goals ...goal) sce
 			if r.disk.Bandwidth > 0 {
 				out.addAside("of the disk's bandwidth", "%", 100*share*total/1e6/took.Seconds()/r.disk.Bandwidth)
 			}
+			bare, err := syncTime(dir, int(share*total/float64(batches)))
+			if err != nil {
+				return out, err
+			}
+			out.addAside("messages a batch", "", float64(n)/float64(batches))
+			out.addAside("of the disk's appends and fdatasyncs", "%", 100*float64(batches)*bare.Seconds()/took.Seconds())
 		}
 		return out, nil
 	}}
