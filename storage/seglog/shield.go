@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -34,6 +35,7 @@ type shield struct {
 	err     error
 	waiting atomic.Int32 // how many writes wait for room
 	patient atomic.Bool  // they do: the log is open
+	hidden  []string     // names that List leaves out; set before Pebble begins
 
 	mu    sync.Mutex // guards locks
 	locks []io.Closer
@@ -171,6 +173,11 @@ type heldLock struct {
 func (l *heldLock) Close() error {
 	l.once.Do(func() { l.err = l.Closer.Close() })
 	return l.err
+}
+
+func (s *shield) List(dir string) ([]string, error) {
+	names, err := s.FS.List(dir)
+	return slices.DeleteFunc(names, func(n string) bool { return slices.Contains(s.hidden, n) }), err
 }
 
 func (s *shield) Unwrap() pebblevfs.FS { return s.FS }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"iter"
 	"log/slog"
@@ -107,7 +108,14 @@ func (s *state) open(o *pebble.Options) error {
 	o.Cache, o.FS = s.cache, s.shield
 	err := s.shield.wait(func() (err error) {
 		defer recoverPebble(&err)
-		s.db, err = pebble.Open(s.dir, o)
+		if err := s.hideOptions(o); err != nil {
+			return err
+		}
+		if s.db, err = pebble.Open(s.dir, o); err == nil && !o.ReadOnly {
+			for _, name := range s.shield.hidden {
+				err = errors.Join(err, s.shield.Remove(path.Join(s.dir, name)))
+			}
+		}
 		return err
 	})
 	if err != nil {
@@ -123,6 +131,34 @@ func (s *state) open(o *pebble.Options) error {
 		return errors.Join(err, s.close())
 	}
 	return nil
+}
+
+// hideOptions hides from Pebble what it has written of its options, where that is
+// damaged: it refuses to open then. It keeps them only to compare them with those
+// that it is opened with, which are always the same, and writes them anew.
+func (s *state) hideOptions(o *pebble.Options) error {
+	names, err := s.shield.FS.List(s.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, name := range names {
+		if !strings.HasPrefix(name, "OPTIONS-") {
+			continue
+		}
+		f, err := s.shield.FS.Open(path.Join(s.dir, name))
+		if err != nil {
+			return err
+		}
+		b, err := io.ReadAll(f)
+		if err := errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+		if err := o.CheckCompatibility(s.dir, string(b)); err != nil {
+			o.Logger.Errorf("%s is damaged; it is not needed, and written anew: %v", name, err)
+			s.shield.hidden = append(s.shield.hidden, name)
+		}
+	}
+	return err
 }
 
 // stateOptions are Pebble's, but for where its files are.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -141,6 +143,70 @@ func TestStateDamagedOnDisk(t *testing.T) {
 			if err := os.WriteFile(name, []byte("garbage"), 0o644); err != nil {
 				t.Fatal(err)
 			}
+		}
+	}
+}
+
+// What Pebble keeps of its options is not needed: where it is damaged the state
+// opens all the same, to be read only, too, and it is written anew.
+func TestStateOptionsDamaged(t *testing.T) {
+	for _, damaged := range []string{"[Options]\n comparer=nobody's\n", "[Options]\n merger=nobody's\n", "[Options]\n wal_dir=/elsewhere\n", "garbage", "[\x00"} {
+		s := newSpecimen(t, true)
+		names, err := s.fs.List("/data/state")
+		if err != nil {
+			t.Fatal(err)
+		}
+		old := make(map[string]bool)
+		for _, name := range names {
+			if strings.HasPrefix(name, "OPTIONS-") {
+				old[name] = true
+				f, err := s.fs.Create(path.Join("/data/state", name))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := f.WriteAt([]byte(damaged), 0); err != nil {
+					t.Fatal(err)
+				}
+				if err := f.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if len(old) == 0 {
+			t.Fatal("there are no options")
+		}
+		o := tiny(s.fs)
+		log := slog.New(slog.DiscardHandler)
+		view, err := viewState("/data/state", s.fs, log)
+		if err != nil {
+			t.Fatalf("%q: read only: %v", damaged, err)
+		}
+		if err := view.close(); err != nil {
+			t.Fatal(err)
+		}
+		l, err := Open(context.Background(), o)
+		if err != nil {
+			t.Fatalf("%q: %v", damaged, err)
+		}
+		if got := maps.Collect(l.stateStrings()); !maps.Equal(got, s.state) {
+			t.Errorf("%q: the state is %v, want %v", damaged, got, s.state)
+		}
+		if err := l.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if names, err = s.fs.List("/data/state"); err != nil {
+			t.Fatal(err)
+		}
+		kept := 0
+		for _, name := range names {
+			if strings.HasPrefix(name, "OPTIONS-") {
+				if kept++; old[name] {
+					t.Errorf("%q: %s is still there", damaged, name)
+				}
+			}
+		}
+		if kept == 0 {
+			t.Errorf("%q: no options were written anew", damaged)
 		}
 	}
 }
