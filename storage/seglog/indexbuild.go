@@ -2,6 +2,7 @@ package seglog
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -33,22 +34,51 @@ func (l *Log) indexLoop() {
 		case <-l.closing:
 			return
 		case <-l.indexWake:
+			l.buildIndexes(context.Background())
 		}
-		for {
-			l.indexing.Lock()
-			var s *segment
-			if len(l.indexQueue) > 0 {
-				s, l.indexQueue = l.indexQueue[0], l.indexQueue[1:]
-			}
-			l.indexing.Unlock()
-			if s == nil {
-				break
-			}
-			if err := l.ensureIndex(s); err != nil && !errors.Is(err, core.ErrClosed) {
-				// Reads go on without it; the next start tries again.
-				l.log.Error("index cannot be built", "segment", s.name, "err", err)
-			}
-		}
+	}
+}
+
+// buildIndexes builds those that are waited for, until a context ends, and
+// returns when nobody else builds one any more.
+func (l *Log) buildIndexes(ctx context.Context) {
+	for more := true; more && ctx.Err() == nil; {
+		more = l.buildNext()
+	}
+}
+
+// buildNext builds the next index that is waited for; there is none where it is
+// false.
+func (l *Log) buildNext() bool {
+	l.builder.Lock()
+	defer l.builder.Unlock()
+	l.indexing.Lock()
+	var s *segment
+	if len(l.indexQueue) > 0 {
+		s, l.indexQueue = l.indexQueue[0], l.indexQueue[1:]
+	}
+	l.indexing.Unlock()
+	if s == nil {
+		return false
+	}
+	if err := l.ensureIndex(s); err != nil && !errors.Is(err, core.ErrClosed) {
+		// Reads go on without it; the next start tries again.
+		l.log.Error("index cannot be built", "segment", s.name, "err", err)
+	}
+	return true
+}
+
+// finishIndexes builds the indexes that are waited for, unless a context ends
+// before: the next start has to read a sealed segment that has none.
+func (l *Log) finishIndexes(ctx context.Context) {
+	finished := make(chan struct{})
+	l.background.Go(func() {
+		defer close(finished)
+		l.buildIndexes(ctx)
+	})
+	select {
+	case <-finished:
+	case <-ctx.Done():
 	}
 }
 

@@ -93,6 +93,7 @@ type Log struct {
 	committer committer
 
 	indexWake  chan struct{}
+	builder    sync.Mutex // held by the one who builds an index
 	indexing   sync.Mutex // guards what follows
 	indexQueue []*segment // sealed segments that have no index yet
 

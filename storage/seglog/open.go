@@ -367,6 +367,9 @@ func (l *Log) Close(ctx context.Context) error {
 			err = errors.Join(err, next.segment.file.Close())
 		}
 	}
+	if err == nil {
+		l.finishIndexes(ctx)
+	}
 	close(l.closing)
 	l.background.Wait()
 	return errors.Join(err, l.abandon())
