@@ -21,9 +21,10 @@ type gathering struct {
 }
 
 const (
-	// gatherMin is how many must have been confirmed at once. Fewer are served
-	// by a sync of their own.
-	gatherMin = 16
+	// gatherMin is how many must have been confirmed at once. Fewer gain less
+	// than the processor time that it costs to wait for them: 64 connections
+	// that publish over HTTP lost 8% by it.
+	gatherMin = 128
 	// gatherMax bounds the time that is waited.
 	gatherMax = 200 * time.Microsecond
 	// gatherRest bounds how many commits go by before waiting is tried again.

@@ -9,11 +9,14 @@ import (
 // TestGather has a journal wait for those whom a commit has confirmed, and for
 // nobody else.
 func TestGather(t *testing.T) {
-	const step = 5 * time.Microsecond
+	const (
+		step = 5 * time.Microsecond
+		many = gatherMin
+	)
 	synctest.Test(t, func(t *testing.T) {
 		j := newJournal(nil, Limits{}, time.Now, nil)
 		g := &j.gathering
-		// after begins anew with so many waiting, has others come one at each
+		// after begins anew with so many waiting, has others come some at each
 		// step, and says how long was waited.
 		after := func(confirmed, waiting, coming int, sync time.Duration) time.Duration {
 			t.Helper()
@@ -21,9 +24,9 @@ func TestGather(t *testing.T) {
 			g.sync = sync
 			g.yield = func() {
 				time.Sleep(step)
-				if coming > 0 {
-					coming--
-					j.pending.entries = append(j.pending.entries, entry{})
+				if n := min(coming, many/20); n > 0 {
+					coming -= n
+					j.pending.entries = append(j.pending.entries, make([]entry, n)...)
 				}
 			}
 			began := time.Now()
@@ -36,12 +39,12 @@ func TestGather(t *testing.T) {
 			sync, waited               time.Duration
 			rest                       int
 		}{
-			{"all come again", 20, 20, 20, time.Millisecond, 20 * step, 0},
-			{"nobody waits yet", 20, 0, 20, time.Millisecond, 20 * step, 0},
-			{"few were confirmed", gatherMin - 1, 0, gatherMin, time.Millisecond, 0, 0},
-			{"more wait than are waited for", 20, 21, 20, time.Millisecond, 0, 0},
-			{"a sync is as quick", 20, 20, 20, 2 * step, 2 * step, 1},
-			{"one does not come", 20, 20, 19, time.Millisecond, gatherMax + step, 1},
+			{"all come again", many, many, many, time.Second, 22 * step, 0},
+			{"nobody waits yet", many, 0, many, time.Second, 22 * step, 0},
+			{"few were confirmed", gatherMin - 1, 0, gatherMin, time.Second, 0, 0},
+			{"more wait than are waited for", many, many + 1, many, time.Second, 0, 0},
+			{"a sync is as quick", many, many, many, 2 * step, 2 * step, 1},
+			{"one does not come", many, many, many - 1, time.Second, gatherMax + step, 1},
 		} {
 			g.rest, g.vain = 0, 0
 			if waited := after(c.confirmed, c.waiting, c.coming, c.sync); waited != c.waited || g.rest != c.rest {
@@ -53,7 +56,7 @@ func TestGather(t *testing.T) {
 		g.rest, g.vain = 0, 0
 		var tries []int
 		for i := range 4 * gatherRest {
-			if after(20, 0, 0, time.Millisecond) > 0 {
+			if after(many, 0, 0, time.Second) > 0 {
 				tries = append(tries, i)
 			}
 		}
@@ -66,14 +69,14 @@ func TestGather(t *testing.T) {
 			t.Errorf("the last tries at %v", tries[n-2:])
 		}
 		g.rest = 0
-		after(20, 0, 20, time.Millisecond)
+		after(many, 0, many, time.Second)
 		if g.vain != 0 {
 			t.Error("after all came again it still rests")
 		}
 
 		// Where clocks stand still it ends all the same.
 		g.rest, g.yield = 0, func() {}
-		j.gather(20)
+		j.gather(many)
 		if g.rest == 0 {
 			t.Error("nobody came, and it does not rest")
 		}
