@@ -46,20 +46,29 @@ func (r *sysReader) take() []string {
 	return got
 }
 
+// startSys starts a broker that tells of itself, and connects a client. The test
+// closes all three.
+func startSys(t *testing.T) (*core.Broker, *sysReporter, *core.Client) {
+	t.Helper()
+	ctx := context.Background()
+	broker, err := core.Open(ctx, core.Options{Engine: coretest.NewEngine()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sys := startSysReporter(broker, adapters.NewGate(adapters.DefaultLimits()), adapters.NewMetrics(prometheus.NewRegistry()), 10*time.Second, slog.New(slog.DiscardHandler))
+	client, err := broker.Connect(ctx, core.Credentials{Protocol: "test"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return broker, sys, client
+}
+
 // TestSysReporter lets hours pass: nothing is written while nobody looks, and
 // what somebody listens to is told when it changes, and nothing else.
 func TestSysReporter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := context.Background()
-		broker, err := core.Open(ctx, core.Options{Engine: coretest.NewEngine()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		sys := startSysReporter(broker, adapters.NewGate(adapters.DefaultLimits()), adapters.NewMetrics(prometheus.NewRegistry()), 10*time.Second, slog.New(slog.DiscardHandler))
-		client, err := broker.Connect(ctx, core.Credentials{Protocol: "test"}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		broker, sys, client := startSys(t)
 		end := func() core.Offset {
 			synctest.Wait()
 			return broker.Sizes().End
@@ -168,15 +177,7 @@ func TestSysLoad(t *testing.T) {
 func TestSysSessions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := context.Background()
-		broker, err := core.Open(ctx, core.Options{Engine: coretest.NewEngine()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		sys := startSysReporter(broker, adapters.NewGate(adapters.DefaultLimits()), adapters.NewMetrics(prometheus.NewRegistry()), 10*time.Second, slog.New(slog.DiscardHandler))
-		client, err := broker.Connect(ctx, core.Credentials{Protocol: "test"}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		broker, sys, client := startSys(t)
 		value := func(topic, want string) {
 			t.Helper()
 			for d, err := range client.Retained(ctx, core.Filter(sysTopics+topic), "") {

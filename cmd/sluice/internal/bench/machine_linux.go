@@ -64,20 +64,30 @@ func surveyMachine(dir string) (machine, error) {
 	}
 	m.Bandwidth = total / 1e6 / time.Since(start).Seconds()
 
-	times := make([]time.Duration, 400)
+	times, err := timeSyncs(f, b[:4096], 400)
+	if err != nil {
+		return m, err
+	}
+	m.Sync, m.SyncWorst = times[len(times)/2], times[len(times)*99/100]
+	return m, nil
+}
+
+// timeSyncs writes bytes n times, one behind the other from the file's beginning
+// on, each followed by an fdatasync, and returns how long they took, sorted.
+func timeSyncs(f *os.File, b []byte, n int) ([]time.Duration, error) {
+	times := make([]time.Duration, n)
 	for i := range times {
 		start := time.Now()
-		if _, err := f.WriteAt(b[:4096], int64(i)*4096); err != nil {
-			return m, err
+		if _, err := f.WriteAt(b, int64(i*len(b))); err != nil {
+			return nil, err
 		}
 		if err := unix.Fdatasync(int(f.Fd())); err != nil {
-			return m, fmt.Errorf("fdatasync: %w", err)
+			return nil, fmt.Errorf("fdatasync: %w", err)
 		}
 		times[i] = time.Since(start)
 	}
 	slices.Sort(times)
-	m.Sync, m.SyncWorst = times[len(times)/2], times[len(times)*99/100]
-	return m, nil
+	return times, nil
 }
 
 // syncTime is the median time to append so many bytes to a file in a folder, and
@@ -92,18 +102,10 @@ func syncTime(dir string, size int) (time.Duration, error) {
 	defer f.Close()
 	x := noise(1)
 	b := x.appendPayload(nil, max(size, 64), 0, 0, 0)
-	times := make([]time.Duration, 200)
-	for i := range times {
-		start := time.Now()
-		if _, err := f.Write(b); err != nil {
-			return 0, err
-		}
-		if err := unix.Fdatasync(int(f.Fd())); err != nil {
-			return 0, fmt.Errorf("fdatasync: %w", err)
-		}
-		times[i] = time.Since(start)
+	times, err := timeSyncs(f, b, 200)
+	if err != nil {
+		return 0, err
 	}
-	slices.Sort(times)
 	return times[len(times)/2], nil
 }
 
