@@ -97,7 +97,7 @@ func (q *queue) passOn(k *Consumer) {
 	others := slices.DeleteFunc(slices.Clone(q.consumers), func(o *Consumer) bool { return o == k })
 	q.consumers, q.turn = append(others, k), 0
 	q.appoint()
-	for e := range q.holds(k) {
+	for e := range q.holds(k, 0, k.high) {
 		if q.out.kept[e.offset] == "" {
 			q.release(e, 0)
 		}

@@ -73,7 +73,7 @@ func (q *queue) leaveLeased(k *Consumer, lease time.Duration) map[Offset]leased 
 		}
 	}
 	due, until := q.now()+int64(lease), time.Now().Add(lease)
-	for e := range q.holds(k) {
+	for e := range q.holds(k, 0, k.high) {
 		e.state, e.holder, e.token, e.due = entryLeased, nil, rand.Uint64(), due
 		q.leasing++
 		q.enroll(e)

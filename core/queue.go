@@ -550,14 +550,10 @@ func (q *queue) settleEntry(k *Consumer, at Offset, o Outcome, opts SettleOption
 		q.settleOne(e, o, opts)
 		return nil
 	}
-	for from := Offset(0); ; { // settling moves the others
-		e := q.firstHeld(k, from, at)
-		if e == nil {
-			return nil
-		}
-		from = e.offset + 1
+	for e := range q.holds(k, 0, at) {
 		q.settleOne(e, o, opts)
 	}
+	return nil
 }
 
 // firstHeld returns the first entry from an offset through another that k holds.
@@ -572,15 +568,12 @@ func (q *queue) firstHeld(k *Consumer, from, through Offset) *outEntry {
 	return nil
 }
 
-// holds yields what a consumer holds, in order. cursor.mu is held.
-func (q *queue) holds(k *Consumer) iter.Seq[*outEntry] {
+// holds yields what a consumer holds from an offset through another, in order;
+// they may be settled meanwhile, which moves the others. cursor.mu is held.
+func (q *queue) holds(k *Consumer, from, through Offset) iter.Seq[*outEntry] {
 	return func(yield func(*outEntry) bool) {
-		for at := Offset(0); ; {
-			e := q.firstHeld(k, at, k.high)
-			if e == nil {
-				return
-			}
-			if at = e.offset + 1; !yield(e) {
+		for e := q.firstHeld(k, from, through); e != nil; e = q.firstHeld(k, from, through) {
+			if from = e.offset + 1; !yield(e) {
 				return
 			}
 		}
@@ -642,7 +635,7 @@ func (q *queue) leaveWith(k *Consumer, lives bool) {
 	q.mu.Lock()
 	if q.dismiss(k) || k.retired {
 		k.retired = false
-		for e := range q.holds(k) {
+		for e := range q.holds(k, 0, k.high) {
 			if q.out.kept[e.offset] != "" {
 				q.keepLeft(e, lives)
 			} else {

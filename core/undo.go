@@ -66,7 +66,7 @@ func (u *undo) settle(at Offset, o Outcome, opts SettleOptions) error {
 	if opts.Through {
 		from = 0
 	}
-	for e := u.q.firstHeld(u.k, from, at); e != nil; e = u.q.firstHeld(u.k, e.offset+1, at) {
+	for e := range u.q.holds(u.k, from, at) {
 		u.keep(e)
 	}
 	u.q.mu.Unlock()
