@@ -48,7 +48,7 @@ const delayedKey = 24
 
 // key is a new key for a message that is due then; name is empty for one that
 // is no will. The journal is entered.
-func (d *delayed) key(due time.Time, life time.Duration, name string) string {
+func (d *delayed) key(due time.Time, life willLife, name string) string {
 	// Never before it is due, so a part of a millisecond is a whole one.
 	due = d.clock.when(due).Add(time.Millisecond - time.Nanosecond)
 	d.seq++
@@ -58,7 +58,7 @@ func (d *delayed) key(due time.Time, life time.Duration, name string) string {
 	key = binary.BigEndian.AppendUint64(key, uint64(d.boot))
 	key = binary.BigEndian.AppendUint64(key, d.seq)
 	if name != "" {
-		key = binary.BigEndian.AppendUint64(key, uint64(life.Milliseconds()))
+		key = binary.BigEndian.AppendUint64(key, uint64(life))
 		key = append(key, name...)
 	}
 	return string(key)
@@ -271,8 +271,8 @@ func (d *delayed) due(p *pump, s Entry) (e Envelope, ok bool, err error) {
 		return e, false, err
 	}
 	e.DeliverAt = time.Time{}
-	if life, _, ok := lifeOf(s.Key); ok && life > 0 {
-		e.Expires = time.Now().Add(life)
+	if life, _, ok := lifeOf(s.Key); ok {
+		e.Expires = life.end(time.Now())
 	}
 	return e, true, nil
 }

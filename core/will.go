@@ -20,8 +20,29 @@ type Will struct {
 	Envelope *Envelope
 	// Delay is how long after the client's end it is published.
 	Delay time.Duration
-	// Life is how long after that it expires; 0 is never.
-	Life time.Duration
+	// Expires says that it expires: Life after it is published, where 0 is at
+	// once, as with any other message.
+	Expires bool
+	Life    time.Duration
+}
+
+// A willLife is a will's life as the state has it: in milliseconds and one more,
+// 0 where it does not expire.
+type willLife uint64
+
+func (w *Will) life() willLife {
+	if !w.Expires {
+		return 0
+	}
+	return willLife(w.Life.Milliseconds() + 1)
+}
+
+// end is when a will that is published now expires; zero is never.
+func (l willLife) end(now time.Time) time.Time {
+	if l == 0 {
+		return time.Time{}
+	}
+	return now.Add(time.Duration(l-1) * time.Millisecond)
 }
 
 // A will's value in the state while its client is connected: its delay, its
@@ -46,7 +67,7 @@ func (c *Client) KeepWill(ctx context.Context, name string, w Will) error {
 		e.Topic = DelayedPrefix + e.Topic
 		value := make([]byte, 0, willValue)
 		value = binary.BigEndian.AppendUint64(value, uint64(w.Delay.Milliseconds()))
-		value = binary.BigEndian.AppendUint64(value, uint64(w.Life.Milliseconds()))
+		value = binary.BigEndian.AppendUint64(value, uint64(w.life()))
 		p.Changes = append(p.Changes, Change{Key: keyWill + name, Value: value, OffsetOf: p.add(&e) + 1})
 		return nil
 	})
@@ -77,15 +98,13 @@ func (c *Client) LeaveWill(ctx context.Context, name string, w Will) error {
 	err = b.journal.commitWith(ctx, func(p *commit) error {
 		if w.Delay > 0 {
 			due := time.Now().Add(w.Delay)
-			at := b.delayed.key(due, w.Life, name)
+			at := b.delayed.key(due, w.life(), name)
 			b.delayed.add(p, &e, due, at)
 			b.delayed.setLeft(name, true)
 			p.Changes = append(p.Changes, Change{Key: keyWill + name, Value: []byte(at[len(keyDelayed):])})
 			return nil
 		}
-		if w.Life > 0 {
-			e.Expires = time.Now().Add(w.Life)
-		}
+		e.Expires = w.life().end(time.Now())
 		_, _, refused = b.put(p, &e, to)
 		p.Changes = append(p.Changes, Change{Key: keyWill + name})
 		return nil
@@ -179,7 +198,7 @@ func (b *Broker) inheritWills(ctx context.Context) error {
 		for _, h := range heirs {
 			value := []byte(h.value)
 			at := now.Add(time.Duration(binary.BigEndian.Uint64(value)) * time.Millisecond)
-			life := time.Duration(binary.BigEndian.Uint64(value[8:])) * time.Millisecond
+			life := willLife(binary.BigEndian.Uint64(value[8:]))
 			key := b.delayed.key(at, life, h.key[len(keyWill):])
 			p.Changes = append(p.Changes, Change{Key: h.key, Value: []byte(key[len(keyDelayed):])}, Change{Key: key, Value: value[16:]})
 			if at.Before(due) {
@@ -196,10 +215,10 @@ func (b *Broker) inheritWills(ctx context.Context) error {
 
 // lifeOf is the life and the name of a will that stands among the delayed
 // messages; false for a message that is none.
-func lifeOf(key string) (life time.Duration, name string, ok bool) {
+func lifeOf(key string) (life willLife, name string, ok bool) {
 	rest := key[len(keyDelayed)+delayedKey:]
 	if len(rest) <= willSuffix {
 		return 0, "", false
 	}
-	return time.Duration(binary.BigEndian.Uint64([]byte(rest))) * time.Millisecond, rest[willSuffix:], true
+	return willLife(binary.BigEndian.Uint64([]byte(rest))), rest[willSuffix:], true
 }

@@ -63,6 +63,7 @@ type conn struct {
 	extras    []*attachment
 	retired   []*attachment // unsubscribed, while messages are on their way
 	session   sessionKind
+	resumed   bool // the session goes on: the client may know more of it
 	fresh     bool // main has just begun and waits for credit
 
 	// acknowledged messages of the creditor's wait to be granted.

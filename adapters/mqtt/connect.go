@@ -323,8 +323,6 @@ func (c *conn) takeWillProperties(properties []byte, e *core.Envelope) error {
 	}
 	c.will.Delay = time.Duration(w.willDelay) * time.Second
 	c.willLater += w.delay
-	if w.expires && w.expiry > 0 {
-		c.will.Life = time.Duration(w.expiry) * time.Second
-	}
+	c.will.Expires, c.will.Life = w.expires, time.Duration(w.expiry)*time.Second
 	return nil
 }

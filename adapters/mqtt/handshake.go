@@ -24,7 +24,7 @@ func (c *conn) handlePubrel(a ackPacket) error {
 	case known && state == incomingNew:
 		c.mu.Unlock()
 		return errAckState // PUBREL before PUBREC
-	case c.session == sessionReader:
+	case c.session == sessionReader || !known && !c.resumed:
 		if known {
 			delete(c.incoming, a.id)
 			c.unconfirmed--
@@ -48,7 +48,9 @@ func (c *conn) handlePubrel(a ackPacket) error {
 	c.incoming[a.id] = incomingReleased
 	c.waiting++
 	c.mu.Unlock()
-	// After a restart the core alone knows whether there was such a publish.
+	// Of a session that goes on the core alone knows whether there was such a
+	// publish. Where it was completed before, the client did not hear of it: that
+	// is no error while both recover (section 3.7.2.1).
 	return c.client.Forget(c.ctx, c.onceKey(a.id), core.Receipt(receiptPubcomp|int(a.id)))
 }
 

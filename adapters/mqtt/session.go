@@ -111,7 +111,7 @@ func (c *conn) openSession(ctx context.Context, clean bool) (present bool, err e
 	if err != nil {
 		return false, err
 	}
-	c.session, c.main = sessionQueue, a
+	c.session, c.main, c.resumed = sessionQueue, a, exists
 	c.flights.resume(c.meta.unsent())
 	c.once = append(c.once[:0], c.meta.Once...)
 	if exists && !same {
