@@ -69,13 +69,19 @@ type movedID struct {
 
 const onceBytes = 16
 
+// endsWithConnection is the expiry of a session that is gone on with, and does
+// not outlive the connection: it ends, too, where the broker is lost before it
+// could end it. No client can ask for so short a time.
+const endsWithConnection = time.Second - time.Millisecond
+
 // openSession finds or makes the session (section 3.1.2.4). Nothing is
 // delivered before resume.
 func (c *conn) openSession(ctx context.Context, clean bool) (present bool, err error) {
 	name := sessionName.Replace(c.id)
 	settings, exists := c.client.Session(name)
-	if exists && json.Unmarshal(settings.Meta, &c.meta) != nil {
-		exists, clean = false, true // not a session of ours: it begins anew
+	if exists && (settings.Expires == endsWithConnection || json.Unmarshal(settings.Meta, &c.meta) != nil) {
+		// It ended with the broker, or is not a session of ours: it begins anew.
+		exists, clean = false, true
 	}
 	if exists && clean || !exists {
 		// [MQTT-3.1.2-4]
@@ -96,10 +102,12 @@ func (c *conn) openSession(ctx context.Context, clean bool) (present bool, err e
 			Kind: core.KindSession, MaxAttempts: core.Unlimited, Lease: core.Unlimited, DeadLetter: core.NoDeadLetter,
 		}
 	}
-	same := exists && (c.expiry == 0 || settings.Expires == c.expiry)
-	if c.expiry > 0 {
-		settings.Expires = c.expiry
+	expiry := c.expiry
+	if expiry == 0 {
+		expiry = endsWithConnection
 	}
+	same := exists && settings.Expires == expiry
+	settings.Expires = expiry
 	settings.MaxLength, settings.MaxBytes = int64(c.s.limits.SessionMessages), int64(c.s.limits.SessionBytes)
 	settings.Overflow, settings.Once = core.OverflowDropOldest, c.meta.Once
 	c.settings = settings
