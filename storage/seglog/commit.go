@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sluicemq/sluice/core"
@@ -115,7 +116,7 @@ func (l *Log) commit(p *pending) (core.Offset, error) {
 	base, pos := c.next, s.span.size
 	c.time = max(c.time, b.Time)
 	seal{generation: s.generation, commit: c.commit + 1, synced: c.synced, base: base, time: c.time}.apply(p.buf)
-	if err := l.write(s, p.buf, pos); err != nil {
+	if err := l.write(s, &p.buf, pos); err != nil {
 		return 0, err
 	}
 	c.commit++
@@ -177,11 +178,22 @@ func (l *Log) publish(s *segment, p *pending, pos int64, base core.Offset) {
 	}
 }
 
-// write writes frames at the log's end. Where the disk has no room the batch is
-// refused and the next one is written in the same place; after any other error
-// nothing is written any more.
-func (l *Log) write(s *segment, buf []byte, pos int64) error {
-	l.zeros.reach(pos + int64(len(buf)))
+// pageBytes is what the operating system reads and writes at once.
+const pageBytes = 4096
+
+// write writes frames at the log's end. The page that they end in is filled up
+// with zeros: of a file that was used before, what is left in a page that is
+// written in part would have to be read first. Where the disk has no room the
+// batch is refused and the next one is written in the same place; after any other
+// error nothing is written any more.
+func (l *Log) write(s *segment, frames *[]byte, pos int64) error {
+	size := len(*frames)
+	end := pos + int64(size)
+	l.zeros.reach(end)
+	fill := int(-end & (pageBytes - 1))
+	*frames = slices.Grow(*frames, fill)
+	buf := (*frames)[:size+fill]
+	clear(buf[size:])
 	n, err := s.file.WriteAt(buf, pos)
 	switch {
 	case err == nil, n > 0 && seeded.On(seeded.ShortWriteAccepted):

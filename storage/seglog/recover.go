@@ -343,7 +343,7 @@ func (l *Log) writeMark(h *frameHeader, prefix []byte) error {
 	var p packer
 	buf := p.appendFrame(nil, h.withBody(prefix), prefix, false)
 	pos := s.span.size
-	if err := l.write(s, buf, pos); err != nil {
+	if err := l.write(s, &buf, pos); err != nil {
 		return err
 	}
 	c.commit++
