@@ -25,7 +25,8 @@ type Options struct {
 	Authorizer Authorizer
 	// Policies of retention, first match wins; none keeps everything.
 	Policies []Policy
-	// ReclaimEvery is how often space is reclaimed; 0 is every 15 seconds.
+	// ReclaimEvery is how often space is reclaimed if the engine does not ask
+	// for it sooner; 0 is every 15 seconds.
 	ReclaimEvery time.Duration
 	// TrustClock takes the machine's clock at its word: time that it says has
 	// passed while the broker was stopped makes messages and queues older at
@@ -403,10 +404,16 @@ func (r *reclaimer) start() {
 		t := time.NewTimer(r.every)
 		defer t.Stop()
 		trimmed := ""
+		var rested time.Time
 		for {
 			select {
 			case <-r.stop:
 				return
+			case <-r.b.engine.Sealed():
+				// What is freed now can be written over before long, which
+				// costs less than to write to a new file.
+				t.Reset(time.Until(rested))
+				continue
 			case <-t.C:
 			}
 			began := time.Now()
@@ -417,7 +424,9 @@ func (r *reclaimer) start() {
 			}
 			// However much there is to look at, it takes a small share of the
 			// time.
-			t.Reset(max(r.every, min(reclaimShare*time.Since(began), reclaimRest)))
+			rest := min(reclaimShare*time.Since(began), reclaimRest)
+			rested = time.Now().Add(rest)
+			t.Reset(max(r.every, rest))
 		}
 	})
 }

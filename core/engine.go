@@ -69,6 +69,10 @@ type Engine interface {
 	// Reclaim frees what neither a policy keeps nor needs names.
 	Reclaim(ctx context.Context, r Retention) (Reclaimed, error)
 
+	// Sealed is received from when so much has been appended since that
+	// Reclaim may find more to free; nil where the engine does not say.
+	Sealed() <-chan struct{}
+
 	// Close makes everything durable that was appended and frees the log.
 	// No other method may be called after it.
 	Close(context.Context) error

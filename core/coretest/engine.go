@@ -196,6 +196,9 @@ func (g *Engine) State(prefix, from string) iter.Seq2[core.Entry, error] {
 	}
 }
 
+// Sealed implements core.Engine: it never says so.
+func (g *Engine) Sealed() <-chan struct{} { return nil }
+
 // Reclaim implements core.Engine: it drops from the log's beginning what is not
 // kept, up to the first record that is.
 func (g *Engine) Reclaim(_ context.Context, r core.Retention) (core.Reclaimed, error) {

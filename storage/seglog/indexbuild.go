@@ -65,8 +65,16 @@ func (l *Log) buildNext() bool {
 		// Reads go on without it; the next start tries again.
 		l.log.Error("index cannot be built", "segment", s.name, "err", err)
 	}
+	select {
+	case l.sealed <- struct{}{}:
+	default:
+	}
 	return true
 }
+
+// Sealed implements core.Engine. A segment counts once it has its index, which
+// Reclaim goes by.
+func (l *Log) Sealed() <-chan struct{} { return l.sealed }
 
 // finishIndexes builds the indexes that are waited for, unless a context ends
 // before: the next start has to read a sealed segment that has none.

@@ -92,6 +92,7 @@ type Log struct {
 	zeros     zeros
 	committer committer
 
+	sealed     chan struct{} // Sealed's
 	indexWake  chan struct{}
 	builder    sync.Mutex // held by the one who builds an index
 	indexing   sync.Mutex // guards what follows

@@ -212,3 +212,32 @@ func TestLastCommitOfManyFrames(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// The log says when a segment was sealed and has its index: then Reclaim finds
+// it.
+func TestSealedIsTold(t *testing.T) {
+	ctx := context.Background()
+	l, err := Open(ctx, small(vfs.NewMemory()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close(ctx)
+	select {
+	case <-l.Sealed():
+		t.Fatal("told before anything was sealed")
+	default:
+	}
+	appendWait(t, l, batchOf(true, "a"))
+	if err := l.request(ctx, l.retire); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-l.Sealed():
+	case <-time.After(time.Minute):
+		t.Fatal("not told that a segment was sealed")
+	}
+	got, err := l.Reclaim(ctx, core.Retention{Policies: []core.Policy{{Filters: []core.Filter{"#"}, Age: time.Nanosecond}}, Now: time.Now().Add(time.Hour)})
+	if err != nil || got.Records != 1 {
+		t.Errorf("reclaimed %+v, %v; want the one record", got, err)
+	}
+}

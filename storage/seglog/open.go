@@ -55,6 +55,7 @@ func Open(ctx context.Context, o Options) (_ *Log, err error) {
 		committed: make(chan struct{}),
 		closing:   make(chan struct{}),
 		indexWake: make(chan struct{}, 1),
+		sealed:    make(chan struct{}, 1),
 		zeros:     zeros{window: o.ZeroBytes, wake: make(chan struct{}, 1)},
 	}
 	l.committer.timer = time.NewTimer(time.Hour)

@@ -90,9 +90,10 @@ func timeSyncs(f *os.File, b []byte, n int) ([]time.Duration, error) {
 	return times, nil
 }
 
-// syncTime is the median time to append so many bytes to a file in a folder, and
-// to sync it.
-func syncTime(dir string, size int) (time.Duration, error) {
+// syncTime is the mean time to write so many bytes to a file in a folder and to
+// sync them, one write behind the other: to a file that grows, or over what was
+// written before.
+func syncTime(dir string, size int, grows bool) (time.Duration, error) {
 	name := filepath.Join(dir, "disk")
 	f, err := os.Create(name)
 	if err != nil {
@@ -100,13 +101,28 @@ func syncTime(dir string, size int) (time.Duration, error) {
 	}
 	defer os.Remove(name)
 	defer f.Close()
+	const writes = 400
 	x := noise(1)
 	b := x.appendPayload(nil, max(size, 64), 0, 0, 0)
-	times, err := timeSyncs(f, b, 200)
+	if !grows {
+		for i := range int64(writes) {
+			if _, err := f.WriteAt(b, i*int64(len(b))); err != nil {
+				return 0, err
+			}
+		}
+		if err := f.Sync(); err != nil {
+			return 0, err
+		}
+	}
+	times, err := timeSyncs(f, b, writes)
 	if err != nil {
 		return 0, err
 	}
-	return times[len(times)/2], nil
+	var sum time.Duration
+	for _, t := range times {
+		sum += t
+	}
+	return sum / writes, nil
 }
 
 func cpuModel() string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -79,28 +80,75 @@ func openCore(ctx context.Context, dir string) (*core.Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := core.Open(ctx, core.Options{Engine: engine})
+	return coreOn(ctx, engine, nil)
+}
+
+// coreOn opens a broker without doors on a log, which it then owns.
+func coreOn(ctx context.Context, l *seglog.Log, policies []core.Policy) (*core.Broker, error) {
+	b, err := core.Open(ctx, core.Options{Engine: l, Policies: policies})
 	if err != nil {
-		return nil, errors.Join(err, engine.Close(ctx))
+		return nil, errors.Join(err, l.Close(ctx))
 	}
 	return b, nil
 }
 
-// publishFor publishes payloads of a size with so many in flight for a while,
-// and says how many were confirmed in how long, in how many batches.
-func publishFor(ctx context.Context, dir string, size, window int, s span) (n, batches uint64, took time.Duration, err error) {
-	b, err := openCore(ctx, dir)
+// coreAtBound opens a broker on a log that has as much as its policy keeps, as
+// one has that has been running for some time: what is appended is written over
+// what retention has freed.
+func coreAtBound(ctx context.Context, dir string, segment int64, size int) (_ *core.Broker, err error) {
+	l, err := seglog.Open(ctx, seglog.Options{Dir: dir, SegmentBytes: segment})
 	if err != nil {
-		return 0, 0, 0, err
+		return nil, err
 	}
+	policies := []core.Policy{{Name: "all", Filters: []core.Filter{"#"}, Bytes: 2 * segment}}
+	err = fillLog(ctx, l, int(5*segment/int64(size)), size, storageTopic)
+	if err == nil {
+		err = l.Seal(ctx)
+	}
+	if err == nil {
+		_, err = l.Reclaim(ctx, core.Retention{Policies: policies, Now: time.Now()})
+	}
+	// The next segment is in a file that was freed.
+	if err == nil {
+		err = fillLog(ctx, l, 1, size, storageTopic)
+	}
+	if err == nil {
+		err = l.Seal(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, l.Close(ctx))
+	}
+	return coreOn(ctx, l, policies)
+}
+
+// A flown is what a flight has measured.
+type flown struct {
+	confirmed, batches uint64
+	took               time.Duration
+	cpu                time.Duration // for each message
+}
+
+func (f flown) rate() float64 { return float64(f.confirmed) / f.took.Seconds() }
+
+// ofBare is the rate of the flight's batches in percent of one at which each
+// takes so long.
+func (f flown) ofBare(each time.Duration) float64 {
+	return 100 * float64(f.batches) * each.Seconds() / f.took.Seconds()
+}
+
+// fly publishes payloads of a size with so many in flight for a while, and closes
+// the broker.
+func fly(ctx context.Context, b *core.Broker, size, window int, s span) (_ flown, err error) {
 	defer func() { err = errors.Join(err, b.Close(ctx)) }()
 	f := &flight{unflown: window}
 	f.landed.L = &f.mu
 	if f.client, err = b.Connect(ctx, core.Credentials{Client: "bench", Protocol: "bench"}, f); err != nil {
-		return 0, 0, 0, err
+		return flown{}, err
 	}
 	defer f.client.Close()
-	var handed, before, batchesBefore uint64
+	var handed uint64
+	var before flown
+	var cpu time.Duration
 	x := noise(1)
 	var payload []byte
 	e := core.Envelope{Guarantee: core.AtLeastOnce}
@@ -109,25 +157,27 @@ func publishFor(ctx context.Context, dir string, size, window int, s span) (n, b
 	for {
 		room, err := f.room()
 		if err != nil {
-			return 0, 0, 0, err
+			return flown{}, err
 		}
 		for range room {
 			payload = x.appendPayload(payload[:0], size, uint32(x), uint64(x)+handed, int64(x>>1))
 			e.Topic, e.Payload = storageTopics[handed%uint64(len(storageTopics))], payload
 			handed++
 			if err := f.client.Publish(ctx, &e, core.Receipt(handed)); err != nil {
-				return 0, 0, 0, err
+				return flown{}, err
 			}
 		}
 		at := time.Since(start)
 		if warm && at >= s.warm {
-			if before, batchesBefore, err = f.land(handed); err != nil {
-				return 0, 0, 0, err
+			if before.confirmed, before.batches, err = f.land(handed); err != nil {
+				return flown{}, err
 			}
-			start, warm = time.Now(), false
+			start, warm, cpu = time.Now(), false, ownCPU()
 		} else if !warm && at >= s.measure {
-			n, batches, err := f.land(handed)
-			return n - before, batches - batchesBefore, time.Since(start), err
+			confirmed, batches, err := f.land(handed)
+			got := flown{confirmed: confirmed - before.confirmed, batches: batches - before.batches, took: time.Since(start)}
+			got.cpu = (ownCPU() - cpu) / time.Duration(max(got.confirmed, 1))
+			return got, err
 		}
 	}
 }
@@ -157,49 +207,65 @@ func sizeOfLog(ctx context.Context, dir string) (records uint64, written int64, 
 }
 
 // logPublishScenario publishes in process, each message confirmed after
-// fdatasync, with so many in flight one after the other. What is written is read
-// at the first of them, the disk's syncs at one.
+// fdatasync, with so many in flight one after the other, in logs that are at their
+// bound; and in a new one with as many as first.
 func logPublishScenario(name string, size int, windows []int, goals ...goal) scenario {
 	about := fmt.Sprintf("%d-byte payloads published in process, confirmed after fdatasync", size)
 	return scenario{name: name, about: about, inProcess: true, goals: goals, run: func(ctx context.Context, r *rig) (result, error) {
 		var out result
+		dir := filepath.Join(r.dir, "new")
+		b, err := openCore(ctx, dir)
+		if err != nil {
+			return out, err
+		}
+		grown, err := fly(ctx, b, size, windows[0], r.span)
+		if err != nil {
+			return out, err
+		}
+		count, written, err := sizeOfLog(ctx, dir)
+		if err != nil {
+			return out, err
+		}
+		share := float64(written) / (float64(size) * float64(count))
+		// batch is how many bytes a batch is written with.
+		batch := func(f flown) int {
+			return int(share * float64(size) * float64(f.confirmed) / float64(f.batches))
+		}
 		for i, window := range windows {
 			dir := filepath.Join(r.dir, fmt.Sprint("flight-", window))
-			cpu := ownCPU()
-			n, batches, took, err := publishFor(ctx, dir, size, window, r.span)
+			b, err := coreAtBound(ctx, dir, int64(r.scaled(256<<20)), size)
 			if err != nil {
 				return out, err
 			}
-			spent := ownCPU() - cpu
-			rate := float64(n) / took.Seconds()
-			out.add(fmt.Sprintf("%d in flight", window), "msg/s", rate)
-			count, written, err := sizeOfLog(ctx, dir)
+			f, err := fly(ctx, b, size, window, r.span)
 			if err != nil {
 				return out, err
 			}
-			if window == 1 {
-				if r.disk.Sync > 0 {
-					out.addAside("of the disk's fdatasyncs", "%", 100*rate*r.disk.Sync.Seconds())
-				}
-			}
-			if i > 0 {
-				continue
-			}
-			total := float64(n) * float64(size)
-			share := float64(written) / (float64(size) * float64(count))
-			out.add("payload", "MB/s", total/1e6/took.Seconds())
-			out.addLower("written", "bytes/payload byte", share)
-			out.addLower("CPU", "µs/msg", microseconds(spent)/float64(n)*took.Seconds()/(r.span.warm.Seconds()+took.Seconds()))
-			if r.disk.Bandwidth > 0 {
-				out.addAside("of the disk's bandwidth", "%", 100*share*total/1e6/took.Seconds()/r.disk.Bandwidth)
-			}
-			bare, err := syncTime(dir, int(share*total/float64(batches)))
+			bare, err := syncTime(dir, batch(f), false)
 			if err != nil {
 				return out, err
 			}
-			out.addAside("messages a batch", "", float64(n)/float64(batches))
-			out.addAside("of the disk's appends and fdatasyncs", "%", 100*float64(batches)*bare.Seconds()/took.Seconds())
+			if err := os.RemoveAll(dir); err != nil {
+				return out, err
+			}
+			out.add(fmt.Sprintf("%d in flight", window), "msg/s", f.rate())
+			if i == 0 {
+				out.add("payload", "MB/s", f.rate()*float64(size)/1e6)
+				out.addLower("CPU", "µs/msg", float64(f.cpu.Nanoseconds())/1000)
+			}
+			out.addAside(fmt.Sprintf("messages a batch, %d", window), "", float64(f.confirmed)/float64(f.batches))
+			out.addAside(fmt.Sprintf("of the disk's writes and fdatasyncs, %d", window), "%", f.ofBare(bare))
+			if i == 0 && r.disk.Bandwidth > 0 {
+				out.addAside("of the disk's bandwidth", "%", 100*share*f.rate()*float64(size)/1e6/r.disk.Bandwidth)
+			}
 		}
+		bare, err := syncTime(dir, batch(grown), true)
+		if err != nil {
+			return out, err
+		}
+		out.add("new log", "msg/s", grown.rate())
+		out.addAside("of the disk's appends and fdatasyncs, new log", "%", grown.ofBare(bare))
+		out.addLower("written", "bytes/payload byte", share)
 		return out, nil
 	}}
 }
