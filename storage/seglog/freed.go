@@ -89,16 +89,17 @@ func joined(ranges []freed) (all []freed) {
 
 // noteFreed is what is to be noted before retention carries out plans. Those
 // that it frees stay apart until they have gone, so that each can be told from
-// the others by what is there. It is for the one who reclaims.
-func (l *Log) noteFreed(plans []plan) []freed {
+// the others by what is there. What was lost in front of outlived is not told
+// any more. It is for the one who reclaims.
+func (l *Log) noteFreed(plans []plan) (ranges []freed, outlived core.Offset) {
 	segments := l.segmentsNow()
-	ranges := l.freed
+	ranges = l.freed
 	for _, s := range segments {
 		ranges = without(ranges, s)
 	}
 	ranges = joined(ranges)
 	if len(plans) > 0 && plans[0].kept == 0 && plans[0].segments[0] == segments[0] {
-		ranges = absorbed(ranges, segments[0].sequence)
+		ranges, outlived = absorbed(ranges, segments[0].sequence)
 	}
 	for _, p := range plans {
 		if p.kept > 0 {
@@ -110,25 +111,25 @@ func (l *Log) noteFreed(plans []plan) []freed {
 		}
 	}
 	slices.SortFunc(ranges, func(a, b freed) int { return cmp.Compare(a.first, b.first) })
-	return ranges
+	return ranges, outlived
 }
 
 // absorbed counts what was lost among what retention had freed in front of the
 // log's first segment, whose number is given, as freed with it: nobody can ask
-// for more there.
-func absorbed(ranges []freed, first uint64) []freed {
+// for more there. That is what was lost in front of the offset returned.
+func absorbed(ranges []freed, first uint64) ([]freed, core.Offset) {
 	n := slices.IndexFunc(ranges, func(f freed) bool { return f.first > first })
 	if n < 0 {
 		n = len(ranges)
 	}
 	if n == 0 {
-		return ranges
+		return ranges, 0
 	}
 	f := ranges[n-1]
 	if f.first > 1 {
 		f = freed{first: 1, through: f.through, next: f.next, last: f.last}
 	}
-	return append([]freed{f}, ranges[n:]...)
+	return append([]freed{f}, ranges[n:]...), f.next
 }
 
 // A stretch is sequence numbers that are missing, from first to the one before
@@ -216,6 +217,17 @@ func (l *Log) measureFreed() {
 			b := l.segments[i-1].view()
 			f.opened, f.after = b.next, b.lastCommit
 		}
+	}
+}
+
+// placeLosses says of what was lost in front of a segment where it begins and
+// ends, also where the judge did not know that.
+func (l *Log) placeLosses() {
+	behind := core.Offset(0) // the segment before
+	for _, s := range l.segments {
+		v := s.view()
+		s.lostBefore = v.before(nil, behind, v.opened)
+		behind = max(behind, v.next)
 	}
 }
 

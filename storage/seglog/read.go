@@ -57,13 +57,9 @@ func (l *Log) Read(ctx context.Context, from, limit core.Offset, filters *core.F
 
 // before says what has become of offsets in front of the first record left.
 func (l *Log) before(from, to core.Offset) (gaps []gap) {
-	behind := from // the segment before
 	for _, s := range l.segmentsNow() {
 		v := s.view()
-		for _, g := range s.lostBefore {
-			gaps = addGap(gaps, gap{From: max(g.From, behind), To: min(g.To, v.opened, to), Lost: true})
-		}
-		behind = max(behind, v.next)
+		gaps = v.before(gaps, from, to)
 		if v.opened >= to {
 			break
 		}
@@ -72,14 +68,6 @@ func (l *Log) before(from, to core.Offset) (gaps []gap) {
 				gaps = addGap(gaps, gap{From: max(g.From, from), To: min(g.To, to), Lost: true})
 			}
 		}
-	}
-	return addGap(gaps, gap{From: from, To: to})
-}
-
-// before adds the offsets in front of the segment, lost or removed, to gaps.
-func (s *segment) before(gaps []gap, from, to core.Offset) []gap {
-	for _, g := range s.lostBefore {
-		gaps = addGap(gaps, gap{From: max(g.From, from), To: min(g.To, to), Lost: true})
 	}
 	return addGap(gaps, gap{From: from, To: to})
 }

@@ -48,7 +48,7 @@ func (l *Log) Reclaim(ctx context.Context, r core.Retention) (done core.Reclaime
 	}
 	// The state must not need what goes, and has to have a note of it; and
 	// where the log goes on must not be told by it alone.
-	note := l.noteFreed(plans)
+	note, outlived := l.noteFreed(plans)
 	if seeded.On(seeded.FreedUnnoted) {
 		note = l.freed
 	}
@@ -56,6 +56,7 @@ func (l *Log) Reclaim(ctx context.Context, r core.Retention) (done core.Reclaime
 		return done, err
 	}
 	l.freed = note
+	l.segmentsNow()[0].outlive(outlived)
 	if !seeded.On(seeded.ReclaimBeforeStateSync) {
 		if err := l.state.sync(); err != nil {
 			return done, err
@@ -300,11 +301,18 @@ func (l *Log) replace(old []*segment, replacement *segment) error {
 	l.mu.Lock()
 	i := slices.Index(l.segments, old[0])
 	segments := slices.Clone(l.segments[:i])
+	behind := l.segments[i+len(old):]
 	if replacement != nil {
-		replacement.lostBefore = old[0].lostBefore
+		replacement.lostBefore = old[0].view().lostBefore
 		segments = append(segments, replacement)
+	} else {
+		// What was lost in front of them was not removed with them. The active
+		// segment stays, so there is one behind.
+		for _, s := range old {
+			behind[0].lose(s.view().lostBefore)
+		}
 	}
-	l.segments = append(segments, l.segments[i+len(old):]...)
+	l.segments = append(segments, behind...)
 	l.mu.Unlock()
 	// What is read from here on sees the new bounds.
 	l.setFirst()

@@ -104,6 +104,7 @@ func (r *recovery) run(ctx context.Context) error {
 		}
 	}
 	l.measureFreed()
+	l.placeLosses()
 	return nil
 }
 

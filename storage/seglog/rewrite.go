@@ -79,9 +79,13 @@ func (w *rewriter) begin(sources []*segment) error {
 	v := sources[0].view()
 	h := frameHeader{commit: v.after + 1, base: v.opened, synced: uint64(v.opened), time: v.firstTime, flags: flagSparse}
 	at := v.opened
-	for _, s := range sources {
+	for i, s := range sources {
 		v := s.view()
-		for _, g := range v.index.gaps {
+		lost := v.index.gaps
+		if i > 0 {
+			lost = slices.Concat(v.lostBefore, lost)
+		}
+		for _, g := range lost {
 			if g.From = max(g.From, at); g.Lost && g.From < g.To {
 				w.segment.span.gaps = append(w.segment.span.gaps, g)
 				w.prefix = binary.AppendUvarint(w.prefix, uint64(g.From-at))

@@ -183,8 +183,9 @@ type segment struct {
 	// former indexes may still be read; they are closed with the segment.
 	former  []*index
 	removed bool
-	// lostBefore are the ranges in front of the segment that were lost; what
-	// else is missing there was removed. It is set before the log is open.
+	// lostBefore are the ranges between the segment and the one before that were
+	// lost, be it with a segment that retention freed since; what else is
+	// missing there was removed. The slice's elements never change.
 	lostBefore []gap
 
 	building sync.Mutex // held by the one who builds the index

@@ -1,6 +1,7 @@
 package seglog
 
 import (
+	"slices"
 	"sort"
 
 	"github.com/sluicemq/sluice/core"
@@ -12,14 +13,15 @@ import (
 // the index.
 type view struct {
 	span
-	index *index
+	index      *index
+	lostBefore []gap
 }
 
 // view is what the segment holds now.
 func (s *segment) view() view {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return view{s.span, s.index}
+	return view{s.span, s.index, s.lostBefore}
 }
 
 // tells says whether the segment has a record, or a gap, or knows of what was
@@ -28,6 +30,34 @@ func (s *segment) tells() bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return len(s.lostBefore) > 0 || s.span.records > 0 || len(s.span.gaps) > 0 || s.index != nil && len(s.index.gaps) > 0
+}
+
+// before adds to gaps what was lost in front of the segment, of a range of
+// offsets.
+func (v *view) before(gaps []gap, from, to core.Offset) []gap {
+	for _, g := range v.lostBefore {
+		gaps = addGap(gaps, gap{From: max(g.From, from), To: min(g.To, to), Lost: true})
+	}
+	return gaps
+}
+
+// lose takes note of what was lost between the segment and the one that is now
+// before it.
+func (s *segment) lose(gaps []gap) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := slices.Clone(s.lostBefore)
+	for _, g := range gaps {
+		all = addGap(all, g)
+	}
+	s.lostBefore = all
+}
+
+// outlive forgets what was lost in front of an offset.
+func (s *segment) outlive(at core.Offset) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lostBefore = slices.DeleteFunc(slices.Clone(s.lostBefore), func(g gap) bool { return g.To <= at })
 }
 
 func (v *view) numBlocks() int {

@@ -34,7 +34,7 @@ func (l *Log) readSegment(ctx context.Context, r *reader, s *segment, from, end 
 		// What stood between this segment and the one before it is removed,
 		// or lost.
 		to := min(v.opened, end)
-		r.buf.Gaps = s.before(r.buf.Gaps, from, to)
+		r.buf.Gaps = addGap(v.before(r.buf.Gaps, from, to), gap{From: from, To: to})
 		from = to
 	}
 	end = min(end, v.next)
