@@ -345,9 +345,9 @@ func (w *Workload) declare(ctx context.Context) error {
 	if exchange {
 		kind, there = "exchange ", "direct"
 	}
-	value, _ := w.Ledger.latest(kind + name)
+	// What was refused is there, or is not: to declare it again is right either way.
 	next := there
-	if value == there {
+	if value, told := w.Ledger.latest(kind + name); told && value == there {
 		next = ""
 	}
 	told := w.Ledger.set(kind+name, next)

@@ -125,7 +125,7 @@ func (w *Workload) recreate(ctx context.Context) error {
 		return err
 	}
 	l := w.Ledger
-	if value, _ := l.latest("queue " + fleeting); value == "" {
+	if value, told := l.latest("queue " + fleeting); !told || value == "" {
 		told := l.set("queue "+fleeting, "there")
 		d := core.QueueDefinition{Name: fleeting, Bindings: []core.Binding{{Filter: allFilter}}, Settings: core.QueueSettings{Backoff: 1, BackoffMax: 1}}
 		if err := w.client.DeclareQueue(ctx, d); err != nil {
