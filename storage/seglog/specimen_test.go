@@ -103,7 +103,7 @@ func newSpecimen(t testing.TB, reclaimed bool) *specimen {
 		indexAll(t, l)
 		if _, err := l.Reclaim(ctx, core.Retention{
 			Policies: []core.Policy{{Filters: []core.Filter{"t/1"}}, {Filters: []core.Filter{"#"}, Age: 5 * time.Second}},
-			Now:      time.UnixMilli(12_500),
+			Now:      time.UnixMilli(10_500), // the active one is not old yet
 		}); err != nil {
 			t.Fatal(err)
 		}
