@@ -263,11 +263,24 @@ func (l *Ledger) compareQueues(s *sight, bad, wait func(string, ...any)) {
 	flushed := make(map[string]Moment) // up to when the attempts of a queue are durable
 	parts := make(map[int]fate)        // of the settlements of a transaction, whether some are and some are not
 	// What did not get through in a transaction may have been settled later,
-	// alone or in another one: that says nothing of the transaction.
+	// alone or in another one, have been given out once too often, or have gone
+	// with its queue: that says nothing of the transaction.
 	once := make(map[place]int)
 	for _, t := range l.settlings {
 		if t.outcome != core.Released {
 			once[place{t.queue, t.number}]++
+		}
+	}
+	for _, d := range l.deliveries {
+		if d.attempt >= maxAttempts {
+			delete(once, place{d.queue, d.number})
+		}
+	}
+	for _, d := range l.deletions {
+		for p := range once {
+			if p.queue == d.queue && p.number <= d.through {
+				delete(once, p)
+			}
 		}
 	}
 	for _, t := range l.settlings {
