@@ -24,7 +24,7 @@ type ledger struct {
 // publisher's order, and none twice.
 func TestNothingConfirmedIsLost(t *testing.T) {
 	b := startBroker(t)
-	loseNothing(t, b, func(cycle int) bool {
+	loseNothing(t, b, "ledger", func(cycle int) bool {
 		b.kill()
 		return cycle+1 < *kills
 	})
@@ -34,7 +34,7 @@ func TestNothingConfirmedIsLost(t *testing.T) {
 // in time.
 func TestStopLosesNothing(t *testing.T) {
 	b := startBroker(t)
-	loseNothing(t, b, func(cycle int) bool {
+	loseNothing(t, b, "ledger", func(cycle int) bool {
 		b.stop()
 		return cycle < 1
 	})
@@ -55,23 +55,24 @@ func TestSecondInstance(t *testing.T) {
 
 // loseNothing has the broker end again and again under load from all protocols,
 // until end says that this was the last time, and checks what is there then
-// against what was confirmed.
-func loseNothing(t *testing.T, b *broker, end func(cycle int) (more bool)) {
+// against what was confirmed. What it publishes, and who gets it, has a name of
+// its own.
+func loseNothing(t *testing.T, b *broker, name string, end func(cycle int) (more bool)) {
 	// An offline session and a queue that both match everything. The queue is
 	// a group, made by a first member that leaves.
-	session := mqttOptions{ClientID: "auditor", Resume: true, SessionExpiry: 3600}
+	session := mqttOptions{ClientID: name + "-auditor", Resume: true, SessionExpiry: 3600}
 	c, _, err := paho.dial(t, b, session, func(event) {})
 	if err != nil {
 		t.Fatal(err)
 	}
-	everything := selection{from: []address{topicAddress("ledger/#")}}
+	everything := selection{from: []address{topicAddress(name + "/#")}}
 	if err := mqttSubscribe(c, everything); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.close(); err != nil {
 		t.Fatal(err)
 	}
-	group := selection{from: everything.from, group: "audit"}
+	group := selection{from: everything.from, group: name, bulk: true}
 	member, err := stompPy.receive(t, b, group)
 	if err != nil {
 		t.Fatal(err)
@@ -95,7 +96,7 @@ func loseNothing(t *testing.T, b *broker, end func(cycle int) (more bool)) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			publishing.Go(func() { ledgers[i].fill(publish, fmt.Sprintf("ledger/%d", i)) })
+			publishing.Go(func() { ledgers[i].fill(publish, fmt.Sprintf("%s/%d", name, i)) })
 		}
 		// Killed once there is something to lose, at a moment that differs
 		// from cycle to cycle.

@@ -56,6 +56,8 @@ type selection struct {
 	retained bool
 	// hold takes messages without acknowledging them.
 	hold bool
+	// bulk acknowledges many messages at once, where the protocol has that.
+	bulk bool
 }
 
 // binary is every byte value, NUL included.

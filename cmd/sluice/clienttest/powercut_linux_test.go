@@ -26,7 +26,7 @@ func TestPowerCut(t *testing.T) {
 	d := newLoopDisk(t)
 	b := startBrokerIn(t, filepath.Join(d.dir, "data"))
 	b.failing = true
-	loseNothing(t, b, func(cycle int) bool {
+	loseNothing(t, b, "ledger", func(cycle int) bool {
 		if rand.IntN(2) == 0 {
 			b.kill()
 			d.shutdown()

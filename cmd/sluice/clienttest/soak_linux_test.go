@@ -10,6 +10,12 @@ import (
 	"time"
 )
 
+// soakRound is how long the load lasts before all that was confirmed is read.
+const soakRound = time.Minute
+
+// soakLimits let a session and a queue hold what a round publishes.
+const soakLimits = "limits: {session_messages: 10000000, session_size: 64GiB}\n"
+
 // TestSoak has the broker under load from all protocols for a long time, killed
 // at random, and wants nothing that was confirmed to be lost, and neither its
 // memory nor its open files nor its threads to grow from life to life.
@@ -17,23 +23,29 @@ func TestSoak(t *testing.T) {
 	if *soak == 0 {
 		t.Skip("make soak runs it")
 	}
-	b := startBroker(t)
+	b := startBroker(t, soakLimits)
 	ends := time.Now().Add(*soak)
 	var first, last usage
-	loseNothing(t, b, func(cycle int) bool {
-		time.Sleep(time.Duration(rand.IntN(20)) * time.Second)
-		last = usageOf(t, b.cmd.Process.Pid)
-		if cycle == 0 {
-			first = last
-		}
-		fmt.Printf("life %d: %+v\n", cycle+1, last)
-		if rand.IntN(4) == 0 {
-			b.stop()
-		} else {
-			b.kill()
-		}
-		return time.Now().Before(ends)
-	})
+	lives := 0
+	for round := 1; round == 1 || time.Now().Before(ends) && !t.Failed(); round++ {
+		began := time.Now()
+		roundEnds := began.Add(min(soakRound, time.Until(ends)))
+		loseNothing(t, b, fmt.Sprint("soak", round), func(int) bool {
+			time.Sleep(time.Duration(rand.IntN(20)) * time.Second)
+			last = usageOf(t, b.cmd.Process.Pid)
+			if lives++; lives == 1 {
+				first = last
+			}
+			fmt.Printf("life %d: %+v\n", lives, last)
+			if rand.IntN(4) == 0 {
+				b.stop()
+			} else {
+				b.kill()
+			}
+			return time.Now().Before(roundEnds)
+		})
+		fmt.Printf("round %d: all is there after %v\n", round, time.Since(began).Round(time.Second))
+	}
 	// Each life recovers a longer log; that may cost some memory.
 	if last.MiB > 2*first.MiB+200 || last.Files > first.Files+200 || last.Threads > first.Threads+50 {
 		t.Errorf("the broker grew from %+v to %+v", first, last)

@@ -178,7 +178,7 @@ func (d stompDialer) publish(t testing.TB, b *broker) (publishFunc, error) {
 }
 
 // receive opens a receiver. From a queue or a group it acknowledges each
-// message by itself.
+// message by itself, or, in bulk, with one ACK all that have come.
 func (d stompDialer) receive(t testing.TB, b *broker, s selection) (*inbox, error) {
 	in := newInbox()
 	acks := make(chan string, 1024)
@@ -208,7 +208,18 @@ func (d stompDialer) receive(t testing.TB, b *broker, s selection) (*inbox, erro
 	acked := make(chan error, 1)
 	go func() {
 		var failed error
-		for id := <-acks; id != ""; id = <-acks {
+		for last := false; !last; {
+			id := <-acks
+			for last = id == ""; s.bulk && !last && len(acks) > 0; {
+				if next := <-acks; next != "" {
+					id = next
+				} else {
+					last = true
+				}
+			}
+			if id == "" {
+				break
+			}
 			if _, err := c.call("stomp.ack", map[string]any{"id": id}); err != nil && failed == nil {
 				failed = err
 			}
@@ -233,7 +244,11 @@ func (d stompDialer) receive(t testing.TB, b *broker, s selection) (*inbox, erro
 			headers["retained"] = "true"
 		}
 		ack := "auto"
-		if a.queue != "" || s.group != "" {
+		switch {
+		case a.queue == "" && s.group == "":
+		case s.bulk:
+			ack, headers["prefetch-count"] = "client", "1000"
+		default:
 			ack = "client-individual"
 		}
 		args := map[string]any{"destination": stompDestination(a), "id": fmt.Sprintf("s%d", i), "ack": ack, "headers": headers}
