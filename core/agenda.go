@@ -93,12 +93,12 @@ func (q *queue) enroll(e *outEntry) {
 		q.dues.put(e.due, e.offset)
 		q.arm(e.due)
 	case e.state == entryWaiting:
-		if len(q.waits) > 2*q.waiting+agendaSlack {
+		if len(q.waits) > 2*int(q.waiting)+agendaSlack {
 			q.waits.weed(func(a appointment) bool { return q.may(a, entryWaiting) != nil })
 		}
 		q.waits.put(int64(e.offset), e.offset)
 	case e.state == entryRejected:
-		if len(q.graves) > 2*q.rejected+agendaSlack {
+		if len(q.graves) > 2*int(q.rejected)+agendaSlack {
 			q.graves.weed(func(a appointment) bool { return q.may(a, entryRejected) != nil })
 		}
 		q.graves.put(int64(e.offset), e.offset)

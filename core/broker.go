@@ -236,7 +236,7 @@ func (b *Broker) load() error {
 	for _, q := range b.queues {
 		q.mu.Lock()
 		if !closed && q.settings.Kind == KindSession {
-			q.doubt, q.doubtEnd = b.limits.MaxInFlight, end
+			q.doubt, q.doubtEnd = int32(b.limits.MaxInFlight), end
 			for i := range q.out.list {
 				// Given back unsent, and perhaps sent since.
 				q.out.list[i].attempts = max(q.out.list[i].attempts, 1)

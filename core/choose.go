@@ -150,7 +150,7 @@ func (q *queue) choose(d *Delivery, fresh bool) (*Consumer, verdict) {
 		return nil, noCredit
 	}
 	for i := range n {
-		k := q.consumers[(q.turn+i)%n]
+		k := q.consumers[(int(q.turn)+i)%n]
 		switch {
 		case session != "" && k.session != session:
 			continue
@@ -168,7 +168,7 @@ func (q *queue) choose(d *Delivery, fresh bool) (*Consumer, verdict) {
 			continue
 		}
 		if k.credit.positive() && !(fresh && len(q.left[0])+q.leftRuns() > 0 && q.behind(k.class)) {
-			q.turn = (q.turn + i + 1) % n
+			q.turn = int32((int(q.turn) + i + 1) % n)
 			return k, given
 		}
 		v = noCredit
@@ -435,7 +435,7 @@ func (q *queue) pickable() (*class, int, run) {
 	n := len(q.consumers)
 	for lane := len(q.left) - 1; lane >= 0; lane-- {
 		for i := range n {
-			k := q.consumers[(q.turn+i)%n]
+			k := q.consumers[(int(q.turn)+i)%n]
 			if !q.works(k) || full && k.where != nil {
 				continue
 			}

@@ -147,8 +147,8 @@ func (q *queue) leftRuns() int {
 	if q.runs < 0 {
 		q.runs = 0
 		for _, l := range q.left {
-			q.runs += len(l)
+			q.runs += int32(len(l))
 		}
 	}
-	return q.runs
+	return int(q.runs)
 }

@@ -107,7 +107,7 @@ type position struct {
 	maybe    runs
 	left     []runs
 	out      outstanding
-	rejected int
+	rejected int32
 	wall     bool // the entries' times are of the machine's clock
 }
 

@@ -23,23 +23,28 @@ type queue struct {
 
 	consumers []*Consumer
 	active    *Consumer // the only one that works; nil is all of them
-	turn      int       // whose turn it is
 	out       outstanding
-	waiting   int // entries in entryWaiting
-	rejected  int // entries in entryRejected
-	putOffs   int // of the records that are being taken, see putOff
-	leasing   int // entries in entryLeased
+	// What is counted is 32 bits wide, as there may be millions of queues.
+	turn     int32 // whose turn it is
+	waiting  int32 // entries in entryWaiting
+	rejected int32 // entries in entryRejected
+	putOffs  int32 // of the records that are being taken, see putOff
+	leasing  int32 // entries in entryLeased
 	// left, by lane, is what was passed over; passed the last offset that was
 	// not; runs how many runs that is, -1 where they have to be counted.
+	runs   int32
 	left   []runs
 	passed []Offset
-	runs   int
 	// classes are the consumers by their selectors, selective how many consumers
 	// have one, or were denied a topic that others may have. wave counts what may
 	// make a consumer want what none wanted before.
 	classes   []*class
-	selective int
 	wave      uint64
+	selective int32
+	// doubt is how many of the messages before doubtEnd may have been delivered
+	// without the state knowing: the broker was lost.
+	doubt    int32
+	doubtEnd Offset
 	// rewound is how far the queue had been when it was rewound, 0 once it is
 	// there again. What was held then stays with who holds it; settled before the
 	// queue comes to it, it is noted so among the outstanding, or it would come
@@ -59,10 +64,6 @@ type queue struct {
 	// changes counts those of the definition, saved which of them is durable; 0
 	// is none, and the queue gone if the process ends now.
 	changes, saved uint64
-	// doubt is how many of the messages before doubtEnd may have been delivered
-	// without the state knowing: the broker was lost.
-	doubt    int
-	doubtEnd Offset
 	// idle is since when there is no consumer; zero while there is one.
 	idle   time.Time
 	expiry *time.Timer
@@ -376,7 +377,7 @@ func (q *queue) putPosition(p *commit) {
 // had been delivered, rather than knowing it. The broker is being opened.
 func (q *queue) restore(p *position) (bounded bool) {
 	q.next, q.out, q.rejected = p.next, p.out, p.rejected
-	q.waiting = q.out.len() - q.rejected - len(q.out.kept)
+	q.waiting = int32(q.out.len()-len(q.out.kept)) - q.rejected
 	q.awaitDue(p.wall)
 	for i, l := range p.left {
 		if i < len(q.left) {
@@ -714,7 +715,7 @@ func (q *queue) unlease(e *outEntry) {
 
 // unleased takes note that so many leases have ended. cursor.mu is held.
 func (q *queue) unleased(n int) {
-	if q.leasing -= n; n > 0 && q.leasing == 0 && len(q.consumers) == 0 {
+	if q.leasing -= int32(n); n > 0 && q.leasing == 0 && len(q.consumers) == 0 {
 		q.autoDelete()
 	}
 }
