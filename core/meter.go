@@ -191,40 +191,41 @@ func (b *Broker) rooms(es []*Envelope, to []string) error {
 // which it has counted what the log gets before an offset. Whoever runs the cursor
 // calls it; it blocks for a commit.
 func (p *pump) recount(q *queue) error {
-	for {
-		c, err := p.b.journal.enterUnbounded()
-		if err != nil {
-			return err
-		}
-		records := c.Len()
-		var end Offset
-		var refused tally
-		done := make(chan error, 1)
-		c.after = append(c.after, func(_ Offset, err error) {
-			end = p.b.dispatcher.end() - Offset(c.Len()-records)
-			refused = q.meter.refused
-			done <- err
-		})
-		q.mu.Lock()
-		stands := q.standsNow(q.next)
-		counted := tally{q.meter.length.Load(), q.meter.bytes.Load()}
-		before := q.meter.refused
-		q.meter.miscounts = false
-		q.mu.Unlock()
-		p.b.journal.leave()
-		if err = <-done; noRoom(err) && p.ctx.Err() == nil {
-			continue // what it had is counted off
-		} else if err != nil {
-			return err
-		}
-		holds, err := p.b.holds(p.ctx, q, &stands, end)
-		if err != nil {
-			return err
-		}
-		q.meter.length.Add(holds.count - counted.count + refused.count - before.count)
-		q.meter.bytes.Add(holds.bytes - counted.bytes + refused.bytes - before.bytes)
-		return nil
+	c, err := p.b.journal.enterUnbounded()
+	if err != nil {
+		return err
 	}
+	records := c.Len()
+	var end Offset
+	var refused tally
+	done := make(chan error, 1)
+	c.after = append(c.after, func(_ Offset, err error) {
+		// What the log had no room for is not in it, and has been counted off.
+		if end = p.b.dispatcher.end(); noRoom(err) {
+			err = nil
+		} else {
+			end -= Offset(c.Len() - records)
+		}
+		refused = q.meter.refused
+		done <- err
+	})
+	q.mu.Lock()
+	stands := q.standsNow(q.next)
+	counted := tally{q.meter.length.Load(), q.meter.bytes.Load()}
+	before := q.meter.refused
+	q.meter.miscounts = false
+	q.mu.Unlock()
+	p.b.journal.leave()
+	if err := <-done; err != nil {
+		return err
+	}
+	holds, err := p.b.holds(p.ctx, q, &stands, end)
+	if err != nil {
+		return err
+	}
+	q.meter.length.Add(holds.count - counted.count + refused.count - before.count)
+	q.meter.bytes.Add(holds.bytes - counted.bytes + refused.bytes - before.bytes)
+	return nil
 }
 
 // holds is what a queue that stands somewhere holds of what is before an offset.

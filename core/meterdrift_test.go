@@ -108,6 +108,58 @@ func TestMeterOfWhatIsOnItsWay(t *testing.T) {
 	}
 }
 
+// A queue is counted also while the log has no room for anything that is published
+// meanwhile, and nobody tries again and again.
+func TestMeterWhileFull(t *testing.T) {
+	run(t, func(w *world) {
+		ctx := context.Background()
+		p := w.peer("p")
+		p.declare("q", core.QueueSettings{MaxLength: 100, Lease: core.Unlimited}, core.Binding{Filter: "t"})
+		p.publish("t", "1", "2", "3")
+		k := p.consumeWhere("q", "", core.Credit{Messages: 2, Bytes: 1 << 20})
+		for _, d := range p.deliveries() {
+			if err := k.Settle(d.Offset, core.Accepted, core.SettleOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Second) // that is in the log
+		p.want()
+		turn := make(chan bool)
+		w.engine.Hold = func() { <-turn }
+		w.noRoomFor(1000)
+		publish := func(size int) {
+			if err := p.Publish(ctx, &core.Envelope{Topic: "t", Payload: make([]byte, size)}, 0); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		publish(10)
+		done := make(chan error, 1)
+		go func() { _, err := p.Rewind(ctx, "q", core.Earliest, false); done <- err }()
+		synctest.Wait()
+		for range 10 {
+			publish(2000)
+			turn <- true
+			synctest.Wait()
+		}
+		select {
+		case err := <-done:
+			if err != nil && !errors.Is(err, core.ErrStorageFull) {
+				t.Error(err)
+			}
+		default:
+			t.Error("the queue is being counted as long as something is refused")
+		}
+		w.engine.Refuse = nil
+		close(turn)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if counted, holds := w.broker.Metered("q"); counted != holds || holds.Length != 5 { // with the last one, for which there is room
+			t.Errorf("%+v are counted, and %+v are there", counted, holds)
+		}
+	})
+}
+
 // A delayed message in a transaction is let in beyond a queue's bounds, as one
 // that is published by itself, and so is what is published for the second time.
 func TestTransactionOfWhatDoesNotCount(t *testing.T) {
