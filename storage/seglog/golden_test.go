@@ -4,12 +4,17 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/storage/vfs"
 )
 
 // Golden data directories are what each format has left behind on a disk, with
@@ -18,8 +23,9 @@ import (
 //
 //	go test ./storage/seglog -run TestGoldenDirectories -new-golden v2 -update
 //
-// makes v2-whole and v2-reclaimed of today's format: the first has all kinds of
-// frames, retention has copied segments of the second. Another one, which a
+// makes v2-whole, v2-reclaimed and v2-steps of today's format: the first has all
+// kinds of frames, retention has copied and freed segments of the second, and the
+// third has a queue whose position is followed by steps. Another one, which a
 // broker made, comes from cmd/sluice. -update writes what a directory holds
 // beside it where that is missing; what is there is never changed.
 var newGolden = flag.String("new-golden", "", "make golden data directories whose names begin with this")
@@ -28,12 +34,16 @@ const goldenDir = "testdata/golden"
 
 func TestGoldenDirectories(t *testing.T) {
 	if *newGolden != "" {
-		for _, reclaimed := range []bool{false, true} {
-			dir := filepath.Join(goldenDir, *newGolden+map[bool]string{false: "-whole", true: "-reclaimed"}[reclaimed])
+		for kind, make := range map[string]func() vfs.FS{
+			"-whole":     func() vfs.FS { return newSpecimen(t, false).fs },
+			"-reclaimed": func() vfs.FS { return newSpecimen(t, true).fs },
+			"-steps":     func() vfs.FS { return goldenSteps(t) },
+		} {
+			dir := filepath.Join(goldenDir, *newGolden+kind)
 			if _, err := os.Stat(dir); err == nil {
 				t.Fatalf("%s is there already; golden directories are never made anew", dir)
 			}
-			export(t, newSpecimen(t, reclaimed).fs, "/data", dir)
+			export(t, make(), "/data", dir)
 		}
 	}
 	dirs, err := filepath.Glob(filepath.Join(goldenDir, "v*[^n]"))
@@ -85,12 +95,150 @@ func TestGoldenDirectories(t *testing.T) {
 func TestGoldenSecondReader(t *testing.T) {
 	t.Parallel()
 	needPython(t)
-	for _, name := range []string{"v1-whole", "v1-reclaimed", "v1-broker"} {
+	for _, name := range []string{"v1-whole", "v1-reclaimed", "v1-broker", "v1-freed-whole", "v1-freed-reclaimed", "v1-freed-steps"} {
 		data := filepath.Join(t.TempDir(), "data")
 		if err := os.CopyFS(data, os.DirFS(filepath.Join(goldenDir, name))); err != nil {
 			t.Fatal(err)
 		}
-		compareReaders(t, data, name != "v1-reclaimed")
+		compareReaders(t, data, !strings.HasSuffix(name, "-reclaimed"))
+	}
+}
+
+// TestGoldenFreed: a directory from before there were notes of what is freed has
+// none, and one of later has what was freed in it.
+func TestGoldenFreed(t *testing.T) {
+	for name, noted := range map[string]bool{"v1-reclaimed": false, "v1-freed-reclaimed": true} {
+		data := filepath.Join(t.TempDir(), "data")
+		if err := os.CopyFS(data, os.DirFS(filepath.Join(goldenDir, name))); err != nil {
+			t.Fatal(err)
+		}
+		st, err := openState(filepath.Join(data, stateDirName), vfs.OS{}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.noted != noted || noted && (len(st.freed) != 1 || st.freed[0].opened == 0 || st.freed[0].next == 0) {
+			t.Errorf("%s has the note %v: %+v", name, st.noted, st.freed)
+		}
+		if err := st.close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// goldenSteps is what a broker left behind that was killed: of a queue of ten
+// messages, the first and the third have been accepted, the second was given back
+// and the fourth is held; nine and ten have not been given to anybody.
+func goldenSteps(t *testing.T) vfs.FS {
+	ctx := context.Background()
+	memory := vfs.NewMemory()
+	l, err := Open(ctx, tiny(memory))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := core.Open(ctx, core.Options{Engine: l, StepsFrom: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &goldenWorker{got: make(chan core.Delivery, 10), confirmed: make(chan error, 10)}
+	c, err := b.Connect(ctx, core.Credentials{Client: "golden"}, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.DeclareQueue(ctx, core.QueueDefinition{Name: "work", Settings: core.QueueSettings{Lease: core.Unlimited}}); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 10 {
+		if err := c.Publish(ctx, &core.Envelope{Topic: core.QueueTopic("work"), Payload: fmt.Append(nil, n+1)}, core.Receipt(n+1)); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-w.confirmed; err != nil {
+			t.Fatal(err)
+		}
+	}
+	k, err := c.Consume(ctx, core.Consumption{Queue: "work", Settlement: core.SettleAlways}, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.Grant(core.Credit{Messages: 8, Bytes: 1 << 20})
+	var held []core.Delivery
+	for range 8 {
+		held = append(held, <-w.got)
+	}
+	for n, o := range []core.Outcome{core.Accepted, core.Released, core.Accepted} {
+		if err := k.Settle(held[n].Offset, o, core.SettleOptions{Receipt: core.Receipt(100 + n)}); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-w.confirmed; err != nil {
+			t.Fatal(err)
+		}
+	}
+	image := memory.Crash(vfs.CrashKind)
+	if err := b.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return image
+}
+
+// A goldenWorker is a client of the broker that makes a golden directory.
+type goldenWorker struct {
+	got       chan core.Delivery
+	confirmed chan error
+}
+
+func (w *goldenWorker) Notice(core.Notice) {}
+
+func (w *goldenWorker) Deliver(ds []core.Delivery) {
+	for _, d := range ds {
+		w.got <- d.Clone()
+	}
+}
+
+func (w *goldenWorker) Confirm(cs []core.Confirmation) {
+	for _, c := range cs {
+		w.confirmed <- c.Err
+	}
+}
+
+// TestGoldenSteps opens the directory with steps as a broker does.
+func TestGoldenSteps(t *testing.T) {
+	ctx := context.Background()
+	data := filepath.Join(t.TempDir(), "data")
+	if err := os.CopyFS(data, os.DirFS(filepath.Join(goldenDir, "v1-freed-steps"))); err != nil {
+		t.Fatal(err)
+	}
+	l, err := Open(ctx, Options{Dir: data})
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := maps.Collect(l.stateStrings())
+	steps := 0
+	for key := range state {
+		if strings.HasPrefix(key, "s/work") {
+			steps++
+		}
+	}
+	if steps < 2 || state["p/work"] == "" || state["p/work"][0] != 5 {
+		t.Fatalf("it has %d steps behind the position %q", steps, state["p/work"])
+	}
+	b, err := core.Open(ctx, core.Options{Engine: l})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close(ctx)
+	c, err := b.Connect(ctx, core.Credentials{Client: "golden"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := c.Browse(ctx, "work", core.ReadRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := ""
+	for _, d := range page.Messages {
+		got += fmt.Sprintf("%s:%d ", d.Envelope.Payload, d.Attempt)
+	}
+	if want := "2:1 4:1 5:1 6:1 7:1 8:1 9:0 10:0 "; got != want {
+		t.Errorf("the queue has %q, want %q", got, want)
 	}
 }
 
