@@ -610,10 +610,15 @@ func (x *examiner) state() {
 	step, _, err := readSwap(l.fs, l.o.Dir)
 	if x.swapping = err != nil || step != 0; x.swapping {
 		x.stateDamage = errors.Join(err, errSwapping)
-		x.add(Finding{
+		f := Finding{
 			Severity: Damage, File: SwapName, What: "a mending of the state was interrupted",
 			Consequence: "none, if it is finished: the state is in two directories", Mend: "it is finished, as it is when the broker starts",
-		})
+		}
+		if err != nil {
+			f.Severity, f.What, f.Mend = Loss, f.What+", and it cannot be said where: "+firstLine(err), ""
+			f.Consequence = "the broker does not start: of two states, which are both there in part, it is not known which one goes on"
+		}
+		x.add(f)
 		return
 	}
 	if _, err := l.fs.Stat(l.stateDir()); errors.Is(err, fs.ErrNotExist) {

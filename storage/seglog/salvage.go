@@ -4,14 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path"
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
-
-	"github.com/sluicemq/sluice/core"
-	"github.com/sluicemq/sluice/storage/vfs"
 )
 
 // salvageName is the directory of a state that is being put together.
@@ -74,97 +70,6 @@ func (m *mender) salvage(ctx context.Context) error {
 	}
 	_, err = finishSwap(m.fs, m.log.o.Dir)
 	return err
-}
-
-// A state that was put together takes the place of the one that is damaged file
-// by file, and the process may end in between. So it is written down first, and
-// whoever opens the directory next finishes it: SwapName says which of the two
-// steps it has come to, and where the old files go. Until it is there, the new
-// state is nothing; from then on, it is the state.
-const (
-	// SwapName is the name of that file in a data directory.
-	SwapName = "SWAP"
-
-	swapFormat  = "Sluice swap %d: step %d, old state to %s"
-	swapVersion = 1
-
-	swapOut = 1 // the old files move aside: none of those in state are new
-	swapIn  = 2 // the new ones take their place: all of those in state are new
-)
-
-func writeSwap(f vfs.FS, dir string, step int, aside string) error {
-	return writeFile(f, path.Join(dir, SwapName), fmt.Appendf(nil, swapFormat+"\n", swapVersion, step, aside))
-}
-
-// readSwap reads how far a swap has come; step is 0 where there is none.
-func readSwap(f vfs.FS, dir string) (step int, aside string, err error) {
-	file, err := f.OpenRead(path.Join(dir, SwapName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, "", nil
-	}
-	if err != nil {
-		return 0, "", err
-	}
-	b := make([]byte, 256)
-	n, err := readFull(file, b, 0)
-	if err = errors.Join(err, file.Close()); err != nil {
-		return 0, "", err
-	}
-	version := 0
-	if _, err := fmt.Sscanf(string(b[:n]), swapFormat, &version, &step, &aside); err != nil || step != swapOut && step != swapIn || aside != path.Base(aside) {
-		return 0, "", fmt.Errorf("%w: %s does not say how far the state's mending has come", core.ErrCorrupt, SwapName)
-	}
-	if version != swapVersion {
-		return 0, "", errVersion{SwapName, uint32(version), swapVersion}
-	}
-	return step, aside, nil
-}
-
-// finishSwap finishes a swap, if one has begun.
-func finishSwap(f vfs.FS, dir string) (done bool, err error) {
-	step, aside, err := readSwap(f, dir)
-	if err != nil || step == 0 {
-		return false, err
-	}
-	state, salvaged := path.Join(dir, stateDirName), path.Join(dir, salvageName)
-	if step == swapOut {
-		if err := moveAll(f, state, path.Join(dir, aside)); err != nil {
-			return false, err
-		}
-		if err := writeSwap(f, dir, swapIn, aside); err != nil {
-			return false, err
-		}
-	}
-	if err := moveAll(f, salvaged, state); err != nil {
-		return false, err
-	}
-	for _, name := range []string{salvaged, path.Join(dir, SwapName)} {
-		if err := f.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return false, err
-		}
-	}
-	return true, f.SyncDir(dir)
-}
-
-// moveAll moves the files of one directory, which may not be there, to another
-// one, and makes that durable.
-func moveAll(f vfs.FS, from, to string) error {
-	if err := f.MkdirAll(to); err != nil {
-		return err
-	}
-	names, err := f.List(from)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return errors.Join(f.SyncDir(to), f.SyncDir(path.Dir(to)))
-	case err != nil:
-		return err
-	}
-	for _, name := range names {
-		if err := f.Rename(path.Join(from, name), path.Join(to, name)); err != nil {
-			return err
-		}
-	}
-	return errors.Join(f.SyncDir(to), f.SyncDir(from), f.SyncDir(path.Dir(to)))
 }
 
 // copyReadable copies the keys that can be read to another state. Where a block
