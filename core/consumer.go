@@ -436,6 +436,16 @@ func (c *cursor) list() []Binding {
 	return bs
 }
 
+// count is how many there are of them.
+func (c *cursor) count() (n int) {
+	for _, b := range c.bound() {
+		if b.until == 0 {
+			n++
+		}
+	}
+	return n
+}
+
 // end takes the cursor out of everything, for good.
 func (c *cursor) end() {
 	d := c.b.dispatcher

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/core/coretest"
 )
 
 // A queue with a consumer costs little memory, its bindings and what the
@@ -41,3 +42,42 @@ type silent struct{}
 
 func (silent) Deliver([]core.Delivery) {}
 func (silent) Notice(core.Notice)      {}
+
+// Clients and sessions are counted without making anything for each of them: it
+// is done all the time.
+func TestCountingCostsNothing(t *testing.T) {
+	const sessions, most = 1000, 100
+	ctx := context.Background()
+	b, err := core.Open(ctx, core.Options{Engine: coretest.NewEngine()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close(ctx)
+	c, err := b.Connect(ctx, core.Credentials{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range sessions {
+		s := core.QueueSettings{Kind: core.KindSession}
+		id := fmt.Sprint("device-", i)
+		k, err := c.Consume(ctx, core.Consumption{
+			Queue: core.SessionQueue(id), Create: true, Settings: &s, Bindings: []core.Binding{{Filter: "a/+"}, {Filter: core.Filter(id)}},
+		}, silent{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.Close()
+	}
+	var there core.Attendance
+	// What the broker does besides is counted, too: the least is what counting needs.
+	least := testing.AllocsPerRun(1, func() { there = b.Attendance() })
+	for i := 0; i < 100 && least > most; i++ {
+		least = min(least, testing.AllocsPerRun(1, func() { b.Attendance() }))
+	}
+	if least > most {
+		t.Errorf("%v allocations to count %d sessions", least, sessions)
+	}
+	if want := (core.Attendance{Clients: 1, Away: sessions, Subscriptions: 2 * sessions}); there != want {
+		t.Errorf("there are %+v, want %+v", there, want)
+	}
+}

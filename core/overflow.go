@@ -62,9 +62,10 @@ func (b *Broker) trim(ctx context.Context, after string) (next string) {
 	}
 	slices.Sort(names)
 	start := time.Now()
+	buf := newestBuffer()
 	for _, name := range names {
 		if q := b.queue(name); q != nil {
-			if err := b.trimQueue(ctx, q); err != nil {
+			if err := b.trimQueue(ctx, q, buf); err != nil {
 				b.log.Error("queue not trimmed", "queue", name, "err", err)
 			}
 		}
@@ -85,8 +86,8 @@ type slack struct {
 
 // trimQueue drops the oldest messages of a session's queue that is longer than its
 // settings allow. A queue that is being delivered from is left alone: it is
-// getting shorter by itself, or is at the log's end.
-func (b *Broker) trimQueue(ctx context.Context, q *queue) error {
+// getting shorter by itself, or is at the log's end. buf is [newestBuffer]'s.
+func (b *Broker) trimQueue(ctx context.Context, q *queue, buf *ReadBuffer) error {
 	grown := b.dispatcher.grown.Load()
 	end := b.dispatcher.end()
 	q.mu.Lock()
@@ -99,7 +100,7 @@ func (b *Broker) trimQueue(ctx context.Context, q *queue) error {
 	bindings, filters := q.bindings.Load(), q.filterSet()
 	q.mu.Unlock()
 	var e Envelope
-	keep, kept, err := b.newest(ctx, filters, length, bytes, next, end, func(r *Record) bool { return q.matchesRecord(*bindings, r, &e) })
+	keep, kept, err := b.newest(ctx, buf, filters, length, bytes, next, end, func(r *Record) bool { return q.matchesRecord(*bindings, r, &e) })
 	if err != nil {
 		return err
 	}
@@ -126,16 +127,20 @@ func (b *Broker) trimQueue(ctx context.Context, q *queue) error {
 // A tally is so many records with so many bytes.
 type tally struct{ count, bytes int64 }
 
+// newestBuffer is what [Broker.newest] reads into, which may be used again: an
+// engine unpacks what it reads there.
+func newestBuffer() *ReadBuffer { return &ReadBuffer{MaxRecords: 1024, MaxBytes: 1 << 20} }
+
 // newest returns the offset of the oldest of the newest records, between first
 // and end, that are together at most n and at most so many bytes; 0 is no
 // bound. It reads windows that double backwards from the end, each part of the
-// log once at the most. kept is what these records are together.
-func (b *Broker) newest(ctx context.Context, filters *FilterSet, n, bytes int64, first, end Offset, matches func(*Record) bool) (oldest Offset, kept tally, err error) {
+// log once at the most. kept is what these records are together. buf is
+// [newestBuffer]'s.
+func (b *Broker) newest(ctx context.Context, buf *ReadBuffer, filters *FilterSet, n, bytes int64, first, end Offset, matches func(*Record) bool) (oldest Offset, kept tally, err error) {
 	type item struct {
 		at   Offset
 		size int64
 	}
-	buf := &ReadBuffer{MaxRecords: 1024, MaxBytes: 1 << 20}
 	oldest = end
 	window := Offset(4096)
 	for hi := end; hi > first; window *= 2 {

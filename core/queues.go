@@ -141,7 +141,7 @@ func (c *Client) Consume(ctx context.Context, cn Consumption, recv Receiver) (*C
 	if err := c.mayUse(q); err != nil {
 		return nil, err
 	}
-	if err := b.trimQueue(ctx, q); err != nil {
+	if err := b.trimQueue(ctx, q, newestBuffer()); err != nil {
 		return nil, err
 	}
 	k := &Consumer{

@@ -33,7 +33,7 @@ func (b *Broker) resolve(ctx context.Context, f From, bindings []Binding) (Offse
 			filters = append(filters, bs[i].filters()...)
 		}
 		var e Envelope
-		at, _, err := b.newest(ctx, NewFilterSet(filters...), int64(f.last), 0, first, b.dispatcher.end(), func(r *Record) bool { return matchesRecord(bs, r, &e, false) })
+		at, _, err := b.newest(ctx, newestBuffer(), NewFilterSet(filters...), int64(f.last), 0, first, b.dispatcher.end(), func(r *Record) bool { return matchesRecord(bs, r, &e, false) })
 		return at, err
 	}
 	return b.dispatcher.end(), nil

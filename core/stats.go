@@ -69,7 +69,7 @@ func (b *Broker) Attendance() Attendance {
 		c.mu.Lock()
 		for _, k := range c.consumers {
 			if k.queue == nil {
-				a.Subscriptions += len(k.cursor.list())
+				a.Subscriptions += k.cursor.count()
 			}
 		}
 		c.mu.Unlock()
@@ -81,7 +81,7 @@ func (b *Broker) Attendance() Attendance {
 		if kind == KindQueue {
 			continue
 		}
-		filters := len(q.list())
+		filters := q.count()
 		a.Subscriptions += filters
 		if kind == KindGroup {
 			a.Shared += filters
