@@ -130,7 +130,10 @@ func Open(ctx context.Context, o Options) (*Broker, error) {
 	b.flusher = newFlusher(b)
 	b.delayed = newDelayed(b)
 	b.reclaimer = newReclaimer(b, o.ReclaimEvery)
-	if err := b.load(); err != nil {
+	var p Progress
+	told := p.Tell(b.log, "broker is being recovered")
+	err := b.load(&p)
+	if told(); err != nil {
 		return nil, err
 	}
 	if value, err := b.engine.Get(keyClock); err != nil {
@@ -185,7 +188,8 @@ func (b *Broker) wasClosed() (bool, error) {
 }
 
 // load makes the exchanges and queues that the state knows.
-func (b *Broker) load() error {
+func (b *Broker) load(p *Progress) error {
+	p.Begin("loading queues and sessions", 0)
 	if err := b.aging.load(b.engine); err != nil {
 		return err
 	}
@@ -232,7 +236,9 @@ func (b *Broker) load() error {
 	if err != nil {
 		return err
 	}
-	_, end := b.engine.Bounds()
+	first, end := b.engine.Bounds()
+	var metered []*queue
+	unread := int64(0) // offsets that metered queues have to be counted of
 	for _, q := range b.queues {
 		q.mu.Lock()
 		if !closed && q.settings.Kind == KindSession {
@@ -247,22 +253,28 @@ func (b *Broker) load() error {
 		}
 		q.awaitExpiry()
 		q.sweepLater()
-		q.mu.Unlock()
 		if q.settings.metered() {
-			stands := q.stands()
-			n, err := b.holds(context.Background(), q, &stands, end)
-			if err != nil {
-				return err
-			}
-			q.meter.length.Store(n.count)
-			q.meter.bytes.Store(n.bytes)
-			q.meter.miscounts = false
-			q.shrinks = q.over()
+			metered = append(metered, q)
+			unread += int64(end - min(max(q.floor(), first), end))
 		}
+		q.mu.Unlock()
 		if w := q.settings.DedupWindow; w > 0 {
 			b.journal.memory.setWindow(QueueTopic(q.name), w)
 		}
 	}
+	p.Begin("counting what bounded queues hold", unread)
+	for _, q := range metered {
+		stands := q.stands()
+		n, err := b.holds(context.Background(), q, &stands, end, &p.Done)
+		if err != nil {
+			return err
+		}
+		q.meter.length.Store(n.count)
+		q.meter.bytes.Store(n.bytes)
+		q.meter.miscounts = false
+		q.shrinks = q.over()
+	}
+	p.Begin("loading message ids", 0)
 	b.findKept()
 	return b.journal.memory.load(b.engine, b.aging.since)
 }

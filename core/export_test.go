@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -23,7 +24,7 @@ type Tally struct{ Length, Bytes int64 }
 func (b *Broker) Metered(queue string) (counted, holds Tally) {
 	q := b.queue(queue)
 	stands := q.stands()
-	n, err := b.holds(context.Background(), q, &stands, b.dispatcher.end())
+	n, err := b.holds(context.Background(), q, &stands, b.dispatcher.end(), new(atomic.Int64))
 	if err != nil {
 		panic(err)
 	}

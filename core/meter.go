@@ -219,7 +219,7 @@ func (p *pump) recount(q *queue) error {
 	if err := <-done; err != nil {
 		return err
 	}
-	holds, err := p.b.holds(p.ctx, q, &stands, end)
+	holds, err := p.b.holds(p.ctx, q, &stands, end, new(atomic.Int64))
 	if err != nil {
 		return err
 	}
@@ -229,15 +229,17 @@ func (p *pump) recount(q *queue) error {
 }
 
 // holds is what a queue that stands somewhere holds of what is before an offset.
-// It notes the sizes of what is outstanding, which a position does not have.
-func (b *Broker) holds(ctx context.Context, q *queue, stands *standing, end Offset) (n tally, err error) {
+// It notes the sizes of what is outstanding, which a position does not have, and
+// adds to done how many offsets it has passed.
+func (b *Broker) holds(ctx context.Context, q *queue, stands *standing, end Offset, done *atomic.Int64) (n tally, err error) {
 	out := make(map[Offset]entryState, len(stands.out))
 	for i := range stands.out {
 		out[stands.out[i].offset] = stands.out[i].state
 	}
 	buf := &ReadBuffer{MaxRecords: 4096, MaxBytes: 4 << 20}
 	var e Envelope
-	for from := stands.floor(); from < end; {
+	first, _ := b.engine.Bounds()
+	for from := max(stands.floor(), first); from < end; {
 		buf.Reset()
 		after, err := b.engine.Read(ctx, from, end, stands.filters, buf)
 		if err != nil {
@@ -264,6 +266,7 @@ func (b *Broker) holds(ctx context.Context, q *queue, stands *standing, end Offs
 		if after <= from {
 			break
 		}
+		done.Add(int64(after - from))
 		from = after
 	}
 	return n, nil

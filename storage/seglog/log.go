@@ -63,7 +63,7 @@ type Log struct {
 	log  *slog.Logger
 	lock io.Closer
 	// progress is how far opening the log is.
-	progress progress
+	progress core.Progress
 	state    *state
 	tail     tail
 	// asides are the sequence numbers of segments that were put aside, and of

@@ -9,7 +9,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/sluicemq/sluice/core"
@@ -117,12 +116,8 @@ func makeDirs(f vfs.FS, dir, logDir string) error {
 // to date with it and begins where it goes on.
 func (l *Log) recover(ctx context.Context) error {
 	began := time.Now()
-	stop := make(chan struct{})
-	var telling sync.WaitGroup
-	telling.Go(func() { l.progress.tell(l.log, stop) })
-	defer telling.Wait()
-	defer close(stop)
-	l.progress.begin("opening files", 0)
+	defer l.progress.Tell(l.log, "log is being recovered")()
+	l.progress.Begin("opening files", 0)
 	if err := checkStateVersion(l.stateDir(), l.fs); err != nil {
 		return err
 	}
@@ -139,7 +134,7 @@ func (l *Log) recover(ctx context.Context) error {
 	if err := l.tidy(found); err != nil {
 		return err
 	}
-	l.progress.begin("opening the state", 0)
+	l.progress.Begin("opening the state", 0)
 	var damage error
 	if l.state, damage = openState(l.stateDir(), l.fs, l.log); damage != nil && !errors.Is(damage, core.ErrCorrupt) {
 		return damage

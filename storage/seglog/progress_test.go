@@ -50,19 +50,17 @@ func TestRecoveryTellsItsProgress(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			l := &Log{fs: slowFS{s.fs.Crash(vfs.CrashKind), took}, dir: "/data/log", log: slog.New(slog.DiscardHandler)}
 			var said bytes.Buffer
-			stop, done := make(chan struct{}), make(chan struct{})
-			go func() { defer close(done); l.progress.tell(slog.New(slog.NewTextHandler(&said, nil)), stop) }()
+			stop := l.progress.Tell(slog.New(slog.NewTextHandler(&said, nil)), "log is being recovered")
 			if _, err := l.survey(); err != nil {
 				t.Fatal(err)
 			}
 			if err := newRecovery(l).run(context.Background()); err != nil {
 				t.Fatal(err)
 			}
-			if got := l.progress.percent(); got < 95 {
+			if got := l.progress.Percent(); got < 95 {
 				t.Errorf("it ended at %d%%", got)
 			}
-			close(stop)
-			<-done
+			stop()
 			lines := regexp.MustCompile(`step="reading the log" percent=(\d+)`).FindAllStringSubmatch(said.String(), -1)
 			if took < time.Second/2 {
 				if said.Len() > 0 {

@@ -67,7 +67,7 @@ func (r *recovery) run(ctx context.Context) error {
 		}
 		total += size
 	}
-	l.progress.begin("reading the log", total)
+	l.progress.Begin("reading the log", total)
 	var through uint64
 	for i, s := range l.segments {
 		if err := ctx.Err(); err != nil {
@@ -83,7 +83,7 @@ func (r *recovery) run(ctx context.Context) error {
 				return err
 			}
 			if ok {
-				l.progress.done.Add(s.span.size)
+				l.progress.Done.Add(s.span.size)
 				r.known(s)
 				r.scanned = nil
 				continue
@@ -135,12 +135,12 @@ func (r *recovery) scan(ctx context.Context, s *segment) error {
 	if err != nil {
 		return err
 	}
-	l.progress.done.Add(segmentHeaderSize)
+	l.progress.Done.Add(segmentHeaderSize)
 	if s.rewritten {
 		return r.scanRewritten(s, size)
 	}
 	sc := newScanner(s.file, s.generation, segmentHeaderSize, size)
-	sc.read = &l.progress.done
+	sc.read = &l.progress.Done
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -494,7 +494,7 @@ func (l *Log) eachChanged(ctx context.Context, applied uint64, do func(h *frameH
 			total += v.size
 		}
 	}
-	l.progress.begin("bringing the state up to date", total)
+	l.progress.Begin("bringing the state up to date", total)
 	for _, s := range l.segments {
 		v := s.view()
 		if v.lastChange <= applied {
@@ -507,7 +507,7 @@ func (l *Log) eachChanged(ctx context.Context, applied uint64, do func(h *frameH
 			}
 		}
 		sc := newScanner(s.file, s.generation, segmentHeaderSize, v.size)
-		sc.read = &l.progress.done
+		sc.read = &l.progress.Done
 		for {
 			if err := ctx.Err(); err != nil {
 				return err

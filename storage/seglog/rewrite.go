@@ -260,7 +260,7 @@ func (w *rewriter) flush() error {
 // its own, and what is missing between them is missing on purpose.
 func (r *recovery) scanRewritten(s *segment, size int64) error {
 	sc := newScanner(s.file, s.generation, segmentHeaderSize, size)
-	sc.read = &r.log.progress.done
+	sc.read = &r.log.progress.Done
 	for {
 		f, ok, err := sc.next()
 		if err != nil {
