@@ -411,6 +411,9 @@ func newReclaimer(b *Broker, every time.Duration) *reclaimer {
 	return &reclaimer{b: b, every: every, stop: make(chan struct{})}
 }
 
+// soon is more time than passes between two rounds.
+func (r *reclaimer) soon() time.Duration { return 2 * max(r.every, reclaimRest) }
+
 func (r *reclaimer) start() {
 	r.stopped.Go(func() {
 		t := time.NewTimer(r.every)

@@ -1030,6 +1030,37 @@ func TestUnusedQueueExpires(t *testing.T) {
 	})
 }
 
+// Whether a queue has a timer at once or gets one later, it ends when it is due,
+// also if somebody was there in between.
+func TestQueuesExpireWhenTheyAreDue(t *testing.T) {
+	run(t, func(w *world) {
+		ctx := context.Background()
+		a := w.peer("a")
+		const moment = time.Second
+		for _, expires := range []time.Duration{5 * time.Second, 9 * time.Minute, 10 * time.Minute, 11 * time.Minute, 6 * time.Hour} {
+			s := core.QueueSettings{Kind: core.KindSession, Expires: expires}
+			visit := func() {
+				k, err := a.Consume(ctx, core.Consumption{Queue: core.SessionQueue("s"), Create: true, Settings: &s}, a)
+				if err != nil {
+					t.Fatal(err)
+				}
+				k.Close()
+			}
+			visit()
+			time.Sleep(expires - moment)
+			visit()
+			time.Sleep(expires - moment)
+			if !a.HasQueue(core.SessionQueue("s")) {
+				t.Errorf("%v: gone too early", expires)
+			}
+			time.Sleep(2 * moment)
+			if a.HasQueue(core.SessionQueue("s")) {
+				t.Errorf("%v: still there", expires)
+			}
+		}
+	})
+}
+
 // A session ends when its client, which has left, said last.
 func TestSessionExpiresAsUpdated(t *testing.T) {
 	for _, c := range []struct{ first, then time.Duration }{{time.Hour, 3 * time.Hour}, {3 * time.Hour, time.Hour}} {

@@ -58,6 +58,9 @@ func (b *Broker) trim(ctx context.Context, after string) (next string) {
 		if q.name > after && q.settings.Overflow == OverflowDropOldest && !q.settings.metered() {
 			names = append(names, q.name)
 		}
+		if !q.idle.IsZero() && q.expiry == nil {
+			q.awaitExpiry()
+		}
 		q.mu.Unlock()
 	}
 	slices.Sort(names)

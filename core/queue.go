@@ -729,7 +729,8 @@ func (q *queue) autoDelete() {
 }
 
 // awaitExpiry starts the clock of a queue without a consumer, or sets it anew.
-// cursor.mu is held.
+// One that has long to go needs no timer yet: the reclaimer passes all queues
+// before that is too late. cursor.mu is held.
 func (q *queue) awaitExpiry() {
 	if q.expiry != nil {
 		q.expiry.Stop()
@@ -738,7 +739,9 @@ func (q *queue) awaitExpiry() {
 	if q.settings.Expires <= 0 || q.deleted {
 		return
 	}
-	q.expiry = time.AfterFunc(time.Until(q.idle.Add(q.settings.Expires)), func() { q.b.expire(q) })
+	if left := time.Until(q.idle.Add(q.settings.Expires)); left <= q.b.reclaimer.soon() {
+		q.expiry = time.AfterFunc(left, func() { q.b.expire(q) })
+	}
 }
 
 // enter takes a consumer in; with exclusive, only where there is no other, which
