@@ -56,10 +56,16 @@ func withAuthorizer(a core.Authorizer) siteOption {
 
 func withEngine(e core.Engine) siteOption { return func(o *siteOptions) { o.engine = e } }
 
+// patientLimits give a connection the time that a machine may stand still.
+func patientLimits() adapters.Limits {
+	l := adapters.DefaultLimits()
+	l.Handshake, l.Stall = patience, patience
+	return l
+}
+
 func newSite(t testing.TB, options ...siteOption) *site {
 	t.Helper()
-	o := siteOptions{limits: adapters.DefaultLimits()}
-	o.limits.Handshake, o.limits.Stall = patience, patience
+	o := siteOptions{limits: patientLimits()}
 	for _, option := range options {
 		option(&o)
 	}

@@ -15,7 +15,6 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
 	"github.com/sluicemq/sluice/core/coretest"
 	"github.com/sluicemq/sluice/core/coretest/sameseed"
@@ -466,7 +465,7 @@ var (
 func TestSessionsByModel(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
-		o := siteOptions{limits: adapters.DefaultLimits(), engine: &reopened{Engine: coretest.NewEngine()}}
+		o := siteOptions{limits: patientLimits(), engine: &reopened{Engine: coretest.NewEngine()}}
 		w := &modelWorld{site: &site{t: t, options: o, limits: o.limits}, again: make(map[string]bool)}
 		w.start()
 		defer func() { w.lose(); w.close() }()
@@ -545,7 +544,7 @@ func FuzzConversation(plain *testing.F) {
 	f.Add([]byte{0, 1, 22, 2, 8, 1, 3, 23, 0, 14, 4, 30, 1, 28})
 	f.Add([]byte{0, 1, 0, 1, 0, 24, 2, 9, 0, 31})
 	f.Add([]byte{0, 4, 1, 2, 1, 22, 0, 31, 0, 4, 0, 32, 2, 200, 7})
-	o := siteOptions{limits: adapters.DefaultLimits(), authorizer: challenger{}, engine: &reopened{Engine: coretest.NewEngine()}}
+	o := siteOptions{limits: patientLimits(), authorizer: challenger{}, engine: &reopened{Engine: coretest.NewEngine()}}
 	o.limits.ConnsPerAddress, o.limits.ConnRatePerAddress = 1<<20, 1<<20
 	errs := &errorLog{said: make(chan string, 1)}
 	s := &site{t: f, options: o, limits: o.limits}

@@ -49,6 +49,7 @@ func startGateway(t *testing.T, cfg *configs.Config) *gateway {
 	if cfg.Debug.Pprof != "" {
 		cfg.Debug.Pprof = "127.0.0.1:0"
 	}
+	patient(cfg)
 	g, err := openGateway(context.Background(), cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

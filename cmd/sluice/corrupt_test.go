@@ -88,6 +88,7 @@ func corruptBroker(t *testing.T, data string) (ok, missing bool) {
 	for i := range cfg.HTTP.Listen {
 		cfg.HTTP.Listen[i].Address = "127.0.0.1:0"
 	}
+	patient(cfg)
 	g, err := openGateway(context.Background(), cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		if !strings.Contains(err.Error(), "sluice doctor "+data) {

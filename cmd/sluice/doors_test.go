@@ -27,6 +27,17 @@ auth:
     - {who: ["user:reader"], allow: [subscribe], filters: ["$SYS/metrics"]}
 `
 
+// patient gives connections the time that a machine may stand still, where the
+// configuration does not say otherwise.
+func patient(cfg *configs.Config) {
+	plain := configs.Default()
+	for limit, is := range map[*time.Duration]time.Duration{&cfg.Limits.Handshake: plain.Limits.Handshake, &cfg.Limits.Stall: plain.Limits.Stall} {
+		if *limit == is {
+			*limit = time.Minute
+		}
+	}
+}
+
 // serveGateway runs a broker with a configuration until the test ends. Doors that
 // listen where an unconfigured broker does get free ports instead. It returns the
 // addresses by protocol.
@@ -40,6 +51,7 @@ func serveGateway(t *testing.T, cfg *configs.Config) (*gateway, map[string]strin
 			*l = []configs.Listener{{Address: "127.0.0.1:0"}}
 		}
 	}
+	patient(cfg)
 	cfg.Data = t.TempDir()
 	g, err := openGateway(context.Background(), cfg, slog.New(slog.DiscardHandler))
 	if err != nil {

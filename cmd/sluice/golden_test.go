@@ -47,6 +47,7 @@ func goldenBroker(t *testing.T, data string) (mqtt, http string, stop func()) {
 			list[i].Address = "127.0.0.1:0"
 		}
 	}
+	patient(cfg)
 	g, err := openGateway(context.Background(), cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

@@ -52,6 +52,7 @@ func TestRemovedOffset(t *testing.T) {
 	earliest := trimmedLog(t, cfg.Data)
 	listen := func() []configs.Listener { return []configs.Listener{{Address: "127.0.0.1:0"}} }
 	cfg.MQTT.Listen, cfg.STOMP.Listen, cfg.HTTP.Listen = listen(), listen(), listen()
+	patient(cfg)
 	g, err := openGateway(context.Background(), cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
