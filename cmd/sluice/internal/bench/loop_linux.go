@@ -26,7 +26,8 @@ type loop struct {
 	batch   int
 	longest time.Duration
 	pause   time.Duration
-	handled int // messages of this turn; protocols count them
+	handled int  // messages of this turn; protocols count them
+	more    bool // a read of this turn has left some
 	reads, writes,
 	turns int64
 }
@@ -118,7 +119,7 @@ func (l *loop) run(step func() (done bool, err error)) error {
 		if errno != 0 && errno != unix.EINTR {
 			return fmt.Errorf("epoll: %w", errno)
 		}
-		l.now, l.handled = now(), 0
+		l.now, l.handled, l.more = now(), 0, false
 		for _, e := range l.events[:n] {
 			p := l.peers[e.Fd]
 			if e.Events&(unix.EPOLLIN|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
@@ -137,9 +138,9 @@ func (l *loop) run(step func() (done bool, err error)) error {
 	}
 }
 
-// rest pauses between turns.
+// rest pauses between turns, unless there is more to do already.
 func (l *loop) rest() {
-	if l.longest == 0 {
+	if l.longest == 0 || l.more {
 		return
 	}
 	if l.handled < l.batch {
@@ -165,6 +166,7 @@ func (p *peer) read() error {
 	case n == 0:
 		return fmt.Errorf("the server closed the connection: %w", io.ErrUnexpectedEOF)
 	}
+	l.more = l.more || n == readBytes
 	b := l.in[:kept+n]
 	taken, err := p.proto.received(p, b)
 	if err != nil {
