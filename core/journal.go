@@ -32,6 +32,7 @@ type journal struct {
 	time    int64     // of the last batch
 	at      time.Time // when that was, by the clock that cannot be set
 	size    int       // what batches lately came to
+	chunk   []byte    // for batches to come
 
 	underway int  // commits that were taken and are not yet done with
 	busy     bool // one is outstanding; what is pending is taken behind it
@@ -171,22 +172,51 @@ func (c *commit) add(e *Envelope) int {
 	return len(c.Ends) - 1
 }
 
-// firstBuf is where a batch's buffer begins to grow; it is not used again,
-// because the engine keeps it for readers at the log's tail.
-const firstBuf = 4 << 10
+// The buffers of batches are cut from chunks, one behind the other: what a batch
+// has left of its chunk is the next one's. The engine keeps batches for readers at
+// the log's tail, so a chunk is never used again.
+const (
+	// firstBuf is the smallest chunk.
+	firstBuf = 4 << 10
+	// leastRest is how much of a chunk is worth to begin a batch in.
+	leastRest = 256
+	// batchesInChunk is for how many batches a chunk has room, up to
+	// mostChunk; a larger one has room for one batch.
+	batchesInChunk = 8
+	mostChunk      = 1 << 20
+	// mostSpare bounds the chunk that is made before it is needed, and that an
+	// idle journal keeps.
+	mostSpare = 2 << 20
+)
 
-// buffer is one for a batch that will be about as large as the last ones were;
-// nil where they were small.
-func (j *journal) buffer(size int) []byte {
-	if size <= firstBuf {
+// wanted is how much room the next batch is given: it will be about as large as
+// the last ones were.
+func (j *journal) wanted() int { return min(j.size+j.size/8, j.maxBytes+j.maxBytes/8) }
+
+// newChunk makes a chunk; nil where batches are so small that add may.
+func newChunk(wanted int) []byte {
+	if wanted <= firstBuf {
 		return nil
 	}
-	return make([]byte, 0, min(size+size/8, j.maxBytes+j.maxBytes/8))
+	return make([]byte, 0, max(wanted, min(batchesInChunk*wanted, mostChunk)))
 }
 
-// maxSpareBuf bounds the buffers that are made before they are needed, and that
-// an idle journal keeps.
-const maxSpareBuf = 512 << 10
+// cut gives the pending commit its buffer, now that c was taken. The journal is
+// entered.
+func (j *journal) cut(c *commit) {
+	n := len(c.Buf)
+	rest := c.Buf[n:]
+	c.Buf = c.Buf[:n:n]
+	j.size = max(n, j.size-j.size/4)
+	switch wanted := j.wanted(); {
+	case cap(rest) >= max(wanted, leastRest):
+		j.pending.Buf = rest
+	case cap(j.chunk) >= max(wanted, leastRest):
+		j.pending.Buf, j.chunk = j.chunk, nil
+	default:
+		j.pending.Buf = newChunk(wanted)
+	}
+}
 
 func (c *commit) empty() bool { return len(c.Ends) == 0 && len(c.Changes) == 0 }
 
@@ -311,10 +341,7 @@ func (j *journal) take() (c *commit, closed bool) {
 	} else {
 		j.pending = new(commit)
 	}
-	j.size = max(len(c.Buf), j.size-j.size/4)
-	if j.pending.Buf == nil {
-		j.pending.Buf = j.buffer(j.size)
-	}
+	j.cut(c)
 	j.room.Broadcast()
 	c.Time = j.tick()
 	c.err = j.failed
@@ -364,13 +391,17 @@ func (j *journal) recycle(c *commit) {
 	}
 	j.mu.Lock()
 	j.underway--
-	size, first := j.size, len(j.spare) == 0
+	wanted, has := j.wanted(), cap(j.chunk)
 	j.mu.Unlock()
-	if first && size <= maxSpareBuf {
-		c.Buf = j.buffer(size) // here, where no publisher waits for it
+	var chunk []byte
+	if has < wanted && wanted <= mostSpare {
+		chunk = newChunk(wanted) // here, where no publisher waits for it
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if cap(chunk) > cap(j.chunk) {
+		j.chunk = chunk
+	}
 	if len(j.spare) < 4 {
 		j.spare = append(j.spare, c)
 	}

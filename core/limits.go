@@ -51,7 +51,7 @@ func DefaultLimits() Limits {
 		SessionMessages: 100_000,
 		SessionBytes:    256 << 20,
 		Outstanding:     100_000,
-		PendingBytes:    8 << 20,
+		PendingBytes:    1 << 20,
 		Queues:          1_000_000,
 		Exchanges:       10_000,
 		DedupWindow:     10 * time.Minute,

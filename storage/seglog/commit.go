@@ -21,7 +21,8 @@ type pending struct {
 	section, buf []byte
 }
 
-// maxIdleBuffer is how large a frame buffer may be that is kept for later.
+// maxIdleBuffer is how large a frame buffer may be that is kept for later although
+// little of it was used.
 const maxIdleBuffer = 4 << 20
 
 // Append implements core.Engine. The batch is turned into frames here, on the
@@ -75,7 +76,7 @@ func (l *Log) commitLoop() {
 			first, err := l.commit(p)
 			b, done := p.batch, p.done
 			p.batch, p.done = nil, nil
-			if cap(p.buf) > maxIdleBuffer {
+			if cap(p.buf) > maxIdleBuffer && len(p.buf) < cap(p.buf)/4 {
 				p.buf = nil
 			}
 			l.free <- p

@@ -173,6 +173,8 @@ type packer struct {
 // prefix is the batch's changes, encoded. A batch of fewer records than least is
 // not packed.
 func (p *packer) append(dst, prefix []byte, b *core.Batch, least int) []byte {
+	frames := 1 + len(b.Buf)/(frameTarget/2)
+	dst = grow(dst, len(prefix)+len(b.Buf)+frames*(frameHeaderSize+frameAlign))
 	start := uint32(0)
 	var flags uint32
 	for i := 0; ; {

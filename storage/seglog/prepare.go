@@ -197,9 +197,13 @@ func (l *Log) activate(s *segment) error {
 	return nil
 }
 
-// Writing zeros ahead is not worth its bytes while more than this is appended
-// per second.
-const zeroMaxRate = 8 << 20
+// Writing zeros ahead is not worth its bytes while more than zeroMaxRate bytes are
+// appended per second. That is looked at no more often than zeroLook: of a log that
+// is written with large batches a moment says nothing.
+const (
+	zeroMaxRate = 8 << 20
+	zeroLook    = 50 * time.Millisecond
+)
 
 // zeroPiece is how much is zeroed at once.
 const zeroPiece = 256 << 10
@@ -254,19 +258,17 @@ func (z *zeros) run(closing <-chan struct{}) {
 			return
 		case <-z.wake:
 		}
+		passed := time.Since(began)
+		if passed < zeroLook {
+			continue // the next commit asks again
+		}
 		z.mu.Lock()
 		grown := z.end - end
 		if z.file != file {
 			grown = z.end
 		}
-		if grown > zeroMaxRate/10 && float64(grown) > zeroMaxRate*time.Since(began).Seconds() {
-			// Too busy; the next commit asks again.
-			file, end, began = z.file, z.end, time.Now()
-			z.mu.Unlock()
-			continue
-		}
 		file, end, began = z.file, z.end, time.Now()
-		for more := true; more; {
+		for more := float64(grown) <= zeroMaxRate*passed.Seconds(); more; {
 			n := min(z.window-(z.frontier-z.end), zeroPiece)
 			if n <= 0 || z.file != file {
 				break
