@@ -221,10 +221,14 @@ func (l *Log) measureFreed() {
 }
 
 // placeLosses says of what was lost in front of a segment where it begins and
-// ends, also where the judge did not know that.
+// ends, also where the judge did not know that. A segment of which nothing is
+// left stands behind the one before it, so that all are in order.
 func (l *Log) placeLosses() {
 	behind := core.Offset(0) // the segment before
 	for _, s := range l.segments {
+		if s.span.size == segmentHeaderSize && s.span.next == 0 {
+			s.span.opened, s.span.first, s.span.next = behind, behind, behind
+		}
 		v := s.view()
 		s.lostBefore = v.before(nil, behind, v.opened)
 		behind = max(behind, v.next)

@@ -60,8 +60,10 @@ func lostOf(l *Log, want map[core.Offset]string) (lost []core.Offset, err error)
 		}
 		told = make(map[core.Offset]bool)
 		for _, g := range buf.Gaps {
-			for at := g.From; at < g.To && g.Lost && want[at] != ""; at++ {
-				told[at] = true
+			for at := range want {
+				if g.Lost && g.From <= at && at < g.To {
+					told[at] = true
+				}
 			}
 		}
 		return told, next, err
@@ -190,6 +192,59 @@ func TestLossBeforeFreed(t *testing.T) {
 		}
 		if err := l.Close(ctx); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// TestEmptiedSegment cuts one segment's file after the other behind its header:
+// what it held is told to be lost, and everything else can be read, also where it
+// had been copied.
+func TestEmptiedSegment(t *testing.T) {
+	ctx := context.Background()
+	for _, copied := range []bool{false, true} {
+		memory, want := layered(t, 10)
+		if copied {
+			l, err := Open(ctx, tiny(memory))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := l.Reclaim(ctx, core.Retention{Policies: []core.Policy{{Filters: []core.Filter{"drop"}, Age: time.Second}}, Now: time.UnixMilli(1 << 50)}); err != nil {
+				t.Fatal(err)
+			}
+			records, _, err := everything(l)
+			if err := errors.Join(err, l.Close(ctx)); err != nil {
+				t.Fatal(err)
+			}
+			want = contents(records)
+		}
+		there := segmentsOf(t, memory)
+		for _, s := range there[:len(there)-1] {
+			image := memory.Crash(vfs.CrashKind)
+			edit(t, image, path.Join("/data/log", s.name), func(b []byte) []byte { return b[:segmentHeaderSize] })
+			if err := image.Remove(path.Join("/data/log", indexName(s.name))); err != nil {
+				t.Fatal(err)
+			}
+			gone := make(map[core.Offset]bool)
+			for at := range want {
+				if s.first <= at && at < s.next {
+					gone[at] = true
+				}
+			}
+			for range 2 {
+				l, err := Open(ctx, tiny(image))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := readMissing(l, want, gone); err != nil {
+					t.Errorf("copied %v, without %s: %v", copied, s.name, err)
+				}
+				if _, err := lostOf(l, want); err != nil {
+					t.Errorf("copied %v, without %s: %v", copied, s.name, err)
+				}
+				if err := l.Close(ctx); err != nil {
+					t.Fatal(err)
+				}
+			}
 		}
 	}
 }

@@ -291,6 +291,8 @@ func (r *recovery) scanRewritten(s *segment, size int64) error {
 		}
 		s.span.add(h, f.pos)
 	}
-	r.known(s)
+	if s.span.size > segmentHeaderSize {
+		r.known(s)
+	}
 	return nil
 }
