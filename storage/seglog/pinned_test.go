@@ -117,3 +117,51 @@ func (l *Log) mustList(t *testing.T) []string {
 type needsOf func(core.Offset) bool
 
 func (n needsOf) Of(string) func(core.Offset) bool { return n }
+
+// What is in the active segment counts for a policy that keeps so many bytes:
+// once that has as many, all that is in front of it goes, but for what is needed.
+func TestBytesOfTheActiveSegmentCount(t *testing.T) {
+	fs := vfs.NewMemory()
+	o := small(fs)
+	o.SegmentBytes = 64 << 10
+	l, err := Open(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close(context.Background())
+	r := core.Retention{
+		Policies: []core.Policy{{Filters: []core.Filter{"#"}, Bytes: 4 << 10}},
+		Needs:    needsOf(func(at core.Offset) bool { return at == 3 }), Now: time.UnixMilli(1 << 50),
+	}
+	add := func(records int) {
+		for range records {
+			b := &core.Batch{Time: 1, Sync: true}
+			b.Buf = core.AppendRecord(nil, &core.Envelope{Topic: "t", Payload: make([]byte, 500)})
+			b.Ends = []uint32{uint32(len(b.Buf))}
+			appendWait(t, l, b)
+		}
+	}
+	reclaim := func() {
+		for range 2 {
+			if _, err := l.Reclaim(context.Background(), r); err != nil {
+				t.Fatal(err)
+			}
+			indexAll(t, l)
+		}
+	}
+	for len(l.segmentsNow()) < 6 {
+		add(1)
+	}
+	reclaim()
+	_, end := l.Bounds()
+	if records, _, err := everything(l); err != nil || len(records) < 60 || len(records) > 200 {
+		t.Errorf("with little in the active segment %d records are left of %d, %v", len(records), end-1, err)
+	}
+	add(30)
+	newest := l.active().view()
+	reclaim()
+	records, _, err := everything(l)
+	if _, ok := records[3]; err != nil || !ok || len(records) != int(newest.records)+1 {
+		t.Errorf("%d records are left, %d are in the newest segment: %v", len(records), newest.records, err)
+	}
+}

@@ -35,7 +35,7 @@ func (l *Log) Reclaim(ctx context.Context, r core.Retention) (done core.Reclaime
 	defer l.reclaim.Unlock()
 	defer faults(faults(true))
 	defer guard(&err)
-	if l.hasOld(&r) {
+	if l.isDue(&r) {
 		// Its index is built in the background; the next call looks at it.
 		if err := l.request(ctx, l.retire); err != nil {
 			return done, err
@@ -105,12 +105,16 @@ func (l *Log) markState(note []freed) error {
 	return l.state.note(note, l.committer.commit, l.committer.next)
 }
 
-// hasOld says that a policy's age is behind the first record of the active
-// segment.
-func (l *Log) hasOld(r *core.Retention) bool {
-	v := l.active().view()
+// isDue says that the active segment is to be sealed for what retention may free:
+// a policy's age is behind its first record, or it may have as much as a policy
+// keeps, which counts only once it has an index, and then frees what is in front.
+// A small one is left as it is then, for segments that are small are copied.
+func (l *Log) isDue(r *core.Retention) bool {
+	segments := l.segmentsNow()
+	v := segments[len(segments)-1].view()
 	return v.records > 0 && slices.ContainsFunc(r.Policies, func(p core.Policy) bool {
-		return p.Age > 0 && time.UnixMilli(v.firstTime).Add(p.Age).Before(r.Now)
+		return p.Age > 0 && time.UnixMilli(v.firstTime).Add(p.Age).Before(r.Now) ||
+			p.Bytes > 0 && len(segments) > 1 && v.size >= max(p.Bytes, l.o.SegmentBytes/smallShare)
 	})
 }
 
