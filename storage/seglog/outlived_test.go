@@ -245,6 +245,52 @@ func TestEmptiedSegment(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			if err := reclaimAround(image, want, s.name); err != nil {
+				t.Errorf("copied %v, without %s: %v", copied, s.name, err)
+			}
 		}
 	}
+}
+
+// reclaimAround has retention free all but the newest of what is around a segment
+// of which nothing is left, whose file stays.
+func reclaimAround(image *vfs.Memory, want map[core.Offset]string, name string) error {
+	ctx := context.Background()
+	l, err := Open(ctx, tiny(image))
+	if err != nil {
+		return err
+	}
+	for range 2 {
+		segments := l.segmentsNow()
+		for _, s := range segments[:len(segments)-1] {
+			if err := l.ensureIndex(s); err != nil {
+				return errors.Join(err, l.Close(ctx))
+			}
+		}
+		if _, err := l.Reclaim(ctx, core.Retention{Policies: []core.Policy{{Filters: []core.Filter{"#"}, Age: time.Second}}, Now: time.UnixMilli(1 << 50)}); err != nil {
+			return errors.Join(err, l.Close(ctx))
+		}
+	}
+	records, _, err := everything(l)
+	if n := len(l.segmentsNow()); err == nil && (n > 2 || len(records) > 0) {
+		err = fmt.Errorf("%d segments are left, and %d records", n, len(records))
+	}
+	now, lerr := lostOf(l, want)
+	if err := errors.Join(err, lerr, l.Close(ctx)); err != nil {
+		return err
+	}
+	if _, err := image.Stat(path.Join("/data/log", name)); err != nil {
+		return err
+	}
+	if l, err = Open(ctx, tiny(image)); err != nil {
+		return err
+	}
+	then, err := lostOf(l, want)
+	if err := errors.Join(err, l.Close(ctx)); err != nil {
+		return err
+	}
+	if !slices.Equal(now, then) {
+		return fmt.Errorf("at once %v are lost, after a start %v", now, then)
+	}
+	return nil
 }

@@ -118,6 +118,10 @@ func (l *Log) isDue(r *core.Retention) bool {
 	})
 }
 
+// emptied is what is kept of a segment of which nothing is left but its file: more
+// than is worth a copy.
+const emptied = 1 << 62
+
 // A plan is what is to become of one segment, or of several that stand side by
 // side: they are freed, what is kept being copied to one segment in their place.
 type plan struct {
@@ -155,9 +159,9 @@ func (l *Log) plan(ctx context.Context, r *core.Retention) ([]plan, error) {
 		sealed = sealed[:i]
 	}
 	// What a segment opened with tells how the one before is to be read,
-	// unless that has its index.
+	// unless that has its index. One of which nothing is left never gets any.
 	for i, s := range sealed {
-		if x := s.view().index; x == nil || x.verify() != nil {
+		if v := s.view(); v.size > segmentHeaderSize && (v.index == nil || v.index.verify() != nil) {
 			sealed = sealed[:i]
 			break
 		}
@@ -216,6 +220,10 @@ func (l *Log) judgeSegment(s *segment, r *core.Retention, sets []*core.FilterSet
 	v := s.view()
 	x := v.index
 	p := plan{segments: []*segment{s}}
+	if x == nil {
+		p.kept = emptied
+		return p
+	}
 	has := x.shareOf(sets, key)
 	over, some := make([]bool, len(sets)), false
 	for i, policy := range r.Policies {
@@ -292,7 +300,7 @@ func (l *Log) group(each []plan) []plan {
 
 // worth says whether enough of a segment is dead to copy the rest.
 func (l *Log) worth(p *plan) bool {
-	return p.kept <= uint64(p.segments[0].view().index.share.total)/rewriteShare
+	return p.kept != emptied && p.kept <= uint64(p.segments[0].view().index.share.total)/rewriteShare
 }
 
 // small says whether little is kept of a segment.
