@@ -84,8 +84,9 @@ func (r *rig) footprint(ctx context.Context) (f footprint, err error) {
 	if f.heap, err = heapOf(ctx, r.server); err != nil {
 		return f, err
 	}
-	// An idle server gives back what it has no use for, after some seconds.
-	time.Sleep(12 * r.settle)
+	// An idle server gives back what it has no use for, some seconds after it has
+	// looked at all sessions for the first time.
+	time.Sleep(50 * r.settle)
 	f.resident, err = settledResident(r.pid(), r.settle)
 	return f, err
 }
