@@ -54,11 +54,10 @@ type conn struct {
 	will      core.Will       // of an empty envelope where there is none
 	willLater time.Duration   // that the will's topic asks for besides its delay
 	noWill    bool            // DISCONNECT said not to publish it
-	env       core.Envelope   // scratch of PUBLISH
-	pub       publishPacket
-	once      []byte   // scratch: the session's prefix and a packet id
-	aliases   []string // topics by the client's alias, from 1
-	received  int      // publishes since the metric was last told
+	publish   *publishing     // what PUBLISH is decoded into; made with the first
+	once      []byte          // scratch: the session's prefix and a packet id
+	aliases   []string        // topics by the client's alias, from 1
+	received  int             // publishes since the metric was last told
 	main      *attachment
 	extras    []*attachment
 	retired   []*attachment // unsubscribed, while messages are on their way
@@ -82,7 +81,7 @@ type conn struct {
 
 	saving   sync.Mutex // serializes saves of the session; held over the core's call
 	savers   sync.WaitGroup
-	settings core.QueueSettings // of the session's queue
+	settings *core.QueueSettings // of the session's queue, where it has one
 
 	// flights are the QoS 1 and 2 messages on their way to the client.
 	flights flights

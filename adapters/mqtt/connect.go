@@ -67,6 +67,7 @@ func (c *conn) handleConnect(h header, body []byte) error {
 	if bad != nil {
 		return bad
 	}
+	defer releaseControl(pk)
 	defer clear(pk.Connect.Password)
 	c.takeOptions(pk)
 	method := pk.Properties.AuthenticationMethod

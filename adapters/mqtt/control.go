@@ -4,16 +4,26 @@ import (
 	"bytes"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/sluicemq/sluice/adapters"
 )
 
+// controls holds packets for decodeControl.
+var controls = sync.Pool{New: func() any { return new(packets.Packet) }}
+
+// releaseControl gives a packet that decodeControl returned back, for another one.
+func releaseControl(pk *packets.Packet) {
+	*pk = packets.Packet{}
+	controls.Put(pk)
+}
+
 // decodeControl decodes a CONNECT that [checkConnect] found good, a SUBSCRIBE or
 // an UNSUBSCRIBE by mochi's packets, behind checks of ours: it takes properties that stand twice or have forbidden
 // values, and bytes behind a packet's end, and panics on a truncated SUBSCRIBE.
-// What it decodes aliases the body. (Its DISCONNECT decoder overlooks a reason
+// What it decodes aliases the body, until releaseControl. (Its DISCONNECT decoder overlooks a reason
 // code without properties, so that packet is decoded here.)
 //
 //go:noinline
@@ -32,10 +42,9 @@ func decodeControl(h header, body []byte, v version, l *adapters.Limits) (pk *pa
 			pk, bad = nil, errMalformed
 		}
 	}()
-	pk = &packets.Packet{
-		FixedHeader:     packets.FixedHeader{Type: h.kind(), Remaining: len(body), Qos: h.first >> 1 & 3},
-		ProtocolVersion: byte(v),
-	}
+	pk = controls.Get().(*packets.Packet)
+	pk.FixedHeader = packets.FixedHeader{Type: h.kind(), Remaining: len(body), Qos: h.first >> 1 & 3}
+	pk.ProtocolVersion = byte(v)
 	var err error
 	switch h.kind() {
 	case typeConnect:

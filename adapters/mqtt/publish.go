@@ -30,12 +30,22 @@ const (
 	incomingKept                     // of a former connection: PUBREL, or PUBLISH again, is awaited
 )
 
+// A publishing is a PUBLISH on its way from the socket to the core. Most
+// connections never send one, so it is made when one comes.
+type publishing struct {
+	packet   publishPacket
+	envelope core.Envelope
+}
+
 // handlePublish decodes a PUBLISH and hands it to the core (sections 3.3, 4.3).
 func (c *conn) handlePublish(flags byte, body []byte) error {
-	if err := c.pub.decode(flags, body, c.v, &c.env); err != nil {
+	if c.publish == nil {
+		c.publish = new(publishing)
+	}
+	p, e := &c.publish.packet, &c.publish.envelope
+	if err := p.decode(flags, body, c.v, e); err != nil {
 		return err
 	}
-	p, e := &c.pub, &c.env
 	if err := c.resolveTopic(); err != nil {
 		return err
 	}
@@ -90,7 +100,7 @@ func (c *conn) handlePublish(flags byte, body []byte) error {
 // resolveTopic puts an alias's topic in its place, or remembers the topic for
 // the alias ([MQTT-3.3.2-7] to [MQTT-3.3.2-12]).
 func (c *conn) resolveTopic() error {
-	e, n := &c.env, int(c.pub.alias)
+	e, n := &c.publish.envelope, int(c.publish.packet.alias)
 	if n > c.s.limits.MQTTTopicAliases {
 		return errAlias
 	}
@@ -120,7 +130,7 @@ func (c *conn) resolveTopic() error {
 
 // resolveTimes sets when the message is due and when it expires.
 func (c *conn) resolveTimes(now time.Time) (refusal byte) {
-	p, e := &c.pub, &c.env
+	p, e := &c.publish.packet, &c.publish.envelope
 	if e.Topic[0] == '$' {
 		topic, at, err := publishTopic(e.Topic, now)
 		if err != nil {

@@ -110,7 +110,8 @@ func (c *conn) openSession(ctx context.Context, clean bool) (present bool, err e
 	settings.Expires = expiry
 	settings.MaxLength, settings.MaxBytes = int64(c.s.limits.SessionMessages), int64(c.s.limits.SessionBytes)
 	settings.Overflow, settings.Once = core.OverflowDropOldest, c.meta.Once
-	c.settings = settings
+	kept := settings
+	c.settings = &kept
 	if settings.Meta, err = json.Marshal(&c.meta); err != nil {
 		return false, err
 	}
@@ -133,7 +134,7 @@ func (c *conn) save(ctx context.Context) error {
 	c.saving.Lock()
 	defer c.saving.Unlock()
 	c.mu.Lock()
-	settings := c.settings
+	settings := *c.settings
 	c.meta.Moved = c.flights.save()
 	meta, err := json.Marshal(&c.meta)
 	c.mu.Unlock()
