@@ -52,7 +52,7 @@ race:
 SEEDS ?= 20
 pauses:
 	@for seed in $$(seq $(SEEDS)); do export PAUSES=$$seed; \
-		$(GO) test -count=1 -tags pauses -run 'TestStress|TestQueueAsTheNaiveOne|TestSessionsByModel' ./core ./adapters/mqtt -rapid.seed=$$seed && \
+		$(GO) test -count=1 -tags pauses -run 'TestStress|TestQueueAsTheNaiveOne|TestSessionsByModel|TestTalkByModel' ./core ./adapters/mqtt -rapid.seed=$$seed && \
 		$(GO) test -count=1 -tags pauses -run TestBrokerCrashRandom ./storage/seglog -crash.seed=$$seed || \
 		{ echo "PAUSES=$$seed"; exit 1; }; done
 
