@@ -45,6 +45,9 @@ type Limits struct {
 	StompHeaders, StompHeaderBytes, StompHeadersBytes int
 	// StompTransactions bounds the open transactions of a connection.
 	StompTransactions int
+	// StompTransactionsBytes bounds what they hold together, and what a SEND to
+	// several destinations comes to.
+	StompTransactionsBytes int
 	// HTTPHeaderBytes bounds a request's header.
 	HTTPHeaderBytes int
 	// MQTTUserProperties and MQTTUserPropertyBytes bound a packet's user
@@ -74,6 +77,7 @@ func DefaultLimits() Limits {
 		StompHeaderBytes:        8 << 10,
 		StompHeadersBytes:       64 << 10,
 		StompTransactions:       100,
+		StompTransactionsBytes:  8 << 20,
 		HTTPHeaderBytes:         32 << 10,
 		MQTTUserProperties:      32,
 		MQTTUserPropertyBytes:   8 << 10,
@@ -148,6 +152,7 @@ func (l *Limits) Table() []Limit {
 		{Name: "stomp_header_size", Bounds: "one header of a STOMP frame", Unit: Bytes, Value: &l.StompHeaderBytes},
 		{Name: "stomp_headers_size", Bounds: "the headers of a STOMP frame together", Unit: Bytes, Value: &l.StompHeadersBytes},
 		{Name: "stomp_transactions", Bounds: "the open transactions of a STOMP connection", Value: &l.StompTransactions},
+		{Name: "stomp_transactions_size", Bounds: "the payloads of those together, and of a SEND to several destinations", Unit: Bytes, Value: &l.StompTransactionsBytes},
 		{Name: "http_header_size", Bounds: "the header of an HTTP request", Unit: Bytes, Value: &l.HTTPHeaderBytes},
 		{Name: "mqtt_user_properties", Bounds: "the user properties of an MQTT packet", Value: &l.MQTTUserProperties},
 		{Name: "mqtt_user_properties_size", Bounds: "the user properties of an MQTT packet together", Unit: Bytes, Value: &l.MQTTUserPropertyBytes},

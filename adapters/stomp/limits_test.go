@@ -46,7 +46,7 @@ func TestHandshakeTimeout(t *testing.T) {
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	g := start(t, func(l *adapters.Limits, _ *core.Options) {
-		l.PreAuthBytes, l.ClientIDBytes, l.Subscriptions, l.MessageBytes, l.PendingBytes, l.PublishInFlight, l.StompTransactions = 1000, 10, 3, 10_000, 30_000, 2, 2
+		l.PreAuthBytes, l.ClientIDBytes, l.Subscriptions, l.MessageBytes, l.StompTransactionsBytes, l.PublishInFlight, l.StompTransactions = 1000, 10, 3, 10_000, 30_000, 2, 2
 	})
 	x := func(n int) string { return strings.Repeat("x", n) }
 	connected := func(do func(p *peer)) func() *peer {

@@ -51,7 +51,7 @@ func (c *conn) send(f *clientFrame) error {
 // sendAll sends to each part of a composite destination, to all or to none.
 func (c *conn) sendAll(s *sending, list []string) error {
 	// Each part is a message with all of the body.
-	if most := c.server.limits.PendingBytes; len(list)*len(s.envelope.Payload) > most {
+	if most := c.server.limits.StompTransactionsBytes; len(list)*len(s.envelope.Payload) > most {
 		return refuse("message_too_large", "message too large",
 			fmt.Sprintf("A message to %d destinations is that often in the log; together they may have %d bytes. Name fewer in one SEND.", len(list), most))
 	}

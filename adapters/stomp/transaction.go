@@ -86,7 +86,7 @@ func (c *conn) enlist(id string, e *core.Envelope) error {
 
 // enlarge counts what a transaction is about to hold.
 func (c *conn) enlarge(t *transaction, count, bytes int) error {
-	most := transactionSize{count: 10 * c.server.limits.PublishInFlight, bytes: c.server.limits.PendingBytes}
+	most := transactionSize{count: 10 * c.server.limits.PublishInFlight, bytes: c.server.limits.StompTransactionsBytes}
 	if c.held.count+count > most.count || c.held.bytes+bytes > most.bytes {
 		return refuse("transaction_too_large", "transaction too large",
 			fmt.Sprintf("The open transactions of a connection may hold %d frames and %d bytes. COMMIT more often.", most.count, most.bytes))
