@@ -415,7 +415,9 @@ func (l *Ledger) resolve(s *sight) {
 			continue // it was something else that took it away
 		}
 		if len(s.pending[place{t.queue, t.number}]) == 0 && t.outcome != core.Released {
-			if t.told == 0 {
+			// Of the queue that gives up after a few attempts, it may have been
+			// given up instead, and its dead letter is yet to be written.
+			if t.told == 0 && (t.queue != "all" || t.outcome != core.Accepted) {
 				t.told = l.now
 			}
 			settlings = append(settlings, t)
