@@ -199,7 +199,7 @@ func (l *Ledger) compare(s *sight) (wrong, waiting []string) {
 		case len(there) > 1:
 			bad("message %d is there %d times", m.number, len(there))
 		case (m.gone || m.repeats != 0) && (len(there) > 0 || s.delayed[m.number]):
-			bad("message %d, which repeats %d or was not there before, is there", m.number, m.repeats)
+			bad("message %d, which repeats %d or was not there when the broker was opened at %d, is there (%s)", m.number, m.repeats, m.missed, l.tale(m, s))
 		case m.gone || m.repeats != 0:
 		case m.cancel.told != 0 && (len(there) > 0 || s.delayed[m.number]):
 			bad("message %d was cancelled and is there", m.number)
@@ -395,7 +395,9 @@ func (l *Ledger) resolve(s *sight) {
 		m := &l.messages[i]
 		there := s.records[m.number]
 		if len(there) == 0 && !s.delayed[m.number] {
-			m.gone = true
+			if !m.gone {
+				m.gone, m.missed = true, l.opened
+			}
 			continue
 		}
 		m.cancel = fact{}
@@ -451,6 +453,12 @@ func (l *Ledger) deletedWith(p place) bool {
 	return slices.ContainsFunc(l.deletions, func(d deletion) bool {
 		return d.queue == p.queue && d.told != 0 && p.number <= d.through && !l.messages[p.number-1].delayed
 	})
+}
+
+// tale is what is known of a message itself. l.mu is held.
+func (l *Ledger) tale(m *message, s *sight) string {
+	return fmt.Sprintf("published to %s at moment %d in transaction %d, confirmed at %d with offset %d, delayed %t, may go %t, durable %t, cancelled at %d; at offsets %v, waits %t; opened at %d, now %d",
+		m.topic, m.asked, m.transaction, m.told, m.offset, m.delayed, m.mayGo, m.durable, m.cancel.asked, s.records[m.number], s.delayed[m.number], l.opened, l.now)
 }
 
 // story is what is known of a message in a queue, for whoever has to find out

@@ -50,7 +50,8 @@ type message struct {
 	queues      []string    // that must get it
 	cancel      fact        // that it was taken out of what is delayed
 	// gone: it was not there after a crash, and must not come back.
-	gone bool
+	gone   bool
+	missed Moment // when the broker had been opened whose log did not have it
 }
 
 // A settling is one settlement.
