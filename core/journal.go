@@ -191,7 +191,10 @@ const (
 
 // wanted is how much room the next batch is given: it will be about as large as
 // the last ones were.
-func (j *journal) wanted() int { return min(j.size+j.size/8, j.maxBytes+j.maxBytes/8) }
+func (j *journal) wanted() int {
+	most := min(j.size, j.maxBytes)
+	return max(most+most/8, leastRest)
+}
 
 // newChunk makes a chunk; nil where batches are so small that add may.
 func newChunk(wanted int) []byte {
@@ -209,9 +212,9 @@ func (j *journal) cut(c *commit) {
 	c.Buf = c.Buf[:n:n]
 	j.size = max(n, j.size-j.size/4)
 	switch wanted := j.wanted(); {
-	case cap(rest) >= max(wanted, leastRest):
+	case cap(rest) >= wanted:
 		j.pending.Buf = rest
-	case cap(j.chunk) >= max(wanted, leastRest):
+	case cap(j.chunk) >= wanted:
 		j.pending.Buf, j.chunk = j.chunk, nil
 	default:
 		j.pending.Buf = newChunk(wanted)

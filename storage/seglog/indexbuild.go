@@ -61,9 +61,12 @@ func (l *Log) buildNext() bool {
 	if s == nil {
 		return false
 	}
-	if err := l.ensureIndex(s); err != nil && !errors.Is(err, core.ErrClosed) {
-		// Reads go on without it; the next start tries again.
-		l.log.Error("index cannot be built", "segment", s.name, "err", err)
+	if err := l.ensureIndex(s); err != nil {
+		if !errors.Is(err, core.ErrClosed) {
+			// Reads go on without it; the next start tries again.
+			l.log.Error("index cannot be built", "segment", s.name, "err", err)
+		}
+		return true
 	}
 	select {
 	case l.sealed <- struct{}{}:
