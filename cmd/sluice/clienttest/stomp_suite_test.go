@@ -382,7 +382,19 @@ func (c *goStomp) subscribe(id, destination, ack string, headers map[string]stri
 	return c.Send("/topic/nobody", "", nil, gostomp.SendOpt.Receipt)
 }
 
-func (c *goStomp) unsubscribe(id string) error { return c.subscriptions[id].Unsubscribe() }
+// unsubscribe waits for the RECEIPT. The library looks whether it has come and
+// waits to be woken, and may be woken in between, in vain: so it is looked at what
+// the RECEIPT did, which closes the channel. Nothing else does without a message.
+func (c *goStomp) unsubscribe(id string) error {
+	s := c.subscriptions[id]
+	err := s.Unsubscribe()
+	if errors.Is(err, &gostomp.ErrUnsubscribeReceiptTimeout) {
+		if _, more := <-s.C; !more {
+			return nil
+		}
+	}
+	return err
+}
 
 func (c *goStomp) send(destination, body string, headers map[string]string) error {
 	if tx := headers["transaction"]; tx != "" {
