@@ -1,6 +1,7 @@
 package http
 
 import (
+	"net"
 	nethttp "net/http"
 
 	"github.com/go-chi/chi/v5"
@@ -21,4 +22,25 @@ func (s *Server) Routes() map[string][]string {
 		return nil
 	})
 	return routes
+}
+
+// Wrap has each connection that is accepted from now on wrapped. It is called
+// after Start and before Serve.
+func (s *Server) Wrap(wrap func(net.Conn) net.Conn) {
+	for i, l := range s.listeners {
+		s.listeners[i] = wrapped{l, wrap}
+	}
+}
+
+type wrapped struct {
+	net.Listener
+	wrap func(net.Conn) net.Conn
+}
+
+func (w wrapped) Accept() (net.Conn, error) {
+	c, err := w.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return w.wrap(c), nil
 }

@@ -2,6 +2,7 @@ package http_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -10,9 +11,13 @@ import (
 	"net"
 	nethttp "net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/adapters/http"
 	"github.com/sluicemq/sluice/core"
 )
@@ -307,5 +312,62 @@ func TestStreamsOfOneTopic(t *testing.T) {
 			}
 			s.expect(fmt.Sprintf(want, i+1, i))
 		}
+	}
+}
+
+// A lateWriter tells of a written event only some time after its peer has left,
+// as a writer that was made to wait does.
+type lateWriter struct {
+	net.Conn
+	left chan struct{} // closed once the server has closed the connection
+	once sync.Once
+}
+
+func (c *lateWriter) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	if bytes.Contains(b, []byte("data: ")) {
+		<-c.left
+		time.Sleep(50 * time.Millisecond)
+	}
+	return n, err
+}
+
+func (c *lateWriter) Close() error {
+	c.once.Do(func() { close(c.left) })
+	return c.Conn.Close()
+}
+
+// What was written is settled, also where the peer leaves before the server
+// comes to say so.
+func TestStreamGroupIsLeftAtOnce(t *testing.T) {
+	d := open(t)
+	o := d.options
+	o.Metrics = adapters.NewMetrics(prometheus.NewRegistry())
+	late := *d
+	late.server = http.New(d.broker, o)
+	if err := late.server.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	left := make(chan struct{})
+	late.server.Wrap(func(c net.Conn) net.Conn { return &lateWriter{Conn: c, left: left} })
+	late.addr = late.server.Addrs()[0].String()
+	served := make(chan error, 1)
+	go func() { served <- late.server.Serve() }()
+
+	s := late.stream("/sse/w?group=g")
+	d.want(201, "POST", "/t/w", "0")
+	s.expect("id: 1|data: 0") // its writer waits now
+	d.want(201, "POST", "/t/w", "1")
+	d.want(201, "POST", "/t/w", "2")
+	s.Body.Close()
+	<-left
+	if err := late.server.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if got, want := texts(d.want(200, "GET", "/t/w?group=g&wait=1s&settle=auto", "").messages(t)), "1 2"; got != want {
+		t.Errorf("then %q, want %q", got, want)
 	}
 }

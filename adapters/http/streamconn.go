@@ -118,14 +118,16 @@ func (st *stream) run() {
 	if !proper {
 		st.conn.Close()
 	}
-	st.consumer.Close()
-	st.client.Close()
 	if proper && st.chunked {
 		st.out.Append(func(b []byte) []byte { return append(b, "0\r\n\r\n"...) })
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), st.s.limits.Stall)
 	defer cancel()
 	st.out.Close(ctx)
+	// Not before the writer has ended: a group's message that it has written
+	// is settled, and not released to come again.
+	st.consumer.Close()
+	st.client.Close()
 	st.s.leave(st.conn)
 }
 
@@ -182,6 +184,11 @@ func (st *stream) Deliver(batch []core.Delivery) {
 		through = 0
 	}
 	now := time.Now()
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.ended { // what is left behind is released with the consumer
+		return
+	}
 	st.out.AppendSettling(st.consumer, through, credit, func(b []byte) []byte {
 		return st.chunk(b, func(b []byte) []byte {
 			if st.group {
