@@ -86,7 +86,7 @@ func (w *Workload) Open(ctx context.Context, e core.Engine) (err error) {
 		Engine:       e,
 		ReclaimEvery: 2 * time.Millisecond,
 		StepsFrom:    1,
-		Policies:     []core.Policy{{Name: "old", Filters: []core.Filter{"old/#"}, Age: time.Millisecond}, {Filters: []core.Filter{"#"}}},
+		Policies:     []core.Policy{{Name: "old", Filters: []core.Filter{"old/#"}, Age: time.Millisecond, Bytes: 2 << 10}, {Filters: []core.Filter{"#"}}},
 	})
 	if err != nil {
 		return errors.Join(err, e.Close(ctx))

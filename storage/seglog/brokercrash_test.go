@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"path"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -21,14 +22,17 @@ var (
 )
 
 // crashed is the broker on a log whose segments are small, so that a little
-// makes many, is recycled and rewritten.
+// makes many, is recycled and rewritten, and that is busy and quiet by turns.
 func crashed() *crashtest.Harness {
+	var looks atomic.Int64
 	return &crashtest.Harness{
 		Disorder: []string{"/data/log"},
 		Failing:  "/data/log/",
 		Watch:    untouched,
 		Open: func(ctx context.Context, fs vfs.FS) (core.Engine, error) {
-			l, err := Open(ctx, small(fs))
+			o := small(fs)
+			o.Busy = func(int64, time.Duration) bool { return looks.Add(1)%16 < 8 }
+			l, err := Open(ctx, o)
 			if err != nil {
 				return nil, err
 			}

@@ -3,6 +3,7 @@ package seglog
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/sluicemq/sluice/core"
 	"github.com/sluicemq/sluice/storage/enginetest"
@@ -19,6 +20,7 @@ func TestEngine(t *testing.T) {
 		{"tail", Options{}},
 		{"active", Options{TailBytes: 1}},
 		{"sealed", Options{TailBytes: 1, SegmentBytes: 32 << 10}},
+		{"quiet", Options{TailBytes: 1, SegmentBytes: 32 << 10, Busy: func(int64, time.Duration) bool { return false }}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			enginetest.Run(t, func(t *testing.T) core.Engine {

@@ -37,6 +37,11 @@ type Options struct {
 	// PackRecords is how many records a batch must have to be packed: whoever
 	// waits for a smaller one waits less long without; 0 is 256.
 	PackRecords int
+	// Busy says whether a log that got so many bytes in so long is busy: what
+	// retention frees is then kept to be written over, and only what is dead
+	// for the most part is copied to be freed. nil is a log that fills a segment
+	// within half a minute.
+	Busy func(bytes int64, passed time.Duration) bool
 }
 
 const (
@@ -91,6 +96,7 @@ type Log struct {
 
 	zeros     zeros
 	committer committer
+	filled    int64 // bytes in segments in front of the active one; the committer's
 
 	sealed     chan struct{} // Sealed's
 	indexWake  chan struct{}
@@ -98,8 +104,12 @@ type Log struct {
 	indexing   sync.Mutex // guards what follows
 	indexQueue []*segment // sealed segments that have no index yet
 
-	reclaim sync.Mutex // held by the one who reclaims
-	census  sync.Mutex // held by the one who asks for topics
+	sparing sync.Mutex // held while spare files come and go
+	reclaim sync.Mutex // held by the one who reclaims; guards what follows
+	pace    pace
+	latest  activeShare
+
+	census sync.Mutex // held by the one who asks for topics
 }
 
 var _ core.Engine = (*Log)(nil)

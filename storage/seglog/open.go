@@ -88,6 +88,7 @@ func Open(ctx context.Context, o Options) (_ *Log, err error) {
 	if err := l.state.shield.wait(func() error { l.state.shield.patient.Store(true); return nil }); err != nil {
 		return nil, err
 	}
+	l.pace = newPace(&l.o, l.appended())
 	go l.commitLoop()
 	if l.zeros.window > 0 {
 		l.background.Go(func() { l.zeros.run(l.closing) })

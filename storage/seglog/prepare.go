@@ -18,7 +18,7 @@ import (
 )
 
 // maxSpares is how many files that retention has freed are kept to be used
-// again.
+// again, while the log is busy.
 const maxSpares = 2
 
 // newGeneration is a number that no frame written before has.
@@ -31,6 +31,8 @@ func newGeneration() uint64 {
 // createSegment makes the file of a segment, of a spare one if there is any. The
 // file is durable, name and header, before it can get a frame.
 func (l *Log) createSegment(h segmentHeader) (*segment, error) {
+	l.sparing.Lock()
+	defer l.sparing.Unlock()
 	f, name, err := l.takeSpare()
 	if err != nil {
 		return nil, err
@@ -190,6 +192,9 @@ func (l *Log) activate(s *segment) error {
 	s.span.opened, s.span.first, s.span.next = l.committer.next, l.committer.next, l.committer.next
 	s.span.after = l.committer.commit
 	l.zeros.begin(s.file, size)
+	if former := l.committer.segment; former != nil {
+		l.filled += former.span.size
+	}
 	l.committer.segment = s
 	l.mu.Lock()
 	defer l.mu.Unlock()

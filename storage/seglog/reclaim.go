@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"path"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/sluicemq/sluice/core"
@@ -19,6 +18,13 @@ const (
 	// rewriteShare is the share of a segment's bytes, one in that many, that
 	// must be dead before the rest is copied.
 	rewriteShare = 2
+	// crumb is the share of a segment's full size, one in that many, that is not
+	// worth a change to a file.
+	crumb = 256
+	// diedShare of what has died lately may stay where it is, unless it is more
+	// than half of its segment; and so may what is less than idleShare of one.
+	diedShare = 20
+	idleShare = 16
 	// smallShare of a segment's full size is small, and so many small
 	// neighbours are put together.
 	smallShare = 8
@@ -35,13 +41,25 @@ func (l *Log) Reclaim(ctx context.Context, r core.Retention) (done core.Reclaime
 	defer l.reclaim.Unlock()
 	defer faults(faults(true))
 	defer guard(&err)
-	if l.isDue(&r) {
+	k := newLook(l, &r)
+	var appended int64
+	if err := l.request(ctx, func() error { appended = l.appended(); return nil }); err != nil {
+		return done, err
+	}
+	if l.pace.look(time.Now(), appended); !l.pace.busy {
+		if err := errors.Join(l.giveBack(ctx), k.countActive(ctx)); err != nil {
+			return done, err
+		}
+	}
+	if due, err := k.isDue(ctx); err != nil {
+		return done, err
+	} else if due {
 		// Its index is built in the background; the next call looks at it.
 		if err := l.request(ctx, l.retire); err != nil {
 			return done, err
 		}
 	}
-	plans, err := l.plan(ctx, &r)
+	plans, err := l.plan(ctx, k)
 	if err != nil || len(plans) == 0 {
 		done.First, _ = l.Bounds()
 		return done, err
@@ -86,6 +104,7 @@ func (l *Log) Reclaim(ctx context.Context, r core.Retention) (done core.Reclaime
 		if err := l.replace(p.segments, replacement); err != nil {
 			return done, err
 		}
+		l.pace.freed(p.dead(), p.copied())
 	}
 	l.setFirst()
 	done.First, _ = l.Bounds()
@@ -105,19 +124,6 @@ func (l *Log) markState(note []freed) error {
 	return l.state.note(note, l.committer.commit, l.committer.next)
 }
 
-// isDue says that the active segment is to be sealed for what retention may free:
-// a policy's age is behind its first record, or it may have as much as a policy
-// keeps, which counts only once it has an index, and then frees what is in front.
-// A small one is left as it is then, for segments that are small are copied.
-func (l *Log) isDue(r *core.Retention) bool {
-	segments := l.segmentsNow()
-	v := segments[len(segments)-1].view()
-	return v.records > 0 && slices.ContainsFunc(r.Policies, func(p core.Policy) bool {
-		return p.Age > 0 && time.UnixMilli(v.firstTime).Add(p.Age).Before(r.Now) ||
-			p.Bytes > 0 && len(segments) > 1 && v.size >= max(p.Bytes, l.o.SegmentBytes/smallShare)
-	})
-}
-
 // emptied is what is kept of a segment of which nothing is left but its file: more
 // than is worth a copy.
 const emptied = 1 << 62
@@ -128,6 +134,25 @@ type plan struct {
 	segments []*segment
 	keeps    []keeper
 	kept     uint64 // bytes
+	worth    bool   // enough is dead for the rest to be copied
+}
+
+// dead is how many bytes are freed.
+func (p *plan) dead() (bytes int64) {
+	for _, s := range p.segments {
+		if x := s.view().index; x != nil {
+			bytes += x.share.total
+		}
+	}
+	return max(bytes-p.copied(), 0)
+}
+
+// copied is how many bytes are kept.
+func (p *plan) copied() int64 {
+	if p.kept == emptied {
+		return 0
+	}
+	return int64(p.kept)
 }
 
 // A keeper says which of a segment's records are kept.
@@ -148,14 +173,14 @@ func (k *keeper) keeps(topic string, at core.Offset) bool {
 }
 
 // plan decides what is to become of the segments.
-func (l *Log) plan(ctx context.Context, r *core.Retention) ([]plan, error) {
-	segments := l.segmentsNow()
+func (l *Log) plan(ctx context.Context, k *look) ([]plan, error) {
+	segments := k.segments
 	sealed := segments[:len(segments)-1]
 	if active := segments[len(segments)-1]; active.view().size == segmentHeaderSize && len(sealed) > 0 {
 		// Nothing in the active one says yet where the log goes on.
 		sealed = sealed[:len(sealed)-1]
 	}
-	if i := slices.IndexFunc(sealed, func(s *segment) bool { return r.Before > 0 && s.view().next > r.Before }); i >= 0 {
+	if i := slices.IndexFunc(sealed, func(s *segment) bool { return k.Before > 0 && s.view().next > k.Before }); i >= 0 {
 		sealed = sealed[:i]
 	}
 	// What a segment opened with tells how the one before is to be read,
@@ -166,107 +191,18 @@ func (l *Log) plan(ctx context.Context, r *core.Retention) ([]plan, error) {
 			break
 		}
 	}
-	sets := make([]*core.FilterSet, len(r.Policies))
-	var key strings.Builder
-	for i, p := range r.Policies {
-		sets[i] = core.NewFilterSet(p.Filters...)
-		fmt.Fprintf(&key, "%q", p.Filters)
-	}
-	newer := make([]int64, len(r.Policies)) // bytes that each policy keeps in newer segments
 	each := make([]plan, len(sealed))
 	for i := len(sealed) - 1; i >= 0; i-- {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		each[i] = l.judgeSegment(sealed[i], r, sets, key.String(), newer)
+		var err error
+		if each[i], err = k.judge(ctx, sealed[i]); err != nil {
+			return nil, err
+		}
 	}
+	l.choose(each)
 	return l.group(each), nil
-}
-
-// A share is what each of some policies has of a segment, kept with the index
-// since it never changes.
-type share struct {
-	key   string  // of the policies
-	bytes []int64 // of the topics that each holds for
-	total int64   // of all topics
-}
-
-// policyOf is the policy that holds for a topic, -1 if none does.
-func policyOf(sets []*core.FilterSet, topic string) int {
-	return slices.IndexFunc(sets, func(f *core.FilterSet) bool { return f.Match(topic) })
-}
-
-// shareOf is what the policies of a key have of a segment. It is for the one
-// who reclaims.
-func (x *index) shareOf(sets []*core.FilterSet, key string) *share {
-	if x.share != nil && x.share.key == key {
-		return x.share
-	}
-	s := &share{key: key, bytes: make([]int64, len(sets))}
-	for i := range x.numTopics() {
-		t := x.topic(i)
-		s.total += int64(t.bytes)
-		if p := policyOf(sets, t.name); p >= 0 {
-			s.bytes[p] += int64(t.bytes)
-		}
-	}
-	x.share = s
-	return s
-}
-
-// judgeSegment decides what is kept of one segment. newer is what each policy
-// keeps of the segments behind it, to which this one's is added.
-func (l *Log) judgeSegment(s *segment, r *core.Retention, sets []*core.FilterSet, key string, newer []int64) plan {
-	v := s.view()
-	x := v.index
-	p := plan{segments: []*segment{s}}
-	if x == nil {
-		p.kept = emptied
-		return p
-	}
-	has := x.shareOf(sets, key)
-	over, some := make([]bool, len(sets)), false
-	for i, policy := range r.Policies {
-		over[i] = policy.Bytes > 0 && newer[i] >= policy.Bytes ||
-			policy.Age > 0 && time.UnixMilli(v.lastTime).Add(policy.Age).Before(r.Now)
-		some = some || over[i] && has.bytes[i] > 0
-		newer[i] += has.bytes[i]
-	}
-	if !some {
-		p.kept = uint64(has.total)
-		p.keeps = []keeper{{all: true}}
-		return p
-	}
-	keep := keeper{topics: make(map[string]func(core.Offset) bool)}
-	var offsets []core.Offset
-	for i := range x.numTopics() {
-		t := x.topic(i)
-		if policy := policyOf(sets, t.name); policy < 0 || !over[policy] {
-			p.kept += t.bytes
-			continue
-		}
-		var needed func(core.Offset) bool
-		if r.Needs != nil {
-			needed = r.Needs.Of(t.name)
-		}
-		if needed != nil {
-			offsets = x.offsets(offsets[:0], t)
-			count := uint64(0)
-			for _, at := range offsets {
-				if needed(at) {
-					count++
-				}
-			}
-			p.kept += t.bytes * count / uint64(t.count)
-			if count == 0 {
-				needed = nil
-			}
-		}
-		keep.topics[strings.Clone(t.name)] = needed
-	}
-	keep.all = len(keep.topics) == 0
-	p.keeps = []keeper{keep}
-	return p
 }
 
 // group puts the plans of neighbours together and leaves out those that are not
@@ -280,11 +216,11 @@ func (l *Log) group(each []plan) []plan {
 			i++
 			continue
 		}
-		worth := l.worth(&p)
+		worth := p.worth
 		j := i + 1
 		if worth || l.small(&p) {
-			for ; j < len(each) && each[j].kept > 0 && (l.worth(&each[j]) || l.small(&each[j])) && int64(p.kept+each[j].kept) <= l.o.SegmentBytes/2; j++ {
-				worth = worth || l.worth(&each[j])
+			for ; j < len(each) && each[j].kept > 0 && (each[j].worth || l.small(&each[j])) && int64(p.kept+each[j].kept) <= l.o.SegmentBytes/2; j++ {
+				worth = worth || each[j].worth
 				p.segments = append(p.segments, each[j].segments...)
 				p.keeps = append(p.keeps, each[j].keeps...)
 				p.kept += each[j].kept
@@ -296,11 +232,6 @@ func (l *Log) group(each []plan) []plan {
 		i = j
 	}
 	return plans
-}
-
-// worth says whether enough of a segment is dead to copy the rest.
-func (l *Log) worth(p *plan) bool {
-	return p.kept != emptied && p.kept <= uint64(p.segments[0].view().index.share.total)/rewriteShare
 }
 
 // small says whether little is kept of a segment.
@@ -370,6 +301,8 @@ func (l *Log) replace(old []*segment, replacement *segment) error {
 // freeFile keeps a segment's file as a spare one, or removes it.
 func (l *Log) freeFile(s *segment) error {
 	name := path.Join(l.dir, s.name)
+	l.sparing.Lock()
+	defer l.sparing.Unlock()
 	spares, err := l.spares()
 	if err != nil {
 		return err
@@ -378,7 +311,7 @@ func (l *Log) freeFile(s *segment) error {
 	if err != nil {
 		return err
 	}
-	if len(spares) < maxSpares && info.Size >= l.o.SegmentBytes/2 && info.Size <= 2*l.o.SegmentBytes {
+	if l.pace.busy && len(spares) < maxSpares && info.Size >= l.o.SegmentBytes/2 && info.Size <= 2*l.o.SegmentBytes {
 		err = l.fs.Rename(name, path.Join(l.dir, spareName(s.generation)))
 	} else {
 		err = l.fs.Remove(name)

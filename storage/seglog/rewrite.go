@@ -38,7 +38,7 @@ func (l *Log) rewrite(ctx context.Context, p plan) (s *segment, err error) {
 		return nil, err
 	}
 	for i, source := range p.segments {
-		if err := w.copy(ctx, l, source, &p.keeps[i]); err != nil {
+		if err := w.copy(ctx, source, &p.keeps[i]); err != nil {
 			return nil, fmt.Errorf("copying %s: %w", source.name, err)
 		}
 	}
@@ -119,52 +119,18 @@ func lostIn(h *frameHeader, body []byte) (gaps []gap) {
 	return gaps
 }
 
-// copy copies what is kept of a segment.
-func (w *rewriter) copy(ctx context.Context, l *Log, source *segment, keep *keeper) error {
+// copy copies what is kept of a segment. What is damaged is left out: the index
+// has it as a gap.
+func (w *rewriter) copy(ctx context.Context, source *segment, keep *keeper) error {
 	v := source.view()
-	sc := newScanner(source.file, source.generation, segmentHeaderSize, v.size)
-	next := v.opened
-	var room []byte
-	for {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		f, ok, err := sc.next()
-		if err != nil {
-			return fmt.Errorf("%w: %w", core.ErrStorage, err)
-		}
-		if !ok {
-			return nil
-		}
-		h := &f.header
-		if h.base < next {
-			continue
-		}
-		next = h.end()
-		body, err := h.unpack(f.stored, func(n int) []byte {
-			room = slices.Grow(room[:0], n)[:n]
-			return room
+	return source.eachFrame(ctx, segmentHeaderSize, v.size, v.opened, func(h *frameHeader, body []byte) error {
+		return eachRecord(h, body, func(at core.Offset, time int64, record []byte) error {
+			if !keep.keeps(topicIn(record), at) {
+				return nil
+			}
+			return w.add(h.commit, at, time, record)
 		})
-		if err != nil || !checkRecords(body[h.prefix:], h.count) {
-			continue // the index has it as a gap
-		}
-		at := newPlaces(h, body)
-		rest := body[h.prefix:]
-		for range h.count {
-			offset, time := at.next()
-			size := recordSize(rest)
-			r, _, err := core.ParseRecord(rest)
-			if err != nil {
-				return err
-			}
-			if keep.keeps(r.Topic, offset) {
-				if err := w.add(h.commit, offset, time, rest[:size]); err != nil {
-					return err
-				}
-			}
-			rest = rest[size:]
-		}
-	}
+	})
 }
 
 // add takes a record that is kept.

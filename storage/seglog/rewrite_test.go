@@ -56,7 +56,10 @@ func TestReopenAfterCopying(t *testing.T) {
 	r := core.Retention{Policies: []core.Policy{{Filters: []core.Filter{"kept/+"}}, {Filters: []core.Filter{"#"}, Age: time.Nanosecond}}, Now: time.UnixMilli(1 << 50)}
 	// Each by itself, as they are when their time comes.
 	for _, s := range l.segmentsNow()[:len(l.segmentsNow())-1] {
-		p := l.judgeSegment(s, &r, []*core.FilterSet{core.NewFilterSet("kept/+"), core.NewFilterSet("#")}, "test", make([]int64, 2))
+		p, err := newLook(l, &r).judge(context.Background(), s)
+		if err != nil {
+			t.Fatal(err)
+		}
 		replacement, err := l.rewrite(context.Background(), p)
 		if err != nil {
 			t.Fatal(err)
@@ -180,7 +183,10 @@ func TestCopyLosesItsEnd(t *testing.T) {
 	indexAll(t, l)
 	s := l.segmentsNow()[0]
 	r := core.Retention{Policies: []core.Policy{{Filters: []core.Filter{"kept/+"}}, {Filters: []core.Filter{"#"}, Age: time.Nanosecond}}, Now: time.UnixMilli(1 << 50)}
-	p := l.judgeSegment(s, &r, []*core.FilterSet{core.NewFilterSet("kept/+"), core.NewFilterSet("#")}, "test", make([]int64, 2))
+	p, err := newLook(l, &r).judge(ctx, s)
+	if err != nil {
+		t.Fatal(err)
+	}
 	replacement, err := l.rewrite(ctx, p)
 	if err != nil {
 		t.Fatal(err)

@@ -188,6 +188,7 @@ type segment struct {
 	// missing there was removed. The slice's elements never change.
 	lostBefore []gap
 
+	shrunk   bool       // its file ends where it does; the one who reclaims keeps it
 	building sync.Mutex // held by the one who builds the index
 	damage   sync.Map   // the places, in bytes, that were reported as damaged
 

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"unsafe"
 
 	"github.com/sluicemq/sluice/core"
 	"github.com/sluicemq/sluice/storage/vfs"
@@ -175,6 +177,62 @@ func (r *reader) readFrame(h *frameHeader, body []byte, from, end core.Offset) c
 	}
 	r.settle()
 	return from
+}
+
+// eachFrame calls do for each whole frame of the segment from one place to
+// another, in order; next is where the log had come to at the first. The header
+// and the body are valid until do returns.
+func (s *segment) eachFrame(ctx context.Context, pos, end int64, next core.Offset, do func(h *frameHeader, body []byte) error) error {
+	sc := newScanner(s.file, s.generation, pos, end)
+	var room []byte
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		f, ok, err := sc.next()
+		if err != nil {
+			return fmt.Errorf("%w: %w", core.ErrStorage, err)
+		}
+		if !ok {
+			return nil
+		}
+		h := &f.header
+		if h.base < next {
+			continue // the rest of a write that failed and was done again
+		}
+		next = h.end()
+		body, err := h.unpack(f.stored, func(n int) []byte {
+			room = slices.Grow(room[:0], n)[:n]
+			return room
+		})
+		if err != nil || !checkRecords(body[h.prefix:], h.count) {
+			continue
+		}
+		if err := do(h, body); err != nil {
+			return err
+		}
+	}
+}
+
+// eachRecord calls do for each record of a frame, in order.
+func eachRecord(h *frameHeader, body []byte, do func(at core.Offset, time int64, record []byte) error) error {
+	at := newPlaces(h, body)
+	rest := body[h.prefix:]
+	for range h.count {
+		offset, time := at.next()
+		size := recordSize(rest)
+		if err := do(offset, time, rest[:size]); err != nil {
+			return err
+		}
+		rest = rest[size:]
+	}
+	return nil
+}
+
+// topicIn is the topic of a record that has been checked. It aliases the record.
+func topicIn(record []byte) string {
+	name := record[core.RecordHeaderSize:][:binary.LittleEndian.Uint16(record[12:])]
+	return unsafe.String(unsafe.SliceData(name), len(name))
 }
 
 // places yields the offset and time of each record of a frame in turn.
