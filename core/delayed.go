@@ -27,13 +27,14 @@ type delayed struct {
 	// state shows that they are gone; nothing else takes them out then.
 	firing sync.Mutex
 
-	leftMu sync.Mutex      // guards left
-	left   map[string]bool // whose wills wait for their time
+	leftMu  sync.Mutex      // guards what follows
+	left    map[string]bool // the sessions whose wills wait for their time
+	orphans []string        // those of them that have ended
 
 	soonestMu sync.Mutex // guards soonest
 	soonest   time.Time  // when the first of what was added is due, or zero
 
-	wake    chan struct{} // soonest is set
+	wake    chan struct{} // soonest is set, or there are orphans
 	stop    chan struct{}
 	stopped sync.WaitGroup
 }
@@ -43,25 +44,21 @@ func newDelayed(b *Broker) *delayed {
 }
 
 // delayedKey is how many bytes name a delayed message: its time, the run and the
-// number within it. A will's key goes on behind them ([lifeOf]).
+// number within it. A will's key goes on behind them ([leftOf]).
 const delayedKey = 24
 
-// key is a new key for a message that is due then; name is empty for one that
-// is no will. The journal is entered.
-func (d *delayed) key(due time.Time, life willLife, name string) string {
+// key is a new key for a message that is due then; will is empty for one that is
+// none, see [willTerms.leftKey]. The journal is entered.
+func (d *delayed) key(due time.Time, will string) string {
 	// Never before it is due, so a part of a millisecond is a whole one.
 	due = d.clock.when(due).Add(time.Millisecond - time.Nanosecond)
 	d.seq++
-	key := make([]byte, 0, len(keyDelayed)+delayedKey+willSuffix+len(name))
+	key := make([]byte, 0, len(keyDelayed)+delayedKey+len(will))
 	key = append(key, keyDelayed...)
 	key = binary.BigEndian.AppendUint64(key, uint64(due.UnixMilli()))
 	key = binary.BigEndian.AppendUint64(key, uint64(d.boot))
 	key = binary.BigEndian.AppendUint64(key, d.seq)
-	if name != "" {
-		key = binary.BigEndian.AppendUint64(key, uint64(life))
-		key = append(key, name...)
-	}
-	return string(key)
+	return string(append(key, will...))
 }
 
 // dueOf is when the message of a key is due, in milliseconds since 1970 by the
@@ -72,7 +69,7 @@ func dueOf(key string) int64 {
 
 // put adds a delayed message to a commit. The journal is entered.
 func (d *delayed) put(p *commit, e *Envelope) int {
-	return d.add(p, e, e.DeliverAt, d.key(e.DeliverAt, 0, ""))
+	return d.add(p, e, e.DeliverAt, d.key(e.DeliverAt, ""))
 }
 
 // add adds a message that is due then under its key. The journal is entered.
@@ -99,6 +96,10 @@ func (d *delayed) look(due time.Time) {
 		d.soonest = at
 	}
 	d.soonestMu.Unlock()
+	d.rouse()
+}
+
+func (d *delayed) rouse() {
 	select {
 	case d.wake <- struct{}{}:
 	default:
@@ -124,16 +125,22 @@ func (d *delayed) start() {
 		defer t.Stop()
 		next := time.Now()
 		for {
+			fires := true
 			select {
 			case <-d.stop:
 				return
 			case <-d.wake:
-				if due := d.added(); due.IsZero() || !due.Before(next) {
-					continue
-				}
+				due := d.added()
+				fires = !due.IsZero() && due.Before(next)
 			case <-t.C:
 			}
-			next = d.fire(p)
+			left := d.leaveOrphans(p)
+			if fires {
+				next = d.fire(p)
+			}
+			if retry := time.Now().Add(delayedRetry); !left && retry.Before(next) {
+				next = retry
+			}
 			t.Reset(time.Until(next))
 		}
 	})
@@ -217,8 +224,7 @@ func (d *delayed) fireRound(p *pump, after string) (next time.Time, last string,
 		if there {
 			s := e.Schedule
 			e.Schedule = nil
-			d.b.append(c, &e)
-			d.b.count(c, &e, e.Topic)
+			d.publish(c, &e)
 			d.again(c, &e, s, key)
 		}
 		if seeded.On(seeded.DelayedTwice) {
@@ -231,9 +237,9 @@ func (d *delayed) fireRound(p *pump, after string) (next time.Time, last string,
 			}
 		}
 		c.Changes = append(c.Changes, Change{Key: key})
-		if _, name, ok := lifeOf(key); ok {
-			c.Changes = append(c.Changes, Change{Key: keyWill + name})
-			d.setLeft(name, false)
+		if _, session, ok := leftOf(key); ok {
+			c.Changes = append(c.Changes, Change{Key: keyWill + session})
+			d.setLeft(session, false)
 		}
 		d.b.journal.leave()
 	}
@@ -242,6 +248,18 @@ func (d *delayed) fireRound(p *pump, after string) (next time.Time, last string,
 		return time.Now().Add(delayedRetry), "", false
 	}
 	return next, due[len(due)-1].Key, true
+}
+
+// publish adds a message that is due to a commit: under its topic, or, where it
+// is a will that is delivered later, among the delayed ones. The journal is
+// entered.
+func (d *delayed) publish(p *commit, e *Envelope) {
+	if d.b.waits(e) {
+		d.put(p, e)
+		return
+	}
+	d.b.append(p, e)
+	d.b.count(p, e, e.Topic)
 }
 
 // again adds a message that has just been published to the same commit once
@@ -271,8 +289,8 @@ func (d *delayed) due(p *pump, s Entry) (e Envelope, ok bool, err error) {
 		return e, false, err
 	}
 	e.DeliverAt = time.Time{}
-	if life, _, ok := lifeOf(s.Key); ok {
-		e.Expires = life.end(time.Now())
+	if t, _, ok := leftOf(s.Key); ok {
+		t.schedule(&e, time.Now())
 	}
 	return e, true, nil
 }

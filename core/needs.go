@@ -16,8 +16,8 @@ func (b *Broker) needs() (*brokerNeeds, error) {
 		if err != nil {
 			return nil, err
 		}
-		if len(s.Value) == willValue {
-			at, _ := retainedOffset(s.Value[willValue-8:])
+		if w, ok := parseKept(s.Value); ok {
+			at, _ := retainedOffset([]byte(w.offset))
 			n.delayed = append(n.delayed, at)
 		}
 	}

@@ -431,6 +431,11 @@ func (b *Broker) deleteQueueIf(ctx context.Context, q *queue, over func() bool) 
 	var forsaken []*queue
 	if session, is := strings.CutPrefix(q.name, sessionPrefix); is {
 		forsaken = b.forsake(session, p)
+		p.after = append(p.after, func(_ Offset, err error) {
+			if err == nil {
+				b.delayed.sessionEnded(session)
+			}
+		})
 	}
 	p.Sync = true
 	p.after = append(p.after, func(_ Offset, err error) { done <- err })

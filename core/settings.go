@@ -208,6 +208,12 @@ func GroupOf(queue string) (group string, f Filter, ok bool) {
 	return group, Filter(filter), true
 }
 
+// SessionName is a session's name for what clients call it: what a queue's name
+// may not hold, or would mean levels, is escaped.
+func SessionName(s string) string { return sessionNames.Replace(s) }
+
+var sessionNames = strings.NewReplacer("%", "%25", "+", "%2B", "#", "%23", "/", "%2F")
+
 // SessionQueue is the name of the queue of an adapter's session.
 func SessionQueue(session string) string { return sessionPrefix + session }
 

@@ -8,57 +8,138 @@ import (
 	"time"
 
 	"github.com/sluicemq/sluice/core/pause"
+	"github.com/sluicemq/sluice/core/seeded"
 )
 
 // A Will is what a client leaves behind: a message that the broker keeps while
 // the client is connected and publishes once it is lost, also where the broker
-// itself was lost in between.
+// itself was lost in between. It is a session's, as [SessionQueue] has it, and
+// waits for its delay no longer than that session lasts.
 //
-// It stands in the log like a delayed message. The state names it twice: by the
-// name of whose will it is, and, once it has a time, among the delayed ones.
+// It stands in the log like a delayed message. The state names it twice: by its
+// session and, once it has a time, among the delayed ones.
 type Will struct {
 	Envelope *Envelope
-	// Delay is how long after the client's end it is published.
+	// Delay is how long after the client's end it is published, unless the
+	// session ends before, or there is none: then it is as soon as that.
 	Delay time.Duration
+	// Later is how much later than it is published it is delivered, as with
+	// [Envelope.DeliverAt].
+	Later time.Duration
 	// Expires says that it expires: Life after it is published, where 0 is at
 	// once, as with any other message.
 	Expires bool
 	Life    time.Duration
 }
 
-// A willLife is a will's life as the state has it: in milliseconds and one more,
-// 0 where it does not expire.
-type willLife uint64
-
-func (w *Will) life() willLife {
-	if !w.Expires {
-		return 0
-	}
-	return willLife(w.Life.Milliseconds() + 1)
+// willTerms are what the state has of a will besides its delay and its record:
+// two big-endian words. The first is its life in milliseconds and the marks, the
+// second is how much later it is delivered, likewise.
+//
+// Older versions had one word without marks: the life, 0 where it does not
+// expire. What was to be delivered later had a longer delay.
+type willTerms struct {
+	expires     bool
+	life, later time.Duration
+	// old says that an older version left the will: its name is the client's id
+	// as it is, and it may wait without a session.
+	old bool
 }
 
-// end is when a will that is published now expires; zero is never.
-func (l willLife) end(now time.Time) time.Time {
-	if l == 0 {
-		return time.Time{}
-	}
-	return now.Add(time.Duration(l-1) * time.Millisecond)
-}
-
-// A will's value in the state while its client is connected: its delay, its
-// life and its record's offset. Later it is the key of the delayed message,
-// without keyDelayed, which is longer.
 const (
-	willValue = 24
-	// willSuffix is how many bytes stand between a delayed message's key and
-	// the name of whose will it is: its life.
-	willSuffix = 8
+	willMark    = 1 << 63 // on what is not an older version's
+	willExpires = 1 << 62
 )
 
-// KeepWill keeps the will of a name, such as a client id, and replaces the one
-// that it had. It blocks until that is durable. The right to publish it is
-// asked for now, and again when the client is lost.
-func (c *Client) KeepWill(ctx context.Context, name string, w Will) error {
+func (w *Will) terms() willTerms {
+	return willTerms{expires: w.Expires, life: w.Life, later: w.Later}
+}
+
+// append appends the terms as the state has them.
+func (t willTerms) append(dst []byte) []byte {
+	life := uint64(t.life.Milliseconds()) | willMark
+	if t.expires {
+		life |= willExpires
+	}
+	dst = binary.BigEndian.AppendUint64(dst, life)
+	return binary.BigEndian.AppendUint64(dst, uint64(t.later.Milliseconds()))
+}
+
+// parseTerms reads terms, and returns what is behind them; false where there are
+// none.
+func parseTerms(s string) (t willTerms, rest string, ok bool) {
+	if len(s) < 8 {
+		return t, "", false
+	}
+	life := binary.BigEndian.Uint64([]byte(s))
+	if life&willMark == 0 {
+		return willTerms{expires: life > 0, life: time.Duration(life) * time.Millisecond, old: true}, s[8:], true
+	}
+	if len(s) < 16 {
+		return t, "", false
+	}
+	t.expires, t.life = life&willExpires != 0, time.Duration(life&^(willMark|willExpires))*time.Millisecond
+	t.later = time.Duration(binary.BigEndian.Uint64([]byte(s[8:]))) * time.Millisecond
+	return t, s[16:], true
+}
+
+// schedule sets when a will that is published now is delivered and when it
+// expires.
+func (t willTerms) schedule(e *Envelope, now time.Time) {
+	e.DeliverAt, e.Expires = time.Time{}, time.Time{}
+	if t.later > 0 {
+		e.DeliverAt = now.Add(t.later)
+	}
+	if t.expires {
+		e.Expires = now.Add(t.life)
+	}
+}
+
+// A will's value in the state while its client is connected is its delay in
+// milliseconds, its terms and its record's offset. Later it is the key of the
+// delayed message, without keyDelayed, which is longer.
+const (
+	willValue    = 32
+	willValueOld = 24
+)
+
+// A keptWill is a will's value while its client is connected.
+type keptWill struct {
+	delay  time.Duration
+	terms  willTerms
+	offset string // as the state has it
+}
+
+// parseKept reads a will's value; false where its client is not connected any
+// more, or it was lost with the broker.
+func parseKept(value []byte) (w keptWill, ok bool) {
+	if len(value) != willValue && len(value) != willValueOld {
+		return w, false
+	}
+	w.delay = time.Duration(binary.BigEndian.Uint64(value)) * time.Millisecond
+	w.terms, w.offset, ok = parseTerms(string(value[8:]))
+	return w, ok && len(w.offset) == 8
+}
+
+// leftKey is what stands in the key of a delayed message behind its time and its
+// number where it is a will.
+func (t willTerms) leftKey(session string) string {
+	return string(append(t.append(make([]byte, 0, 16+len(session))), session...))
+}
+
+// leftOf is what a delayed message's key says of a will; false for a message that
+// is none.
+func leftOf(key string) (t willTerms, session string, ok bool) {
+	if rest := key[len(keyDelayed)+delayedKey:]; rest != "" {
+		t, session, ok = parseTerms(rest)
+	}
+	return t, session, ok && session != ""
+}
+
+// KeepWill keeps the will of a session and replaces the one that it had. It
+// blocks until that is durable. The right to publish it is asked for now, and
+// again when the client is lost.
+func (c *Client) KeepWill(ctx context.Context, session string, w Will) error {
 	if _, err := c.check(w.Envelope); err != nil {
 		return err
 	}
@@ -67,64 +148,76 @@ func (c *Client) KeepWill(ctx context.Context, name string, w Will) error {
 		e.Topic = DelayedPrefix + e.Topic
 		value := make([]byte, 0, willValue)
 		value = binary.BigEndian.AppendUint64(value, uint64(w.Delay.Milliseconds()))
-		value = binary.BigEndian.AppendUint64(value, uint64(w.life()))
-		p.Changes = append(p.Changes, Change{Key: keyWill + name, Value: value, OffsetOf: p.add(&e) + 1})
+		value = w.terms().append(value)
+		p.Changes = append(p.Changes, Change{Key: keyWill + session, Value: value, OffsetOf: p.add(&e) + 1})
 		return nil
 	})
 }
 
 // DropWill ends the will of a client that took its leave. It does not wait.
-func (c *Client) DropWill(name string) error {
+func (c *Client) DropWill(session string) error {
+	if seeded.On(seeded.WillKept) {
+		return nil
+	}
 	p, err := c.broker.journal.enterUnbounded()
 	if err != nil {
 		return err
 	}
-	p.Changes = append(p.Changes, Change{Key: keyWill + name})
+	p.Changes = append(p.Changes, Change{Key: keyWill + session})
 	c.broker.journal.leave()
 	return nil
 }
 
 // LeaveWill publishes the will of a client that is lost, now or after its
 // delay, and blocks until that is durable.
-func (c *Client) LeaveWill(ctx context.Context, name string, w Will) error {
+func (c *Client) LeaveWill(ctx context.Context, session string, w Will) error {
 	b := c.broker
 	to, err := c.check(w.Envelope)
 	if err != nil {
-		c.DropWill(name)
+		c.DropWill(session)
 		return err
 	}
+	waits := w.Delay > 0 && b.lives(session)
 	e := *w.Envelope
 	var refused error
 	err = b.journal.commitWith(ctx, func(p *commit) error {
-		if w.Delay > 0 {
-			due := time.Now().Add(w.Delay)
-			at := b.delayed.key(due, w.life(), name)
+		now := time.Now()
+		if waits {
+			due := now.Add(w.Delay)
+			at := b.delayed.key(due, w.terms().leftKey(session))
 			b.delayed.add(p, &e, due, at)
-			b.delayed.setLeft(name, true)
-			p.Changes = append(p.Changes, Change{Key: keyWill + name, Value: []byte(at[len(keyDelayed):])})
+			b.delayed.setLeft(session, true)
+			p.Changes = append(p.Changes, Change{Key: keyWill + session, Value: []byte(at[len(keyDelayed):])})
 			return nil
 		}
-		e.Expires = w.life().end(time.Now())
+		w.terms().schedule(&e, now)
 		_, _, refused = b.put(p, &e, to)
-		p.Changes = append(p.Changes, Change{Key: keyWill + name})
+		p.Changes = append(p.Changes, Change{Key: keyWill + session})
 		return nil
 	})
+	pause.At("will left")
+	if err == nil && waits && !b.lives(session) {
+		err = b.takeWill(ctx, session, false) // the session has ended in between
+	}
 	return errors.Join(err, refused)
 }
 
-// TakeWill ends the delay of the will that a name has left: it is published at
+// TakeWill ends the delay of the will that a session has: it is published at
 // once, or, with withdraw, never. It blocks until that is durable; where there
 // is no such will, it does not wait.
-func (c *Client) TakeWill(ctx context.Context, name string, withdraw bool) error {
-	b := c.broker
+func (c *Client) TakeWill(ctx context.Context, session string, withdraw bool) error {
+	return c.broker.takeWill(ctx, session, withdraw)
+}
+
+func (b *Broker) takeWill(ctx context.Context, session string, withdraw bool) error {
 	d := b.delayed
-	if !d.hasLeft(name) {
+	if !d.hasLeft(session) {
 		return nil
 	}
 	d.firing.Lock()
 	defer d.firing.Unlock()
 	pause.At("taking a will")
-	value, err := b.engine.Get(keyWill + name)
+	value, err := b.engine.Get(keyWill + session)
 	if err != nil || len(value) <= willValue {
 		return err // it was published in between
 	}
@@ -142,83 +235,165 @@ func (c *Client) TakeWill(ctx context.Context, name string, withdraw bool) error
 	}
 	err = b.journal.commitWith(ctx, func(p *commit) error {
 		if publish {
-			b.append(p, &e)
-			b.count(p, &e, e.Topic)
+			d.publish(p, &e)
 		}
-		p.Changes = append(p.Changes, Change{Key: keyWill + name}, Change{Key: key})
+		p.Changes = append(p.Changes, Change{Key: keyWill + session}, Change{Key: key})
 		return nil
 	})
 	if err == nil {
-		d.setLeft(name, false)
+		d.setLeft(session, false)
 	}
 	return err
 }
 
-// hasLeft reports whether a name has a will that waits for its time. Most have
-// none, and the state need not be asked.
-func (d *delayed) hasLeft(name string) bool {
+// hasLeft reports whether a session has a will that waits for its time. Most
+// have none, and the state need not be asked.
+func (d *delayed) hasLeft(session string) bool {
 	d.leftMu.Lock()
 	defer d.leftMu.Unlock()
-	return d.left[name]
+	return d.left[session]
 }
 
-func (d *delayed) setLeft(name string, left bool) {
+func (d *delayed) setLeft(session string, left bool) {
 	d.leftMu.Lock()
 	defer d.leftMu.Unlock()
 	if !left {
-		delete(d.left, name)
+		delete(d.left, session)
 		return
 	}
 	if d.left == nil {
 		d.left = make(map[string]bool)
 	}
-	d.left[strings.Clone(name)] = true
+	d.left[strings.Clone(session)] = true
+}
+
+// sessionEnded has the will published that a session has left behind, whose end
+// is durable: soon, or, where the broker is lost before, at its next start.
+func (d *delayed) sessionEnded(session string) {
+	d.leftMu.Lock()
+	if d.left[session] {
+		d.orphans = append(d.orphans, session)
+	}
+	d.leftMu.Unlock()
+	d.rouse()
+}
+
+// leaveOrphans publishes the wills of sessions that have ended. It reports
+// whether it could.
+func (d *delayed) leaveOrphans(p *pump) bool {
+	d.leftMu.Lock()
+	orphans := d.orphans
+	d.orphans = nil
+	d.leftMu.Unlock()
+	for i, session := range orphans {
+		if d.b.lives(session) {
+			continue // whoever began it anew has seen to it
+		}
+		if err := d.b.takeWill(p.ctx, session, false); err != nil {
+			d.b.log.Error("will not published", "session", session, "err", err)
+			d.leftMu.Lock()
+			d.orphans = append(d.orphans, orphans[i:]...)
+			d.leftMu.Unlock()
+			return false
+		}
+	}
+	return true
+}
+
+// An heir is a will that the last run has left, and what is to change about it.
+type heir struct {
+	keptWill
+	name    string // as the state has it
+	session string
+	left    string // its key among the delayed messages; empty where it has none yet
 }
 
 // inheritWills gives a time to the wills of clients that were connected when
-// the broker was lost: their delay begins now.
+// the broker was lost: their delay begins now. Those whose session has ended are
+// published at once.
 func (b *Broker) inheritWills(ctx context.Context) error {
-	type heir struct{ key, value string }
+	d := b.delayed
+	d.firing.Lock()
+	defer d.firing.Unlock()
 	var heirs []heir
+	var sessions []string
 	for s, err := range b.engine.State(keyWill, "") {
 		if err != nil {
 			return err
 		}
-		b.delayed.setLeft(s.Key[len(keyWill):], true)
-		if len(s.Value) == willValue {
-			heirs = append(heirs, heir{strings.Clone(s.Key), string(s.Value)})
+		h := heir{name: strings.Clone(s.Key[len(keyWill):])}
+		var connected bool
+		if h.keptWill, connected = parseKept(s.Value); !connected {
+			h.left = keyDelayed + string(s.Value)
+			h.terms, _, _ = leftOf(h.left)
+		}
+		if h.session = h.name; h.terms.old {
+			h.session = SessionName(h.name)
+			switch lives := b.lives(h.session); {
+			case connected && !lives:
+				h.terms.later, h.delay = h.delay, 0
+			case !lives:
+				d.setLeft(h.name, true)
+				continue // it comes at its time
+			}
+		}
+		if sessions = append(sessions, h.session); connected || h.terms.old {
+			heirs = append(heirs, h)
+		} else {
+			d.setLeft(h.session, true)
 		}
 	}
-	if len(heirs) == 0 {
-		return nil
-	}
-	now := time.Now()
-	due := now.Add(time.Hour)
-	err := b.journal.commitWith(ctx, func(p *commit) error {
-		for _, h := range heirs {
-			value := []byte(h.value)
-			at := now.Add(time.Duration(binary.BigEndian.Uint64(value)) * time.Millisecond)
-			life := willLife(binary.BigEndian.Uint64(value[8:]))
-			key := b.delayed.key(at, life, h.key[len(keyWill):])
-			p.Changes = append(p.Changes, Change{Key: h.key, Value: []byte(key[len(keyDelayed):])}, Change{Key: key, Value: value[16:]})
-			if at.Before(due) {
-				due = at
+	for i := range heirs {
+		if h := &heirs[i]; h.left != "" {
+			at, err := b.engine.Get(h.left)
+			if err != nil {
+				return err
 			}
+			h.offset = string(at)
+		}
+	}
+	if len(heirs) > 0 {
+		if err := b.inherit(ctx, heirs); err != nil {
+			return err
+		}
+	}
+	for _, session := range sessions {
+		if !b.lives(session) && !seeded.On(seeded.WillOrphaned) {
+			d.sessionEnded(session)
+		}
+	}
+	return nil
+}
+
+// inherit has wills wait among the delayed messages. firing is held.
+func (b *Broker) inherit(ctx context.Context, heirs []heir) error {
+	d := b.delayed
+	now := time.Now()
+	soonest := now.Add(time.Hour)
+	err := b.journal.commitWith(ctx, func(p *commit) error {
+		for i := range heirs {
+			h := &heirs[i]
+			key := ""
+			if h.left != "" {
+				key = h.left[:len(keyDelayed)+delayedKey] + h.terms.leftKey(h.session)
+				p.Changes = append(p.Changes, Change{Key: h.left})
+			} else {
+				due := now.Add(h.delay)
+				key = d.key(due, h.terms.leftKey(h.session))
+				if due.Before(soonest) {
+					soonest = due
+				}
+			}
+			if h.name != h.session {
+				p.Changes = append(p.Changes, Change{Key: keyWill + h.name})
+			}
+			p.Changes = append(p.Changes, Change{Key: keyWill + h.session, Value: []byte(key[len(keyDelayed):])}, Change{Key: key, Value: []byte(h.offset)})
+			d.setLeft(h.session, true)
 		}
 		return nil
 	})
 	if err == nil {
-		b.delayed.look(due)
+		d.look(soonest)
 	}
 	return err
-}
-
-// lifeOf is the life and the name of a will that stands among the delayed
-// messages; false for a message that is none.
-func lifeOf(key string) (life willLife, name string, ok bool) {
-	rest := key[len(keyDelayed)+delayedKey:]
-	if len(rest) <= willSuffix {
-		return 0, "", false
-	}
-	return willLife(binary.BigEndian.Uint64([]byte(rest))), rest[willSuffix:], true
 }

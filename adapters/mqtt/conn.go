@@ -52,7 +52,6 @@ type conn struct {
 	opening   *opening        // from CONNECT to CONNACK
 	login     *core.Login     // that is going on
 	will      core.Will       // of an empty envelope where there is none
-	willLater time.Duration   // that the will's topic asks for besides its delay
 	noWill    bool            // DISCONNECT said not to publish it
 	publish   *publishing     // what PUBLISH is decoded into; made with the first
 	once      []byte          // scratch: the session's prefix and a packet id

@@ -166,6 +166,20 @@ func (s *site) restart() {
 	s.start()
 }
 
+// delete deletes a client's session, as an operator does.
+func (s *site) delete(id string) {
+	s.t.Helper()
+	ctx := context.Background()
+	c, err := s.broker.Connect(ctx, core.Credentials{Client: "operator"}, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.DeleteQueue(ctx, core.SessionQueue(core.SessionName(id))); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 func (s *site) dial() net.Conn {
 	s.t.Helper()
 	if s.serve != nil {

@@ -307,7 +307,7 @@ func (c *conn) takeWillOf(pk *packets.Packet, properties []byte) error {
 		}
 	}
 	if !at.IsZero() {
-		c.willLater += at.Sub(now)
+		c.will.Later += at.Sub(now)
 	}
 	c.will.Envelope = core.Delivery{Envelope: e}.Clone().Envelope
 	return nil
@@ -323,7 +323,7 @@ func (c *conn) takeWillProperties(properties []byte, e *core.Envelope) error {
 		return &fault{codePayloadFormat, "payload_format", "the will's payload is not UTF-8"}
 	}
 	c.will.Delay = time.Duration(w.willDelay) * time.Second
-	c.willLater += w.delay
+	c.will.Later += w.delay
 	c.will.Expires, c.will.Life = w.expires, time.Duration(w.expiry)*time.Second
 	return nil
 }

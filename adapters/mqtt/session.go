@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/sluicemq/sluice/core"
@@ -21,9 +20,8 @@ const (
 	sessionQueue
 )
 
-// sessionName escapes what a client id may hold and a queue's name may not, or
-// would mean levels.
-var sessionName = strings.NewReplacer("%", "%25", "+", "%2B", "#", "%23", "/", "%2F")
+// sessionName is the name of the client id's session in the core.
+func (c *conn) sessionName() string { return core.SessionName(c.id) }
 
 // A sessionMeta is what the session's queue keeps for this adapter.
 type sessionMeta struct {
@@ -77,7 +75,7 @@ const endsWithConnection = time.Second - time.Millisecond
 // openSession finds or makes the session (section 3.1.2.4). Nothing is
 // delivered before resume.
 func (c *conn) openSession(ctx context.Context, clean bool) (present bool, err error) {
-	name := sessionName.Replace(c.id)
+	name := c.sessionName()
 	settings, exists := c.client.Session(name)
 	if exists && (settings.Expires == endsWithConnection || json.Unmarshal(settings.Meta, &c.meta) != nil) {
 		// It ended with the broker, or is not a session of ours: it begins anew.
@@ -237,7 +235,7 @@ func (c *conn) endSession() {
 	if c.session == sessionQueue {
 		if c.expiry == 0 {
 			c.forgetIncoming(ctx)
-			if err := c.client.EndSession(ctx, sessionName.Replace(c.id)); err != nil {
+			if err := c.client.EndSession(ctx, c.sessionName()); err != nil {
 				c.s.log.Warn("session not ended", "client", c.id, "err", err)
 			}
 		} else {
@@ -282,20 +280,19 @@ func (c *conn) keepSession(ctx context.Context) {
 // ends the old one, which is when it is due at the latest ([MQTT-3.1.3-9]). Then
 // it keeps the new one.
 func (c *conn) keepWill(ctx context.Context, resumed bool) error {
-	if err := c.client.TakeWill(ctx, c.id, resumed); err != nil {
+	if err := c.client.TakeWill(ctx, c.sessionName(), resumed); err != nil {
 		c.s.log.Warn("will not taken", "client", c.id, "err", err)
 	}
 	if c.will.Envelope == nil {
 		return nil
 	}
-	return c.client.KeepWill(ctx, c.id, c.willNow())
+	return c.client.KeepWill(ctx, c.sessionName(), c.willNow())
 }
 
-// willNow is the will as it stands: it does not outlast the session by its
-// delay, unless its topic asks for one.
+// willNow is the will as it stands: its delay does not outlast the session.
 func (c *conn) willNow() core.Will {
 	w := c.will
-	w.Delay = min(w.Delay, c.expiry) + c.willLater
+	w.Delay = min(w.Delay, c.expiry)
 	return w
 }
 
@@ -307,10 +304,10 @@ func (c *conn) leaveWill(ctx context.Context) {
 		return
 	}
 	if c.noWill {
-		c.client.DropWill(c.id)
+		c.client.DropWill(c.sessionName())
 		return
 	}
-	if err := c.client.LeaveWill(ctx, c.id, c.willNow()); err != nil {
+	if err := c.client.LeaveWill(ctx, c.sessionName(), c.willNow()); err != nil {
 		_, reason := reasonOf(err, typePuback)
 		c.s.metrics.Refused(reason)
 		c.s.log.Info("will refused", "err", err)

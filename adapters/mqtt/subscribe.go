@@ -244,7 +244,7 @@ func (c *conn) attach(ctx context.Context, filter string, t *target, o subscript
 		a.k, err = c.client.Consume(ctx, core.Consumption{
 			Queue: core.GroupQueue(t.group, f), Create: true, Settings: &settings,
 			Bindings: []core.Binding{{Filter: f}}, From: t.from, Settlement: settlement,
-			Session: sessionName.Replace(c.id), Once: o.qos() == 2, // [MQTT-4.8.2-4], [MQTT-4.8.2-5]
+			Session: c.sessionName(), Once: o.qos() == 2, // [MQTT-4.8.2-4], [MQTT-4.8.2-5]
 		}, a)
 	case targetQueue:
 		a.k, err = c.client.Consume(ctx, core.Consumption{

@@ -33,7 +33,8 @@ import (
 // come in either order stand with "||" between them. "a> close" closes the
 // connection. "method" gives the broker an authentication method ([challenger]).
 // "restart" closes the broker and starts it again on the same log; "kill" starts
-// another one on what is durable, as after kill -9.
+// another one on what is durable, as after kill -9. "delete a" deletes the session
+// of the client id "a", as an operator does; "after 1h" waits so long.
 //
 // "a hi5" opens a connection with a clean MQTT 5 session of the client id "a"
 // ("hi4", "hi3" for 3.1.1 and 3.1); "keep5" and "keep4" one that begins a lasting
@@ -134,6 +135,18 @@ func (tr *transcript) run(t *testing.T) {
 		case "kill":
 			s.kill()
 			clear(conns)
+			continue
+		}
+		if id, ok := strings.CutPrefix(st.text, "delete "); ok {
+			s.delete(id)
+			continue
+		}
+		if wait, ok := strings.CutPrefix(st.text, "after "); ok {
+			d, err := time.ParseDuration(wait)
+			if err != nil {
+				fail("%v", err)
+			}
+			time.Sleep(d)
 			continue
 		}
 		if name, how, ok := strings.Cut(st.text, " "); ok && greetings[how] != nil {

@@ -2,7 +2,6 @@ package stomp
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/go-stomp/stomp/v3/frame"
 
@@ -35,8 +34,7 @@ func (c *conn) nameDurable(f *clientFrame, w *subscribing) error {
 // durableName is the session of a durable subscription: of a user, a client id
 // and a name, none of which can be mistaken for another.
 func (c *conn) durableName(client, name string) string {
-	quote := strings.NewReplacer("%", "%25", "/", "%2F", "+", "%2B", "#", "%23").Replace
-	return "stomp/" + quote(c.client.Principal().Name) + "/" + quote(client) + "/" + quote(name)
+	return "stomp/" + core.SessionName(c.client.Principal().Name) + "/" + core.SessionName(client) + "/" + core.SessionName(name)
 }
 
 // attachDurable consumes the queue of a durable subscription.

@@ -195,6 +195,10 @@ func (l *Ledger) compare(s *sight) (wrong, waiting []string) {
 				bad("message %d is %.20q to %s, want %.20q to %s", m.number, r.payload, r.topic, m.payload, m.topic)
 			}
 		}
+		if m.left.session != "" {
+			l.compareWill(m, s, len(there), bad, wait)
+			continue
+		}
 		switch {
 		case len(there) > 1:
 			bad("message %d is there %d times", m.number, len(there))
@@ -394,6 +398,9 @@ func (l *Ledger) resolve(s *sight) {
 	for i := range l.messages {
 		m := &l.messages[i]
 		there := s.records[m.number]
+		if m.left.session != "" && len(there) == 0 && !m.gone && m.cancel.told == 0 {
+			continue // it may wait
+		}
 		if len(there) == 0 && !s.delayed[m.number] {
 			if !m.gone {
 				m.gone, m.missed = true, l.opened

@@ -49,6 +49,7 @@ type message struct {
 	repeats     int         // the message whose publish this one repeats; 0 is none
 	queues      []string    // that must get it
 	cancel      fact        // that it was taken out of what is delayed
+	left        left        // of a will
 	// gone: it was not there after a crash, and must not come back.
 	gone   bool
 	missed Moment // when the broker had been opened whose log did not have it
@@ -117,8 +118,10 @@ func (l *Ledger) After(first, second Moment) *Ledger {
 		if m.asked > second {
 			m.gone = true
 		}
-		if cut(&m.cancel); m.cancel.asked > second {
-			m.cancel = fact{}
+		for _, f := range []*fact{&m.cancel, &m.left.taken} {
+			if cut(f); f.asked > second {
+				*f = fact{}
+			}
 		}
 		if cut(&m.fact); m.told == 0 {
 			m.offset = 0

@@ -17,7 +17,7 @@ import (
 // A Workload drives a broker with all that a client can ask of it, and keeps
 // the ledger of it: publishes of every kind, settlements, transactions, session
 // changes, retained values, dead letters, leases, delayed messages, messages
-// that are published twice, exchanges, and queues that come and go, over a log
+// that are published twice, exchanges, wills, and queues that come and go, over a log
 // whose retention is at work all the time; messages are browsed, moved, purged
 // and cancelled, dead letters sent back. What it does follows from its seed;
 // how the broker's goroutines take turns does not.
@@ -34,8 +34,10 @@ type Workload struct {
 	client  *core.Client
 	workers []*worker
 	session *core.Consumer
-	stopped atomic.Bool
-	failed  atomic.Bool
+	// connected are clients whose wills are kept.
+	connected []connected
+	stopped   atomic.Bool
+	failed    atomic.Bool
 
 	mu       sync.Mutex // guards what follows
 	receipts map[core.Receipt]func(core.Confirmation)
@@ -151,7 +153,7 @@ func (w *Workload) Run(ctx context.Context, steps int) error {
 
 // Close ends the broker. Its confirmations are taken note of.
 func (w *Workload) Close(ctx context.Context) error {
-	w.workers, w.session = nil, nil
+	w.workers, w.session, w.connected = nil, nil, nil
 	return w.broker.Close(ctx)
 }
 
@@ -175,8 +177,10 @@ func (w *Workload) step(ctx context.Context) error {
 		return w.publish(ctx)
 	case n < 57:
 		return w.commit(ctx)
-	case n < 80:
+	case n < 77:
 		return w.settle()
+	case n < 80:
+		return w.will(ctx)
 	case n < 84:
 		return w.lease(ctx)
 	case n < 86:

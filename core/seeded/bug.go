@@ -51,6 +51,8 @@ const (
 	LostSettings       Bug = "confirm a session's settings that are not written"
 	ExchangeEarly      Bug = "confirm an exchange before it is durable"
 	QueueComesBack     Bug = "confirm a queue's end before it is durable"
+	WillOrphaned       Bug = "let a will wait whose session ended before a crash"
+	WillKept           Bug = "confirm that a will is withdrawn, and leave it there"
 )
 
 // Bugs are those that the harness has to find: all but SpareUnsynced,
@@ -65,6 +67,6 @@ func Bugs() []Bug {
 		LostAckState, HeldForgotten, AttemptsForgotten, RejectForgotten, PositionAtEnd, DoubleDeadLetter, SplitTransaction,
 		MovedApart, CancelForgotten,
 		RetainedLate, DedupForgotten, OnceForgotten, DelayedTwice, UnsettledReclaimed, LostBinding,
-		LostSettings, ExchangeEarly, QueueComesBack,
+		LostSettings, ExchangeEarly, QueueComesBack, WillOrphaned, WillKept,
 	}
 }

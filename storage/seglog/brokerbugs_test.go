@@ -17,7 +17,7 @@ var allBugs = flag.Bool("bugs.all", false, "look for all seeded bugs, also for t
 var quick = []seeded.Bug{
 	seeded.ShortWriteAccepted, seeded.NoDirSync, seeded.TornTailContinued, seeded.LostAckState, seeded.AttemptsForgotten,
 	seeded.RejectForgotten, seeded.DoubleDeadLetter, seeded.OnceForgotten, seeded.LostSettings,
-	seeded.FreedUnnoted, seeded.MovedApart, seeded.CancelForgotten,
+	seeded.FreedUnnoted, seeded.MovedApart, seeded.CancelForgotten, seeded.WillOrphaned,
 }
 
 // TestSeededBugs switches on one bug after the other: the harness must find each
