@@ -130,8 +130,8 @@ func (t willTerms) leftKey(session string) string {
 // leftOf is what a delayed message's key says of a will; false for a message that
 // is none.
 func leftOf(key string) (t willTerms, session string, ok bool) {
-	if rest := key[len(keyDelayed)+delayedKey:]; rest != "" {
-		t, session, ok = parseTerms(rest)
+	if at := len(keyDelayed) + delayedKey; len(key) > at {
+		t, session, ok = parseTerms(key[at:])
 	}
 	return t, session, ok && session != ""
 }
@@ -329,18 +329,26 @@ func (b *Broker) inheritWills(ctx context.Context) error {
 		}
 		if h.session = h.name; h.terms.old {
 			h.session = SessionName(h.name)
-			switch lives := b.lives(h.session); {
-			case connected && !lives:
-				h.terms.later, h.delay = h.delay, 0
-			case !lives:
-				d.setLeft(h.name, true)
-				continue // it comes at its time
-			}
 		}
-		if sessions = append(sessions, h.session); connected || h.terms.old {
-			heirs = append(heirs, h)
-		} else {
+		lives := b.lives(h.session)
+		switch {
+		case connected && !lives:
+			if h.terms.old {
+				h.terms.later = h.delay
+			}
+			h.delay = 0
+		case connected, lives && h.terms.old:
+		case h.terms.old:
+			d.setLeft(h.name, true)
+			continue // it comes at its time
+		default:
 			d.setLeft(h.session, true)
+			sessions = append(sessions, h.session)
+			continue
+		}
+		heirs = append(heirs, h)
+		if lives {
+			sessions = append(sessions, h.session)
 		}
 	}
 	for i := range heirs {
