@@ -53,7 +53,7 @@ const (
 	keyDelayed  = "t/" // a delayed message: its offset, by due time
 	keyAge      = "a/" // an age of the log: which times belong to it
 	keyClosed   = "c/" // stands alone: the broker was closed, not lost, and at which offset the log ended
-	keyWill     = "w/" // a will, by its session ([willValue])
+	keyWill     = "w/" // a will, by whose it is ([willValue])
 	keyID       = "d/" // a message ID: its time and offset, by topic
 	keyOnce     = "o/" // Envelope.Once: its time and offset
 )
