@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -559,5 +560,37 @@ func TestBrowseTakesNothing(t *testing.T) {
 		}
 		k.Grant(plenty)
 		a.want("2", "3")
+	})
+}
+
+// What an adapter keeps with queues is told of those that the principal may
+// consume, and of no session, whose own adapter keeps something there.
+func TestQueueMetas(t *testing.T) {
+	r := new(rules)
+	r.set("root manage $queue/one", "root consume $queue/one", "root manage $queue/two", "root consume $queue/two", "root manage $queue/none", "root consume $queue/none", "bob consume $queue/two")
+	runWith(t, core.Options{Authorizer: r}, func(w *world) {
+		ctx := context.Background()
+		root, bob := w.login("root"), w.login("bob")
+		session(t, root, core.QueueSettings{Meta: []byte("its own")})
+		for _, name := range []string{"one", "two", "none"} {
+			if err := root.DeclareQueue(ctx, core.QueueDefinition{Name: name}); err != nil {
+				t.Fatal(err)
+			}
+			if name == "none" {
+				continue
+			}
+			if err := root.SetQueueMeta(ctx, name, []byte("of "+name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for c, want := range map[*core.Client]map[string]string{root.Client: {"one": "of one", "two": "of two"}, bob.Client: {"two": "of two"}} {
+			got := make(map[string]string)
+			for queue, meta := range c.QueueMetas() {
+				got[queue] = string(meta)
+			}
+			if !maps.Equal(got, want) {
+				t.Errorf("%v, not %v", got, want)
+			}
+		}
 	})
 }

@@ -656,6 +656,30 @@ func matchesRecord(bs []*bound, r *Record, e *Envelope, decode bool) bool {
 	return false
 }
 
+// QueueMetas yields what SetQueueMeta has put with queues that the principal may
+// consume, by the queues' names, in no order. It is only to be read.
+func (c *Client) QueueMetas() iter.Seq2[string, []byte] {
+	b := c.broker
+	return func(yield func(string, []byte) bool) {
+		b.mu.RLock()
+		var qs []*queue
+		for name, q := range b.queues {
+			if kindOf(name) == KindQueue {
+				qs = append(qs, q)
+			}
+		}
+		b.mu.RUnlock()
+		for _, q := range qs {
+			q.mu.Lock()
+			meta := q.settings.Meta
+			q.mu.Unlock()
+			if len(meta) > 0 && c.maySee(q) == nil && !yield(q.name, meta) {
+				return
+			}
+		}
+	}
+}
+
 // SetQueueMeta replaces what an adapter keeps with a queue (QueueSettings.Meta),
 // which DeclareQueue does not look at, and blocks until that is durable. Who may
 // manage the queue and consume it may set it.

@@ -108,9 +108,9 @@ func (h *hooks) start(ctx context.Context) error {
 		return nil
 	}
 	defer client.Close()
-	for info := range client.Queues("") {
-		if w, ok := webhookOf(&info); ok && h.find(info.Name) == nil {
-			h.set(info.Name, w, false)
+	for queue, meta := range client.QueueMetas() {
+		if w, ok := webhookOf(meta); ok && h.find(queue) == nil {
+			h.set(queue, w, false)
 		}
 	}
 	return nil

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/sluicemq/sluice/adapters"
-	"github.com/sluicemq/sluice/core"
 )
 
 // newSecret makes a secret.
@@ -61,9 +60,9 @@ type queueMeta struct {
 }
 
 // webhookOf is the webhook that is kept with a queue, if there is one.
-func webhookOf(info *core.QueueInfo) (adapters.Webhook, bool) {
+func webhookOf(meta []byte) (adapters.Webhook, bool) {
 	var m queueMeta
-	if len(info.Settings.Meta) == 0 || json.Unmarshal(info.Settings.Meta, &m) != nil || m.Webhook == nil {
+	if json.Unmarshal(meta, &m) != nil || m.Webhook == nil {
 		return adapters.Webhook{}, false
 	}
 	w := m.Webhook.webhook()
