@@ -14,6 +14,7 @@ import (
 	"unsafe"
 
 	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/storage/vfs"
 )
 
 // The index of a sealed segment is a file of its own: what the segment holds in
@@ -33,8 +34,8 @@ const (
 // An index is an index file, mapped into memory. Its methods may fault where
 // the disk fails; see guard.
 type index struct {
-	data  []byte
-	unmap func()
+	data []byte
+	file vfs.Mapping
 
 	blocks, topics, names, posts []byte // sections of data
 	gaps                         []gap
@@ -65,13 +66,13 @@ func (l *Log) openIndex(s *segment) (x *index, sum span, err error) {
 	if size < indexHeaderSize {
 		return nil, sum, fmt.Errorf("%w: an index of %d bytes", core.ErrCorrupt, size)
 	}
-	data, unmap, err := f.Map(int(size))
+	m, err := f.Map(int(size))
 	if err != nil {
 		return nil, sum, err
 	}
-	x = &index{data: data, unmap: unmap}
+	x = &index{data: m.Data, file: m}
 	if sum, err = x.parse(s.generation); err != nil {
-		unmap()
+		x.close()
 		return nil, sum, err
 	}
 	return x, sum, nil
@@ -128,10 +129,12 @@ func (x *index) parse(generation uint64) (sum span, err error) {
 	return sum, nil
 }
 
-// verify compares the checksum of the whole index, once.
+// verify compares the checksum of the whole index, once. Most of it is not
+// looked at again before long.
 func (x *index) verify() error {
 	x.check.Do(func() {
 		defer guard(&x.checked)
+		defer x.file.Forget()
 		if crc32.Checksum(x.data[indexHeaderSize:], castagnoli) != x.bodyCRC {
 			x.checked = fmt.Errorf("%w: an index fails its checksum", core.ErrCorrupt)
 		}
@@ -139,7 +142,7 @@ func (x *index) verify() error {
 	return x.checked
 }
 
-func (x *index) close() { x.unmap() }
+func (x *index) close() { x.file.Unmap() }
 
 func (x *index) numBlocks() int { return len(x.blocks) / indexBlockSize }
 

@@ -1,12 +1,12 @@
 package seglog
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math/bits"
 	"path"
 	"slices"
 	"sort"
@@ -160,20 +160,15 @@ type indexBuilder struct {
 	ids    map[uint64]uint32 // by hash, of the topic seen first with it
 	others map[string]uint32 // topics whose hash another one had first
 	topics []topicSum
-	of     []uint32 // the topic of each record
-	runs   []run    // the offset of each record
+	of     []uint32    // the topic of each record
+	runs   []run       // the offset of each record
+	expect core.Offset // of the next one, if it goes on a run
 }
 
 // A run is records whose offsets follow each other, from one to the next run.
 type run struct {
 	record uint32
 	offset core.Offset
-}
-
-// offset is where a record stands.
-func (b *indexBuilder) offset(record uint32) core.Offset {
-	i := sort.Search(len(b.runs), func(i int) bool { return b.runs[i].record > record }) - 1
-	return b.runs[i].offset + core.Offset(record-b.runs[i].record)
 }
 
 type topicSum struct {
@@ -283,9 +278,10 @@ func (b *indexBuilder) records(h *frameHeader, body []byte) {
 		id := b.topic(binary.LittleEndian.Uint64(rest[4:]), name)
 		b.topics[id].bytes += uint64(size)
 		b.topics[id].count++
-		if n := uint32(len(b.of)); n == 0 || b.offset(n-1)+1 != offset {
-			b.runs = append(b.runs, run{n, offset})
+		if len(b.of) == 0 || b.expect != offset {
+			b.runs = append(b.runs, run{uint32(len(b.of)), offset})
 		}
+		b.expect = offset + 1
 		b.of = append(b.of, id)
 		rest = rest[size:]
 	}
@@ -313,30 +309,28 @@ func (b *indexBuilder) topic(hash uint64, name []byte) uint32 {
 	return id
 }
 
-// encode writes the index.
+// encode writes the index. Of what it needs for each record, only the topic's
+// number is there already: the rest is written to its place at once, as there
+// may be ten million.
 func (b *indexBuilder) encode() []byte {
-	// Topics in order, and each one's records in order.
+	// Topics in order, and where the name and the postings of each begin.
 	order := make([]uint32, len(b.topics))
 	for i := range order {
 		order[i] = uint32(i)
 	}
 	slices.SortFunc(order, func(i, j uint32) int { return strings.Compare(b.topics[i].name, b.topics[j].name) })
-	starts := make([]uint32, len(b.topics))
-	n := uint32(0)
+	lengths := make([]uint64, len(b.topics))
+	b.eachPosting(func(id uint32, delta uint64) { lengths[id] += uint64(uvarintLen(delta)) })
+	names, posts := 0, uint64(0)
+	ends := lengths // of what is written of each topic's postings
 	for _, id := range order {
-		starts[id] = n
-		n += b.topics[id].count
-	}
-	records := make([]uint32, len(b.of))
-	for i, id := range b.of {
-		records[starts[id]] = uint32(i)
-		starts[id]++
+		names += len(b.topics[id].name)
+		ends[id], posts = posts, posts+lengths[id]
 	}
 
-	var names, posts bytes.Buffer
-	var number [binary.MaxVarintLen64]byte
 	le := binary.LittleEndian
-	out := make([]byte, indexHeaderSize, indexHeaderSize+len(b.span.blocks)*indexBlockSize+len(b.topics)*(indexTopicSize+32)+2*len(b.of))
+	size := indexHeaderSize + len(b.span.blocks)*indexBlockSize + len(b.span.gaps)*indexGapSize + len(b.topics)*indexTopicSize + names + int(posts)
+	out := make([]byte, indexHeaderSize, size)
 	for _, k := range b.span.blocks {
 		out = le.AppendUint64(out, uint64(k.base))
 		out = le.AppendUint64(out, uint64(k.time))
@@ -351,24 +345,24 @@ func (b *indexBuilder) encode() []byte {
 		}
 		out = le.AppendUint64(out, lost)
 	}
-	rest := records
+	named := uint64(0)
 	for _, id := range order {
 		t := &b.topics[id]
-		out = le.AppendUint64(out, uint64(names.Len()))
+		out = le.AppendUint64(out, named)
 		out = le.AppendUint64(out, t.bytes)
-		out = le.AppendUint64(out, uint64(posts.Len()))
+		out = le.AppendUint64(out, ends[id])
 		out = le.AppendUint32(out, t.count)
 		out = le.AppendUint32(out, uint32(len(t.name)))
-		names.WriteString(t.name)
-		last := b.span.first
-		for _, r := range rest[:t.count] {
-			o := b.offset(r)
-			posts.Write(number[:binary.PutUvarint(number[:], uint64(o-last))])
-			last = o
-		}
-		rest = rest[t.count:]
+		named += uint64(len(t.name))
 	}
-	out = append(append(out, names.Bytes()...), posts.Bytes()...)
+	for _, id := range order {
+		out = append(out, b.topics[id].name...)
+	}
+	postings := out[len(out):size]
+	b.eachPosting(func(id uint32, delta uint64) {
+		ends[id] += uint64(binary.PutUvarint(postings[ends[id]:], delta))
+	})
+	out = out[:size]
 
 	s := &b.span
 	copy(out, indexMagic)
@@ -387,9 +381,33 @@ func (b *indexBuilder) encode() []byte {
 	le.PutUint32(out[100:], uint32(len(s.blocks)))
 	le.PutUint32(out[104:], uint32(len(s.gaps)))
 	le.PutUint32(out[108:], uint32(len(b.topics)))
-	le.PutUint64(out[112:], uint64(names.Len()))
-	le.PutUint64(out[120:], uint64(posts.Len()))
+	le.PutUint64(out[112:], uint64(names))
+	le.PutUint64(out[120:], posts)
 	le.PutUint32(out[128:], crc32.Checksum(out[indexHeaderSize:], castagnoli))
 	le.PutUint32(out[12:], headerChecksum(out[:indexHeaderSize]))
 	return out
 }
+
+// eachPosting goes through the records, in order: the topic of each, and how far
+// behind the one before of that topic it stands.
+func (b *indexBuilder) eachPosting(do func(topic uint32, delta uint64)) {
+	last := make([]core.Offset, len(b.topics))
+	for i := range last {
+		last[i] = b.span.first
+	}
+	record := 0
+	for i, r := range b.runs {
+		end := len(b.of)
+		if i+1 < len(b.runs) {
+			end = int(b.runs[i+1].record)
+		}
+		for at := r.offset; record < end; record, at = record+1, at+1 {
+			id := b.of[record]
+			do(id, uint64(at-last[id]))
+			last[id] = at
+		}
+	}
+}
+
+// uvarintLen is how many bytes a number takes.
+func uvarintLen(n uint64) int { return (bits.Len64(n|1) + 6) / 7 }

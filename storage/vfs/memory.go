@@ -515,13 +515,13 @@ func (f *memoryFile) Truncate(size int64) error {
 	return nil
 }
 
-func (f *memoryFile) Map(size int) ([]byte, func(), error) {
+func (f *memoryFile) Map(size int) (Mapping, error) {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
 	if size > len(f.node.data) {
-		return nil, nil, &fs.PathError{Op: "map", Path: f.name, Err: io.ErrUnexpectedEOF}
+		return Mapping{}, &fs.PathError{Op: "map", Path: f.name, Err: io.ErrUnexpectedEOF}
 	}
-	return slices.Clone(f.node.data[:size]), func() {}, nil
+	return Mapping{Data: slices.Clone(f.node.data[:size]), Unmap: func() {}, Forget: func() {}}, nil
 }
 
 func (f *memoryFile) Close() error { return nil }

@@ -137,13 +137,17 @@ func (f osFile) Size() (int64, error) {
 	return i.Size(), nil
 }
 
-func (f osFile) Map(size int) ([]byte, func(), error) {
+func (f osFile) Map(size int) (Mapping, error) {
 	if size == 0 {
-		return nil, func() {}, nil
+		return Mapping{Unmap: func() {}, Forget: func() {}}, nil
 	}
 	data, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
-		return nil, nil, &os.PathError{Op: "mmap", Path: f.Name(), Err: err}
+		return Mapping{}, &os.PathError{Op: "mmap", Path: f.Name(), Err: err}
 	}
-	return data, func() { _ = unix.Munmap(data) }, nil
+	return Mapping{
+		Data:   data,
+		Unmap:  func() { _ = unix.Munmap(data) },
+		Forget: func() { _ = unix.Madvise(data, unix.MADV_DONTNEED) },
+	}, nil
 }

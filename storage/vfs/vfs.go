@@ -62,9 +62,18 @@ type File interface {
 	Size() (int64, error)
 	Truncate(size int64) error
 	// Map returns the file's first size bytes to be read, as they are now.
-	// unmap must be called when they are not needed any more. Touching them
-	// may fault (see runtime/debug.SetPanicOnFault) where the disk fails.
-	Map(size int) (data []byte, unmap func(), err error)
+	Map(size int) (Mapping, error)
+}
+
+// A Mapping is a part of a file that can be read like memory. Touching its data
+// may fault (see runtime/debug.SetPanicOnFault) where the disk fails.
+type Mapping struct {
+	Data []byte
+	// Unmap must be called when the data is not needed any more.
+	Unmap func()
+	// Forget gives back the memory that what was touched of the data takes,
+	// until it is touched again. It may be called beside a reader.
+	Forget func()
 }
 
 // Info describes a file.

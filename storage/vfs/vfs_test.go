@@ -38,10 +38,15 @@ func content(t *testing.T, f FS, name string) string {
 	defer file.Close()
 	size, err := file.Size()
 	must(t, err)
-	data, unmap, err := file.Map(int(size))
+	m, err := file.Map(int(size))
 	must(t, err)
-	defer unmap()
-	return string(data)
+	defer m.Unmap()
+	was := string(m.Data)
+	m.Forget()
+	if now := string(m.Data); now != was {
+		t.Errorf("%q was mapped, which is %q once it was forgotten", was, now)
+	}
+	return was
 }
 
 func put(t *testing.T, f FS, name, text string) File {
