@@ -21,6 +21,7 @@ type selection struct {
 	dense   bool
 	topics  []int32
 	offsets []core.Offset
+	average int // bytes of a record of those topics
 
 	// The block looked at last.
 	segment  *segment
@@ -37,10 +38,12 @@ func (c *selection) choose(x *index, filters *core.FilterSet) bool {
 	}
 	c.index, c.filters = x, filters
 	c.topics = x.matching(c.topics[:0], filters)
-	total := uint64(0)
+	total, bytes := uint64(0), uint64(0)
 	for _, i := range c.topics {
-		total += uint64(x.topic(int(i)).count)
+		t := x.topic(int(i))
+		total, bytes = total+uint64(t.count), bytes+t.bytes
 	}
+	c.average = int(bytes / max(total, 1))
 	c.offsets = c.offsets[:0]
 	if c.dense = total*denseShare > uint64(x.records); c.dense {
 		return false
@@ -55,12 +58,27 @@ func (c *selection) choose(x *index, filters *core.FilterSet) bool {
 }
 
 // pick reads the records that were chosen.
-func (l *Log) pick(ctx context.Context, r *reader, s *segment, v view, from, end core.Offset) (core.Offset, error) {
-	c := &r.scratch.selection
+func (l *Log) pick(ctx context.Context, r *reader, s *segment, v view, from, end core.Offset) (next core.Offset, err error) {
 	filters := r.filters
 	r.filters = nil // all that is picked matches
 	defer func() { r.filters = filters }()
 
+	if middle, most := r.half(&v, from, end); most > 0 {
+		next, err = l.pickTogether(ctx, r, s, v, from, middle, end, most)
+	} else {
+		next, err = l.pickFrom(ctx, r, s, v, from, end)
+	}
+	if err != nil {
+		return from, err
+	}
+	r.addGaps(&v, from, next)
+	return next, nil
+}
+
+// pickFrom picks from a range of offsets as much as the reader takes, and says
+// where to go on.
+func (l *Log) pickFrom(ctx context.Context, r *reader, s *segment, v view, from, end core.Offset) (core.Offset, error) {
+	c := &r.scratch.selection
 	start := from
 	i, _ := slices.BinarySearch(c.offsets, from)
 	var f pickedFrame
@@ -106,7 +124,6 @@ func (l *Log) pick(ctx context.Context, r *reader, s *segment, v view, from, end
 	if !r.full {
 		from = end
 	}
-	r.addGaps(&v, start, from)
 	return from, nil
 }
 

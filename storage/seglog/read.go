@@ -206,6 +206,7 @@ type scratch struct {
 	cur, at int
 
 	selection selection
+	ahead     *ahead // nil until there was enough to pick
 }
 
 const (
@@ -218,6 +219,9 @@ const (
 
 // reset makes all room free again but for the newest chunk.
 func (s *scratch) reset() {
+	if s.ahead != nil {
+		s.ahead.scratch.reset()
+	}
 	for _, c := range s.used {
 		if len(s.spare) < maxChunks && cap(c) <= 4*maxChunk {
 			s.spare = append(s.spare, c[:0])
