@@ -125,7 +125,7 @@ func Open(ctx context.Context, o Options) (*Broker, error) {
 	b.dispatcher = newDispatcher(b)
 	_, end := o.Engine.Bounds()
 	b.dispatcher.position.Store(uint64(end))
-	b.journal = newJournal(o.Engine, b.limits, b.aging.wall, b.dispatcher.in)
+	b.journal = newJournal(o.Engine, b.limits, b.aging.wall, b.dispatcher)
 	b.pumps = newPumpPool()
 	b.flusher = newFlusher(b)
 	b.delayed = newDelayed(b)

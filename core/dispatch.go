@@ -9,12 +9,17 @@ import (
 )
 
 // The dispatcher takes durable commits in order, delivers their records to the
-// cursors that are live, and then confirms them. It is one goroutine, so what
+// cursors that are live, and then confirms them. It takes one at a time, so what
 // it does for one connection is in the log's order; it never waits for a
 // socket or the disk.
 type dispatcher struct {
 	b  *Broker
 	in chan *commit
+	// given counts what its goroutine has not yet dispatched. Until that runs
+	// it counts one more.
+	given atomic.Int32
+	// cost is what dispatching a commit took lately, in nanoseconds.
+	cost atomic.Int64
 
 	mu    sync.Mutex // guards index; taken before any cursor's or queue's
 	index index
@@ -51,21 +56,47 @@ type hit struct {
 }
 
 func newDispatcher(b *Broker) *dispatcher {
-	return &dispatcher{b: b, in: make(chan *commit, 1), index: newIndex()}
+	d := &dispatcher{b: b, in: make(chan *commit, 1), index: newIndex()}
+	d.given.Store(1)
+	return d
 }
 
 func (d *dispatcher) start() {
+	d.given.Add(-1)
 	d.stopped.Go(func() {
 		for c := range d.in {
 			d.dispatch(c)
+			d.given.Add(-1)
 		}
 	})
 }
+
+// give hands a commit to the dispatcher's goroutine, and blocks while that is two
+// behind. One at a time calls give and here.
+func (d *dispatcher) give(c *commit) {
+	d.given.Add(1)
+	d.in <- c
+}
+
+// here dispatches a commit on the caller's goroutine, which spares the wake-up of
+// another, unless something is in front of it or it would take long.
+func (d *dispatcher) here(c *commit) bool {
+	if d.given.Load() > 0 || d.cost.Load() > int64(mostHere) {
+		return false
+	}
+	d.dispatch(c)
+	return true
+}
+
+// mostHere is what dispatching may have cost for the next commit to be dispatched
+// where it was written: not much more than to wake somebody who does it.
+const mostHere = 20 * time.Microsecond
 
 // end is the first offset not yet dispatched.
 func (d *dispatcher) end() Offset { return Offset(d.position.Load()) }
 
 func (d *dispatcher) dispatch(c *commit) {
+	began := time.Now()
 	if c.err == nil {
 		n := c.Len()
 		d.b.stats.Published.Add(uint64(n))
@@ -88,6 +119,8 @@ func (d *dispatcher) dispatch(c *commit) {
 	pause.At("before confirming")
 	d.confirm(c)
 	d.b.journal.recycle(c)
+	cost := d.cost.Load()
+	d.cost.Store(cost + (int64(time.Since(began))-cost)/8)
 }
 
 // deliver delivers the records from i to j of a commit.

@@ -18,7 +18,9 @@ type Engine interface {
 	// wants. The batch belongs to the engine until done is called; its Buf
 	// belongs to it for ever and is never written again, so that it can serve
 	// reads at the log's tail. done may call Append with the next batch, and is
-	// not blocked by it where no other is outstanding.
+	// not blocked by it where no other is outstanding. A batch with Here set may
+	// be made durable, and done be called, on the caller's goroutine; no other is
+	// outstanding then.
 	//
 	// done gets the offset of the first record (or where the next record will
 	// stand, if the batch has none). A record can be read before a state change

@@ -16,11 +16,11 @@ import (
 // whoever came during the first would wait for the second's sync as well as for
 // its own; measured, that only makes confirms later.
 type journal struct {
-	engine   Engine
-	memory   *memory        // guarded by mu
-	deliver  chan<- *commit // to the dispatcher
-	maxBytes int
-	wall     func() time.Time // the machine's clock
+	engine     Engine
+	memory     *memory // guarded by mu
+	dispatcher *dispatcher
+	maxBytes   int
+	wall       func() time.Time // the machine's clock
 
 	mu      sync.Mutex // guards what follows; may be held while a queue's is taken
 	room    sync.Cond  // signalled when pending was taken, or closed
@@ -70,8 +70,8 @@ type entry struct {
 // maxRecords bounds the records of one batch.
 const maxRecords = 1 << 16
 
-func newJournal(e Engine, l Limits, wall func() time.Time, deliver chan<- *commit) *journal {
-	j := &journal{engine: e, wall: wall, at: time.Now(), memory: newMemory(l, wall), deliver: deliver, maxBytes: l.PendingBytes, pending: new(commit), wake: make(chan struct{}, 1)}
+func newJournal(e Engine, l Limits, wall func() time.Time, d *dispatcher) *journal {
+	j := &journal{engine: e, wall: wall, at: time.Now(), memory: newMemory(l, wall), dispatcher: d, maxBytes: l.PendingBytes, pending: new(commit), wake: make(chan struct{}, 1)}
 	j.room.L = &j.mu
 	j.gathering.yield = runtime.Gosched
 	return j
@@ -105,10 +105,29 @@ func (j *journal) enter(ctx context.Context) (*commit, error) {
 	return j.pending, nil
 }
 
-func (j *journal) leave() {
+// leave ends what enter began: what is pending goes to the engine as soon as
+// nothing is outstanding. Others may have come until then.
+func (j *journal) leave() { j.leaveFor(false) }
+
+// leaveFor is leave for somebody who may be alone, waiting for the pending commit
+// and doing nothing else meanwhile: where nothing is outstanding, it is durable and
+// dispatched on return, if the engine can do that here.
+func (j *journal) leaveFor(alone bool) {
+	busy := j.busy
+	here := alone && !busy && !j.pending.empty() && j.failed == nil && len(j.owed) == 0
+	if here {
+		j.busy, j.pending.Here = true, true
+	}
 	j.mu.Unlock()
 	pause.At("journal left")
-	j.rouse()
+	switch {
+	case here:
+		if j.proceed() {
+			j.rouse() // run has to see it
+		}
+	case !busy:
+		j.rouse()
+	}
 }
 
 // rouse has the journal look for what is pending.
@@ -253,7 +272,7 @@ func (j *journal) catchUp(ctx context.Context) error {
 // comes meanwhile is taken by the engine's goroutine, as soon as it has made
 // durable what was.
 func (j *journal) run() {
-	defer close(j.deliver)
+	defer close(j.dispatcher.in)
 	for range j.wake {
 		j.mu.Lock()
 		busy := j.busy
@@ -296,7 +315,7 @@ func (j *journal) written(_ *Batch, first Offset, err error) {
 	}
 	pause.At("commit written")
 	confirmed := len(c.entries)
-	if j.handOn(c) {
+	if !(j.alone(c) && j.dispatcher.here(c)) && j.handOn(c) {
 		return
 	}
 	j.gather(confirmed)
@@ -305,12 +324,27 @@ func (j *journal) written(_ *Batch, first Offset, err error) {
 	}
 }
 
+// few is how many records and confirmations a commit may have that is dispatched
+// where it was written.
+const few = 16
+
+// alone reports whether a durable commit is so small that to hand it on costs
+// more than to dispatch it, and nobody waits for the next one.
+func (j *journal) alone(c *commit) bool {
+	if c.err != nil || c.Len() > few || len(c.entries) > few {
+		return false
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.pending.idle()
+}
+
 // handOn gives a commit that is durable, or has failed, to the dispatcher. After
 // one that was refused it says that the dispatcher will go on, once that was
 // taken back.
 func (j *journal) handOn(c *commit) (refused bool) {
 	refused = noRoom(c.err)
-	j.deliver <- c
+	j.dispatcher.give(c)
 	return refused
 }
 

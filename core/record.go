@@ -286,7 +286,10 @@ type Batch struct {
 	// Fence is the owner's, where an engine has owners.
 	Fence uint64
 	// Sync says that somebody waits for the batch to be durable.
-	Sync    bool
+	Sync bool
+	// Here says that the caller of Append waits for it and does nothing else
+	// meanwhile.
+	Here    bool
 	Buf     []byte
 	Ends    []uint32 // where in Buf each record ends
 	Changes []Change

@@ -49,6 +49,8 @@ type lane struct {
 	topics  [][]byte   // of the publishes that wait, a ring
 	first   int
 	waiting int
+	here    bool                // the reader answers itself what is confirmed now
+	early   []core.Confirmation // what it has to answer
 }
 
 // Bounds of what a lane reads: its first buffer, and the longest header and
@@ -109,7 +111,7 @@ func (l *lane) run() (end laneEnd) {
 		if len(r.body) > l.s.limits.MessageBytes || !l.enter(r.host) {
 			return laneOther
 		}
-		l.publish(&r)
+		l.publish(&r, l.start+n == l.end)
 		if l.start += n; l.start == l.end {
 			l.start, l.end = 0, 0
 		}
@@ -143,8 +145,8 @@ func (l *lane) enter(host []byte) bool {
 }
 
 // publish hands a message in. Everything in it is the buffer's; the core copies
-// what it keeps.
-func (l *lane) publish(r *plainRequest) {
+// what it keeps. last says that no other request has come yet.
+func (l *lane) publish(r *plainRequest, last bool) {
 	l.s.metrics.Received.Inc()
 	l.mu.Lock()
 	for l.waiting >= l.s.limits.PublishInFlight {
@@ -156,16 +158,38 @@ func (l *lane) publish(r *plainRequest) {
 	slot := &l.topics[(l.first+l.waiting)%len(l.topics)]
 	*slot = append((*slot)[:0], r.topic...)
 	l.waiting++
+	alone := last && l.waiting == 1
+	l.here = alone
 	l.mu.Unlock()
 	e := &l.envelope
 	*e = core.Envelope{Topic: view(r.topic), Payload: r.body, Guarantee: core.AtLeastOnce}
 	if string(r.contentType) != formType {
 		e.ContentType = view(r.contentType)
 	}
-	if err := l.client.Publish(context.Background(), e, 1); err != nil {
+	publish := l.client.Publish
+	if alone {
+		publish = l.client.PublishAlone
+	}
+	err := publish(context.Background(), e, 1)
+	if alone {
+		l.answerHere()
+	}
+	if err != nil {
 		// The broker has closed, and nothing was handed in.
 		l.drain(1)
 		l.Confirm([]core.Confirmation{{Receipt: 1, Err: err}})
+	}
+}
+
+// answerHere answers what was confirmed while it was published.
+func (l *lane) answerHere() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.here = false
+	if len(l.early) > 0 {
+		l.answer(l.early, l.out.AppendNow)
+		clear(l.early)
+		l.early = l.early[:0]
 	}
 }
 
@@ -182,7 +206,16 @@ func (l *lane) grow() {
 func (l *lane) Confirm(cs []core.Confirmation) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.out.Append(func(b []byte) []byte {
+	if l.here {
+		l.early = append(l.early, cs...)
+		return
+	}
+	l.answer(cs, l.out.Append)
+}
+
+// answer answers requests by a way into the outbox. l.mu is held.
+func (l *lane) answer(cs []core.Confirmation, into func(func([]byte) []byte) bool) {
+	into(func(b []byte) []byte {
 		for i := range cs {
 			topic := l.topics[(l.first+i)%len(l.topics)]
 			if cs[i].Err != nil {

@@ -31,6 +31,7 @@ type Engine struct {
 	end        core.Offset
 	failed     error
 	closed     bool
+	last       chan struct{} // closed when the last batch is done
 	reclaiming func()
 }
 
@@ -67,10 +68,31 @@ var errKilled = errors.New("killed")
 
 // Append implements core.Engine.
 func (g *Engine) Append(b *core.Batch, done func(*core.Batch, core.Offset, error)) {
-	if g.Hold != nil {
-		g.Hold()
-	}
 	g.mu.Lock()
+	before, over := g.last, make(chan struct{})
+	g.last = over
+	g.mu.Unlock()
+	carryOut := func() {
+		defer close(over)
+		if before != nil {
+			<-before
+		}
+		if g.Hold != nil {
+			g.Hold()
+		}
+		first, err := g.append(b)
+		done(b, first, err)
+	}
+	if b.Here {
+		carryOut()
+		return
+	}
+	go carryOut()
+}
+
+func (g *Engine) append(b *core.Batch) (core.Offset, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	first, err := g.end, g.failed
 	if err == nil && g.Refuse != nil {
 		err = g.Refuse(b)
@@ -97,8 +119,7 @@ func (g *Engine) Append(b *core.Batch, done func(*core.Batch, core.Offset, error
 			}
 		}
 	}
-	g.mu.Unlock()
-	go done(b, first, err)
+	return first, err
 }
 
 // Read implements core.Engine.

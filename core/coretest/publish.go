@@ -133,7 +133,11 @@ func (w *Workload) publish(ctx context.Context) error {
 			retained()
 		}
 	})
-	if err := w.client.Publish(ctx, e, r); err != nil {
+	publish := w.client.Publish
+	if n%4 == 0 {
+		publish = w.client.PublishAlone
+	}
+	if err := publish(ctx, e, r); err != nil {
 		w.unexpect(r)
 		return err
 	}

@@ -29,6 +29,7 @@ func Run(t *testing.T, open func(t *testing.T) core.Engine) {
 		{"offsets", testOffsets},
 		{"pipeline", testPipeline},
 		{"chain", testChain},
+		{"here", testHere},
 		{"read bounds", testReadBounds},
 		{"read filters", testReadFilters},
 		{"aliasing", testAliasing},
@@ -210,6 +211,44 @@ func testChain(t *testing.T, e core.Engine) {
 		if offsets[i] < offsets[i-1]+2 {
 			t.Fatalf("append %d is at %d, the one before at %d", i, offsets[i], offsets[i-1])
 		}
+	}
+}
+
+// testHere: a batch whose caller waits is done like any other, and done may append
+// the next one, whoever waits for that.
+func testHere(t *testing.T, e core.Engine) {
+	const n = 100
+	var offsets []core.Offset
+	over := make(chan struct{})
+	var done func(*core.Batch, core.Offset, error)
+	done = func(_ *core.Batch, first core.Offset, err error) {
+		if err != nil {
+			t.Errorf("append %d: %v", len(offsets), err)
+		}
+		if _, end := e.Bounds(); end != first+2 {
+			t.Errorf("append %d is at %d, and the log ends at %d", len(offsets), first, end)
+		}
+		if offsets = append(offsets, first); len(offsets)%n == 0 {
+			over <- struct{}{}
+			return
+		}
+		next := newBatch("p", "q")
+		next.Here = len(offsets)%3 == 0
+		e.Append(next, done)
+	}
+	for range 5 {
+		b := newBatch("p", "q")
+		b.Here = true
+		go e.Append(b, done)
+		<-over
+	}
+	for i := 1; i < len(offsets); i++ {
+		if offsets[i] < offsets[i-1]+2 {
+			t.Fatalf("append %d is at %d, the one before at %d", i, offsets[i], offsets[i-1])
+		}
+	}
+	if r := read(t, e, 1, 0, nil, 100); len(r.offsets) != 2*len(offsets) {
+		t.Errorf("%d records of %d", len(r.offsets), 2*len(offsets))
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/sluicemq/sluice/core"
@@ -38,11 +39,18 @@ func (l *Log) Append(b *core.Batch, done func(*core.Batch, core.Offset, error)) 
 	if len(b.Ends) > 0 || len(b.Changes) > 0 {
 		p.buf = l.packer.append(p.buf, p.section, b, l.o.PackRecords)
 	}
+	if b.Here {
+		l.carryOut(p)
+		return
+	}
 	l.commits <- p
 }
 
-// A committer is what the commit goroutine has for itself.
+// A committer is what belongs to whoever has the turn: the commit goroutine, or a
+// caller of Append who waits for his batch.
 type committer struct {
+	turn sync.Mutex
+
 	segment *segment    // the active one
 	commit  uint64      // of the last one written
 	synced  uint64      // of the last one durable
@@ -73,22 +81,35 @@ func (l *Log) commitLoop() {
 			if !ok {
 				return
 			}
-			first, err := l.commit(p)
-			b, done := p.batch, p.done
-			p.batch, p.done = nil, nil
-			if cap(p.buf) > maxIdleBuffer && len(p.buf) < cap(p.buf)/4 {
-				p.buf = nil
-			}
-			l.free <- p
-			done(b, first, err)
+			l.carryOut(p)
 		case r := <-l.requests:
-			r.answer <- r.do()
+			c.turn.Lock()
+			err := r.do()
+			c.turn.Unlock()
+			r.answer <- err
 		case <-c.timer.C:
-			if err := l.sync(); err != nil {
+			c.turn.Lock()
+			err := l.sync()
+			c.turn.Unlock()
+			if err != nil {
 				l.log.Error("log sync failed, nothing is accepted any more", "err", err)
 			}
 		}
 	}
+}
+
+// carryOut takes one batch through the log and says that it is done.
+func (l *Log) carryOut(p *pending) {
+	l.committer.turn.Lock()
+	first, err := l.commit(p)
+	l.committer.turn.Unlock()
+	b, done := p.batch, p.done
+	p.batch, p.done = nil, nil
+	if cap(p.buf) > maxIdleBuffer && len(p.buf) < cap(p.buf)/4 {
+		p.buf = nil
+	}
+	l.free <- p
+	done(b, first, err)
 }
 
 // commit takes one batch through the log: written, durable, readable, applied

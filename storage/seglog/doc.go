@@ -4,7 +4,8 @@
 // A batch's way in, each step in the file that is named after it:
 //
 //	Append        frames are made of it, on the caller's goroutine      frame.go
-//	commitLoop    the one goroutine that writes, one commit at a time   commit.go
+//	commitLoop    one commit at a time, on a goroutine of the log's     commit.go
+//	              or on that of a caller who waits for it
 //	  makeRoom    the next segment, made ready in the background        prepare.go
 //	  write       at the log's end, over zeros or a former use
 //	  sync        fdatasync: from here on it is durable                 commit.go

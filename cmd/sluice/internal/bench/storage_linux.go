@@ -146,6 +146,10 @@ func fly(ctx context.Context, b *core.Broker, size, window int, s span) (_ flown
 		return flown{}, err
 	}
 	defer f.client.Close()
+	publish := f.client.Publish
+	if window == 1 {
+		publish = f.client.PublishAlone
+	}
 	var handed uint64
 	var before flown
 	var cpu time.Duration
@@ -163,7 +167,7 @@ func fly(ctx context.Context, b *core.Broker, size, window int, s span) (_ flown
 			payload = x.appendPayload(payload[:0], size, uint32(x), uint64(x)+handed, int64(x>>1))
 			e.Topic, e.Payload = storageTopics[handed%uint64(len(storageTopics))], payload
 			handed++
-			if err := f.client.Publish(ctx, &e, core.Receipt(handed)); err != nil {
+			if err := publish(ctx, &e, core.Receipt(handed)); err != nil {
 				return flown{}, err
 			}
 		}
