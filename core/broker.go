@@ -3,7 +3,6 @@ package core
 import (
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -199,11 +198,16 @@ func (b *Broker) load(p *Progress) error {
 	if err := b.loadExchanges(); err != nil {
 		return err
 	}
+	definitions := newPlainReader[queueState]()
+	var d queueState
 	for s, err := range b.engine.State(keyQueue, "") {
 		if err != nil {
 			return err
 		}
-		if err := b.loadQueue(s.Key[len(keyQueue):], s.Value); err != nil {
+		if err := definitions.read(s.Value, &d); err != nil {
+			return fmt.Errorf("state %q: %w: %w", s.Key, ErrCorrupt, err)
+		}
+		if err := b.loadQueue(s.Key[len(keyQueue):], &d); err != nil {
 			return fmt.Errorf("state %q: %w", s.Key, err)
 		}
 	}
@@ -279,17 +283,14 @@ func (b *Broker) load(p *Progress) error {
 	return b.journal.memory.load(b.engine, b.aging.since)
 }
 
-func (b *Broker) loadQueue(name string, value []byte) error {
-	var s queueState
-	if err := json.Unmarshal(value, &s); err != nil {
-		return fmt.Errorf("%w: %w", ErrCorrupt, err)
-	}
+// loadQueue makes a queue of its definition, whose strings become the queue's.
+func (b *Broker) loadQueue(name string, s *queueState) error {
 	if s.Settings.Exclusive {
 		b.orphans = append(b.orphans, name)
 		return nil
 	}
 	q := newQueue(b, name, s.Settings)
-	bs := make([]*bound, len(s.Bindings))
+	bs, all := make([]*bound, len(s.Bindings)), make([]bound, len(s.Bindings))
 	for i, bd := range s.Bindings {
 		exchanges := b.exchanges
 		if bd.Exchange != "" && bd.Until == 0 && exchanges[bd.Exchange] == nil {
@@ -300,11 +301,12 @@ func (b *Broker) loadQueue(name string, value []byte) error {
 		if bd.Until != 0 && bd.Exchange != "" {
 			exchanges = map[string]*exchange{bd.Exchange: b.exchangeOnce(bd.Exchange, bd.Kind)}
 		}
-		nb, err := newBound(Binding{Filter: bd.Filter, Exchange: bd.Exchange, Key: bd.Key, Where: bd.Where, Tag: bd.Tag, Settlement: bd.Settlement}, bd.From, exchanges)
-		if err != nil {
+		nb := &all[i]
+		nb.Binding = Binding{Filter: bd.Filter, Exchange: bd.Exchange, Key: bd.Key, Where: bd.Where, Tag: bd.Tag, Settlement: bd.Settlement}
+		nb.from, nb.until = bd.From, bd.Until
+		if err := nb.find(exchanges); err != nil {
 			return fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}
-		nb.until = bd.Until
 		if bs[i] = nb; bd.Until == 0 {
 			nb.register(true)
 		}

@@ -31,21 +31,27 @@ func (b *Broker) newBound(bd Binding, from Offset) (*bound, error) {
 }
 
 func newBound(b Binding, from Offset, exchanges map[string]*exchange) (*bound, error) {
-	w, err := parseWhere(b.Where)
-	if err != nil {
+	nb := &bound{Binding: b.clone(), from: from}
+	if err := nb.find(exchanges); err != nil {
 		return nil, err
 	}
-	var x *exchange
+	return nb, nil
+}
+
+// find finds what the binding names, and reads its condition.
+func (b *bound) find(exchanges map[string]*exchange) (err error) {
+	if b.where, err = parseWhere(b.Where); err != nil {
+		return err
+	}
 	if b.Exchange != "" {
-		if x = exchanges[b.Exchange]; x == nil {
-			return nil, fmt.Errorf("%w: there is no exchange %q", ErrNotFound, b.Exchange)
+		if b.exchange = exchanges[b.Exchange]; b.exchange == nil {
+			return fmt.Errorf("%w: there is no exchange %q", ErrNotFound, b.Exchange)
 		}
 	}
-	b = b.clone()
-	if b.Where = ""; w != nil {
-		b.Where = w.text
+	if b.Where = ""; b.where != nil {
+		b.Where = b.where.text
 	}
-	return &bound{Binding: b, from: from, where: w, exchange: x}, nil
+	return nil
 }
 
 // conditional reports whether more than the topic says what matches.
