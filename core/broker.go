@@ -440,8 +440,9 @@ func (r *reclaimer) start() {
 				r.reclaim()
 			}
 			// However much there is to look at, it takes a small share of the
-			// time.
-			rest := min(reclaimShare*time.Since(began), reclaimRest)
+			// time, as long as nothing that has died waits for it too long.
+			took := time.Since(began)
+			rest := min(reclaimShare*took, max(reclaimWait, 2*took), reclaimRest)
 			rested = time.Now().Add(rest)
 			t.Reset(max(r.every, rest))
 		}
@@ -452,8 +453,11 @@ const (
 	// reclaimShare bounds the time that goes into reclaiming, to one part in so
 	// many.
 	reclaimShare = 20
-	// reclaimRest bounds how long that leaves it at rest: it may have waited for
-	// a disk that stood still.
+	// reclaimWait bounds how long that leaves it at rest, unless it takes half of
+	// that.
+	reclaimWait = 30 * time.Second
+	// reclaimRest bounds it in any case: it may have waited for a disk that stood
+	// still.
 	reclaimRest = 5 * time.Minute
 )
 

@@ -109,6 +109,10 @@ func (c *cursor) setBindings(bs []*bound) {
 		if q.slack = (slack{}); q.settings.metered() {
 			c.b.meters.set(q, bs)
 			q.meter.miscounts = true
+			if q.meter.counted == nil {
+				q.meter.counted = newCounted(c.b)
+			}
+			q.meter.counted.begin(0)
 		}
 	}
 }

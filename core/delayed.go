@@ -258,8 +258,8 @@ func (d *delayed) publish(p *commit, e *Envelope) {
 		d.put(p, e)
 		return
 	}
-	d.b.append(p, e)
 	d.b.count(p, e, e.Topic)
+	d.b.append(p, e)
 }
 
 // again adds a message that has just been published to the same commit once

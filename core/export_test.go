@@ -24,7 +24,7 @@ type Tally struct{ Length, Bytes int64 }
 func (b *Broker) Metered(queue string) (counted, holds Tally) {
 	q := b.queue(queue)
 	stands := q.stands()
-	n, err := b.holds(context.Background(), q, &stands, b.dispatcher.end(), new(atomic.Int64))
+	n, err := b.reads(context.Background(), q, &stands, stands.floor(), b.dispatcher.end(), new(atomic.Int64), nil)
 	if err != nil {
 		panic(err)
 	}

@@ -109,6 +109,7 @@ func (f *flusher) flush() {
 }
 
 func (f *flusher) close() {
+	<-f.b.tellCounted(true)
 	close(f.stop)
 	f.stopped.Wait()
 }

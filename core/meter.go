@@ -1,7 +1,6 @@
 package core
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"sync"
@@ -26,12 +25,10 @@ type meters struct {
 // A meter counts what is in a queue. cursor.mu guards the rest of it.
 type meter struct {
 	length, bytes atomic.Int64
-	// refused is what it has counted and counted off again because the log had no
-	// room for it.
-	refused tally
 	// miscounts says that the queue was made to hold something else than what was
 	// counted, or is about to be: it has to be counted anew.
 	miscounts bool
+	counted   *counted
 }
 
 // metered reports whether a queue's length or bytes are bounded exactly.
@@ -120,20 +117,24 @@ func (q *queue) over() bool {
 	return s.metered() && (s.MaxLength > 0 && q.meter.length.Load() > s.MaxLength || s.MaxBytes > 0 && q.meter.bytes.Load() > s.MaxBytes)
 }
 
-// count counts a message that is being put into a commit to a topic. The
+// count counts a message that is about to be put into a commit to a topic. The
 // journal is entered.
 func (b *Broker) count(p *commit, e *Envelope, topic string) {
+	record := Offset(p.Len())
 	for _, q := range b.meters.find(topic, e) {
 		size := int64(e.Size())
 		q.meter.length.Add(1)
 		q.meter.bytes.Add(size)
 		trim := q.settings.Overflow == OverflowDropOldest && q.over()
-		p.after = append(p.after, func(_ Offset, err error) {
+		p.after = append(p.after, func(first Offset, err error) {
+			if err == nil {
+				q.counted(func(c *counted) bool { return c.add(first+record, size) })
+			}
 			if err != nil {
 				q.uncount(size)
 				q.mu.Lock()
-				q.meter.refused.count++
-				q.meter.refused.bytes += size
+				q.meter.counted.refused.count++
+				q.meter.counted.refused.bytes += size
 				q.mu.Unlock()
 			} else if trim {
 				q.mu.Lock()
@@ -206,70 +207,31 @@ func (p *pump) recount(q *queue) error {
 		} else {
 			end -= Offset(c.Len() - records)
 		}
-		refused = q.meter.refused
+		refused = q.meter.counted.refused
+		q.mu.Lock()
+		if err == nil && q.counts() {
+			q.meter.counted.begin(end)
+		}
+		q.mu.Unlock()
 		done <- err
 	})
 	q.mu.Lock()
 	stands := q.standsNow(q.next)
 	counted := tally{q.meter.length.Load(), q.meter.bytes.Load()}
-	before := q.meter.refused
+	before := q.meter.counted.refused
 	q.meter.miscounts = false
 	q.mu.Unlock()
 	p.b.journal.leave()
 	if err := <-done; err != nil {
 		return err
 	}
-	holds, err := p.b.holds(p.ctx, q, &stands, end, new(atomic.Int64))
+	holds, err := p.b.reads(p.ctx, q, &stands, stands.floor(), end, new(atomic.Int64), nil)
 	if err != nil {
 		return err
 	}
 	q.meter.length.Add(holds.count - counted.count + refused.count - before.count)
 	q.meter.bytes.Add(holds.bytes - counted.bytes + refused.bytes - before.bytes)
 	return nil
-}
-
-// holds is what a queue that stands somewhere holds of what is before an offset.
-// It notes the sizes of what is outstanding, which a position does not have, and
-// adds to done how many offsets it has passed.
-func (b *Broker) holds(ctx context.Context, q *queue, stands *standing, end Offset, done *atomic.Int64) (n tally, err error) {
-	out := make(map[Offset]entryState, len(stands.out))
-	for i := range stands.out {
-		out[stands.out[i].offset] = stands.out[i].state
-	}
-	buf := &ReadBuffer{MaxRecords: 4096, MaxBytes: 4 << 20}
-	var e Envelope
-	first, _ := b.engine.Bounds()
-	for from := max(stands.floor(), first); from < end; {
-		buf.Reset()
-		after, err := b.engine.Read(ctx, from, end, stands.filters, buf)
-		if err != nil {
-			return n, err
-		}
-		for i := range buf.Records {
-			r := &buf.Records[i]
-			if !matchesRecord(stands.bindings, r, &e, true) {
-				continue
-			}
-			state, is := out[r.Offset]
-			if is && state != entrySettled || !is && (r.Offset >= stands.next || stands.left[q.lane(&e)].has(r.Offset)) {
-				n.count++
-				n.bytes += int64(e.Size())
-			}
-			if is {
-				q.mu.Lock()
-				if o := q.out.find(r.Offset); o != nil && o.size == 0 {
-					o.size = uint32(e.Size())
-				}
-				q.mu.Unlock()
-			}
-		}
-		if after <= from {
-			break
-		}
-		done.Add(int64(after - from))
-		from = after
-	}
-	return n, nil
 }
 
 // floor is the lowest offset that may be pending. cursor.mu is held.

@@ -37,6 +37,7 @@ func TestQueueAsTheNaiveOne(t *testing.T) {
 			rewinds:  rapid.Bool().Draw(rt, "rewinds"),
 			ttl:      rapid.SampledFrom([]time.Duration{0, 0, 0, 12 * time.Second}).Draw(rt, "ttl"),
 			bury:     rapid.Bool().Draw(rt, "bury"),
+			small:    rapid.Bool().Draw(rt, "small"),
 			grave:    rapid.SampledFrom([]string{"", "", core.ExchangeTopic("dlx", "k"), core.NoDeadLetter}).Draw(rt, "grave"),
 		}
 		n.expires = n.expires && n.bound == boundless && !n.rewinds
@@ -83,6 +84,7 @@ type naiveQueue struct {
 	ttl      time.Duration
 	bury     bool   // what has expired is a dead letter
 	grave    string // where dead letters go
+	small    bool   // what is done for large queues is done for this one
 
 	w         *world
 	pub       *peer
@@ -400,6 +402,9 @@ func (q *naiveQueue) publish(arg int, settle ...core.Settling) (ok bool) {
 func (q *naiveQueue) run(t *testing.T, script []int) error {
 	w := &world{t: t, engine: coretest.NewEngine()}
 	w.o.Engine = w.engine
+	if q.small {
+		w.o.StepsFrom = 1
+	}
 	w.open()
 	defer w.close()
 	q.w, q.h, q.pub = w, coretest.NewHistory(), w.peer("pub")

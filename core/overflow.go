@@ -49,6 +49,7 @@ const trimTime = 2 * time.Second
 // become longer than their settings allow. It works through the queues whose
 // names come after a name and returns where to go on.
 func (b *Broker) trim(ctx context.Context, after string) (next string) {
+	b.tellCounted(false)
 	b.mu.RLock()
 	queues := slices.Collect(maps.Values(b.queues))
 	b.mu.RUnlock()

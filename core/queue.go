@@ -801,6 +801,7 @@ func (q *queue) journalAgain(definition bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.undefined = q.undefined || definition
+	q.meter.counted.owe()
 	q.journalWhole()
 	q.changed()
 }

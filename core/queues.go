@@ -421,6 +421,9 @@ func (b *Broker) deleteQueueIf(ctx context.Context, q *queue, over func() bool) 
 	}
 	done := make(chan error, 1)
 	p.Changes = append(p.Changes, Change{Key: keyQueue + q.name}, Change{Key: keyPosition + q.name})
+	if q.settings.metered() {
+		p.Changes = append(p.Changes, Change{Key: keyCounted + q.name})
+	}
 	q.mu.Lock()
 	q.forgetSteps(p)
 	q.mu.Unlock()

@@ -304,8 +304,8 @@ func (b *Broker) buryOne(q *queue, at Offset, to string, letter *Envelope) bool 
 		)
 		letter.Topic = to
 		letter.Expires, letter.DeliverAt, letter.Retain, letter.ID = time.Time{}, time.Time{}, false, ""
-		c.add(letter)
 		b.count(c, letter, letter.Topic)
+		c.add(letter)
 		b.stats.DeadLettered.Add(1)
 	} else {
 		b.stats.Dropped.Add(1)

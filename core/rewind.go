@@ -108,6 +108,7 @@ func (q *queue) rewind(at Offset) {
 		q.settled(e)
 	}
 	q.next = at
+	q.meter.counted.begin(0)
 	for _, k := range q.classes {
 		clear(k.looked)
 	}

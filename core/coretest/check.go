@@ -18,6 +18,7 @@ type sight struct {
 	pending map[place][]uint16     // what queues have not settled, with its attempts
 	values  map[string]string      // of the registers
 	lost    []core.Gap             // what the log says it has lost
+	counts  []string               // what bounded queues count wrong
 	at      map[core.Offset]string // what stands at each offset
 }
 
@@ -125,6 +126,9 @@ func (w *Workload) look(ctx context.Context, e core.Engine) (*sight, error) {
 				s.values["binding "+string(b.Filter)] = "bound"
 			}
 		}
+		if err := w.broker.Miscounts(ctx, q.Name); err != nil {
+			s.counts = append(s.counts, err.Error())
+		}
 		if dead[q.Name] {
 			buried++
 		}
@@ -184,6 +188,9 @@ func (l *Ledger) compare(s *sight) (wrong, waiting []string) {
 	wait := func(format string, args ...any) { waiting = append(waiting, fmt.Sprintf(format, args...)) }
 	for _, g := range s.lost {
 		bad("the log says that %d to %d were lost", g.From, g.To)
+	}
+	for _, c := range s.counts {
+		wait("%s", c) // unless something came meanwhile
 	}
 	last := core.Offset(0)
 	parts := make([]struct{ there, missing int }, len(l.transactions)+1)

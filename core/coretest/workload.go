@@ -57,21 +57,25 @@ func NewWorkload(seed uint64, l *Ledger) *Workload {
 
 // The queues of the workload, and what leads to them. "work" is addressed, "all"
 // has all plain topics and gives up after a few attempts, "keep" holds on to
-// messages that no policy keeps, "routed" hangs on an exchange.
+// messages that no policy keeps, "routed" hangs on an exchange. The first two are
+// counted, though they never come to their bounds.
 var (
 	allFilter   = core.Filter("a/#")
 	groupQueue  = core.GroupQueue("g", allFilter)
 	sessionName = "s"
 	sessionID   = core.SessionQueue(sessionName)
 	queues      = []core.QueueDefinition{
-		{Name: "work"},
-		{Name: "all", Bindings: []core.Binding{{Filter: allFilter}}, Settings: core.QueueSettings{MaxAttempts: maxAttempts}},
+		{Name: "work", Settings: core.QueueSettings{MaxLength: boundless}},
+		{Name: "all", Bindings: []core.Binding{{Filter: allFilter}}, Settings: core.QueueSettings{MaxAttempts: maxAttempts, MaxBytes: boundless}},
 		{Name: "keep", Bindings: []core.Binding{{Filter: "old/kept/#"}}},
 		{Name: "routed", Bindings: []core.Binding{{Exchange: "ex", Key: "k.#"}}},
 	}
 )
 
-const maxAttempts = 3
+const (
+	maxAttempts = 3
+	boundless   = 1 << 40
+)
 
 // fleeting is a queue that is deleted and made again, with consumers and
 // messages.

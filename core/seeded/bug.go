@@ -53,6 +53,7 @@ const (
 	QueueComesBack     Bug = "confirm a queue's end before it is durable"
 	WillOrphaned       Bug = "let a will wait whose session ended before a crash"
 	WillKept           Bug = "confirm that a will is withdrawn, and leave it there"
+	CountedAhead       Bug = "say that what is still on its way to a bounded queue was counted"
 )
 
 // Bugs are those that the harness has to find: all but SpareUnsynced,
@@ -67,6 +68,6 @@ func Bugs() []Bug {
 		LostAckState, HeldForgotten, AttemptsForgotten, RejectForgotten, PositionAtEnd, DoubleDeadLetter, SplitTransaction,
 		MovedApart, CancelForgotten,
 		RetainedLate, DedupForgotten, OnceForgotten, DelayedTwice, UnsettledReclaimed, LostBinding,
-		LostSettings, ExchangeEarly, QueueComesBack, WillOrphaned, WillKept,
+		LostSettings, ExchangeEarly, QueueComesBack, WillOrphaned, WillKept, CountedAhead,
 	}
 }
