@@ -76,7 +76,7 @@ func (l *Log) shrinkActive() error {
 func (l *Log) shrink(f vfs.File, end int64) error {
 	end += -end & (pageBytes - 1)
 	size, err := f.Size()
-	if err != nil || size < end+l.o.SegmentBytes/crumb {
+	if err != nil || size < end+l.o.SegmentBytes/crumb/16 {
 		return err
 	}
 	return f.Truncate(end)
