@@ -21,7 +21,8 @@
 //
 // Beside them: a sealed segment gets its index (indexbuild.go, index.go);
 // retention frees segments and copies forward what is needed of them
-// (reclaim.go, rewrite.go), and notes what it frees (freed.go); Open finds out
+// (reclaim.go, dead.go, rewrite.go), notes what it frees (freed.go), and gives it
+// back where the log is not busy (pace.go, giveback.go); Open finds out
 // what a crash left (open.go, recover.go, scan.go) and a judge tells the torn
 // tail from damage (judge.go).
 //
