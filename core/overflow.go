@@ -137,9 +137,9 @@ func newestBuffer() *ReadBuffer { return &ReadBuffer{MaxRecords: 1024, MaxBytes:
 
 // newest returns the offset of the oldest of the newest records, between first
 // and end, that are together at most n and at most so many bytes; 0 is no
-// bound. It reads windows that double backwards from the end, each part of the
-// log once at the most. kept is what these records are together. buf is
-// [newestBuffer]'s.
+// bound. It reads windows that double backwards from the end, or grow fourfold as
+// long as there is nothing in them, each part of the log once at the most. kept
+// is what these records are together. buf is [newestBuffer]'s.
 func (b *Broker) newest(ctx context.Context, buf *ReadBuffer, filters *FilterSet, n, bytes int64, first, end Offset, matches func(*Record) bool) (oldest Offset, kept tally, err error) {
 	type item struct {
 		at   Offset
@@ -148,6 +148,9 @@ func (b *Broker) newest(ctx context.Context, buf *ReadBuffer, filters *FilterSet
 	oldest = end
 	window := Offset(4096)
 	for hi := end; hi > first; window *= 2 {
+		if kept.count == 0 && hi < end {
+			window *= 2 // there is little of it: most sessions have nothing
+		}
 		lo := first
 		if hi-first > window {
 			lo = hi - window
@@ -163,6 +166,9 @@ func (b *Broker) newest(ctx context.Context, buf *ReadBuffer, filters *FilterSet
 				if r := &buf.Records[i]; matches == nil || matches(r) {
 					here = append(here, item{r.Offset, int64(len(r.Topic) + len(r.Body))})
 				}
+			}
+			if most := n + 1; n > 0 && int64(len(here)) > 2*most {
+				here = here[:copy(here, here[int64(len(here))-most:])]
 			}
 			if after <= next {
 				break

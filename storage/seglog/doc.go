@@ -17,6 +17,7 @@
 //
 //	Read          from the tail, without a copy, or else                read.go
 //	readSegment   by the postings of the segment's index                postings.go
+//	              on two goroutines where there is much to pick         ahead.go
 //	              or frame by frame                                     walk.go
 //
 // Beside them: a sealed segment gets its index (indexbuild.go, index.go);
