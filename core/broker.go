@@ -34,7 +34,8 @@ type Options struct {
 	// Wall is the machine's clock, for tests that set it; nil is time.Now.
 	Wall func() time.Time
 	// StepsFrom is from how many bytes on the position of a queue is journaled
-	// in steps, for tests that want them of a small one; 0 is 1 KiB.
+	// in steps, and of how many offsets at the least what leads to a bounded one
+	// is counted together, for tests that want that of a small one; 0 is 1 KiB.
 	StepsFrom int
 	// Limits; a zero field is the default's.
 	Limits Limits

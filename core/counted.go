@@ -93,23 +93,30 @@ func (c *counted) add(at Offset, size int64) (due bool) {
 	if c.from == 0 || at < c.to {
 		return false
 	}
-	n := len(c.parts)
-	if n == 0 || c.parts[n-1].at != at/c.grain {
-		if n == maxParts {
-			c.coarsen()
-			n = len(c.parts)
-		}
-		if n == 0 || c.parts[n-1].at != at/c.grain {
-			c.parts = append(c.parts, part{at: at / c.grain})
-			n++
-		}
-	}
-	c.parts[n-1].count++
-	c.parts[n-1].bytes += size
+	c.put(at, tally{1, size})
 	c.to = at + 1
 	c.fresh++
 	c.due = c.due || c.fresh >= countedEvery
 	return c.fresh >= countedEvery
+}
+
+// put counts what leads to the queue from an offset on, in its part. c.mu is held.
+func (c *counted) put(at Offset, some tally) {
+	last := func() *part {
+		if n := len(c.parts); n > 0 && c.parts[n-1].at == at/c.grain {
+			return &c.parts[n-1]
+		}
+		return nil
+	}
+	if last() == nil && len(c.parts) == maxParts {
+		c.coarsen()
+	}
+	if last() == nil {
+		c.parts = append(c.parts, part{at: at / c.grain})
+	}
+	p := last()
+	p.count += some.count
+	p.bytes += some.bytes
 }
 
 // coarsen makes one of each two parts.
@@ -144,6 +151,14 @@ func (c *counted) reach(to Offset, now bool) (due bool) {
 	c.to = max(c.to, to)
 	c.due = c.due || due
 	return due
+}
+
+// restart has the counting begin at an offset, with parts as large as they were. It
+// returns what was counted.
+func (c *counted) restart(at Offset) (was *counted) {
+	was = &counted{from: c.from, to: c.to, grain: c.grain, parts: c.parts}
+	c.from, c.to, c.parts = at, at, nil
+	return was
 }
 
 // forget forgets what is before an offset. c.mu is held.
@@ -292,33 +307,30 @@ func (b *Broker) holds(ctx context.Context, q *queue, stands *standing, end Offs
 	}
 	some = joined
 	at := max(stands.floor(), first)
-	if c.from == 0 || c.to < at {
-		c.from, c.to, c.parts = at, at, nil
-	}
-	skip := func(to Offset) {
-		done.Add(int64(to - at))
-		at = to
-	}
+	was := c.restart(at)
 	for at < end {
-		stop := min((at/c.grain+1)*c.grain, end)
-		known, to, ok := c.in(at, end)
+		stop := min((at/was.grain+1)*was.grain, end)
+		known, to, ok := was.in(at, end)
 		switch touched := touches(some, at, stop); {
 		case !touched && stop <= stands.next: // it is done with
-			if c.to < stop {
-				c.from, c.to, c.parts = stop, stop, nil
-			}
-			skip(stop)
+			done.Add(int64(stop - at))
+			at = stop
+			c.restart(at)
 			continue
 		case !touched && ok && at >= stands.next:
 			n.count += known.count
 			n.bytes += known.bytes
-			skip(to)
+			if known.count > 0 {
+				c.put(at, known)
+			}
+			done.Add(int64(to - at))
+			at, c.to = to, to
 			continue
 		}
 		// All that has to be read is read in one go.
 		for stop < end {
-			next := min(stop+c.grain, end)
-			if _, _, ok := c.in(stop, end); !touches(some, stop, next) && (next <= stands.next || ok && stop >= stands.next) {
+			next := min(stop+was.grain, end)
+			if _, _, ok := was.in(stop, end); !touches(some, stop, next) && (next <= stands.next || ok && stop >= stands.next) {
 				break
 			}
 			stop = next
@@ -329,8 +341,7 @@ func (b *Broker) holds(ctx context.Context, q *queue, stands *standing, end Offs
 		}
 		n.count += here.count
 		n.bytes += here.bytes
-		at = stop
-		c.to = max(c.to, at)
+		at, c.to = stop, stop
 	}
 	c.to = max(c.to, end)
 	c.due = true

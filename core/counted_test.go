@@ -63,9 +63,10 @@ func TestBoundedQueueIsNotReadAtAStart(t *testing.T) {
 		}
 		p := w.peer("p")
 		p.declare("q", core.QueueSettings{MaxLength: 1 << 30, Lease: core.Unlimited}, core.Binding{Filter: "t"})
+		synctest.Wait() // it was counted
 		publish(p, 30*part)
 		const all = 20 * part
-		p = again("closed, with all of it left", false, all, part)
+		p = again("closed, with all of it left", false, all, 2*part)
 		k := p.consumeWhere("q", "", core.Credit{Messages: 3000, Bytes: 1 << 20})
 		synctest.Wait()
 		ds := p.deliveries()
@@ -94,7 +95,7 @@ func TestBoundedQueueIsNotReadAtAStart(t *testing.T) {
 			t.Fatal(err)
 		}
 		publish(p, 3)
-		again("closed, emptied", false, 2, part)
+		again("closed, emptied", false, 2, 2*part)
 	})
 }
 
