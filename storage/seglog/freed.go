@@ -282,6 +282,8 @@ func (r *recovery) between(through uint64, s *segment) {
 			if !j.fresh {
 				j.boundary(s, f.after, f.opened)
 			}
+		} else {
+			j.know(j.applied) // what stood behind it is not there to say so
 		}
 		j.know(f.last)
 		j.waiting = j.waiting[:0]

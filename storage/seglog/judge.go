@@ -19,7 +19,11 @@ import (
 // nothing but raises the alarm after every power cut in which unsynced writes
 // reached the disk out of order.
 type judge struct {
-	durable uint64      // the newest commit known to have been durable
+	durable uint64 // the newest commit that frames say was durable
+	// applied is the newest one that the state says was. It counts at the end
+	// alone: what an opening has voided has lower numbers than the opening, and
+	// that the state may know of.
+	applied uint64
 	last    uint64      // the commit of the last frame accepted
 	whole   bool        // that frame was its commit's last
 	next    core.Offset // behind the last record accepted
@@ -153,7 +157,7 @@ func (j *judge) accept(c candidate) {
 // whole and follow each other. torn says that something was left over.
 func (j *judge) finish() (torn bool) {
 	if !seeded.On(seeded.LastFrameDropped) {
-		j.know(j.durable) // the last frame that was found has not been looked at
+		j.know(max(j.durable, j.applied)) // the last frame that was found has not been looked at
 	}
 	if len(j.waiting) > 0 && j.durable > j.last {
 		// What the first one waits for was durable, as it says itself, and is

@@ -48,7 +48,7 @@ type loss struct {
 func newRecovery(l *Log) *recovery {
 	r := &recovery{log: l, judge: judge{whole: true, next: 1}}
 	if l.state != nil {
-		r.judge.durable = l.state.applied
+		r.judge.applied = l.state.applied
 	}
 	r.judge.lost = r.lost
 	return r
