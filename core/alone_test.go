@@ -122,3 +122,45 @@ func TestPublishAloneRefused(t *testing.T) {
 		w.engine.Fail(nil)
 	})
 }
+
+// Who subscribes waits for what it has published itself, and for what nobody is
+// told of, but not for what others are still to be told of.
+func TestCatchUpOwn(t *testing.T) {
+	run(t, func(w *world) {
+		ctx := context.Background()
+		p, q := w.peer("p"), w.peer("q")
+		turn := make(chan bool)
+		w.engine.Hold = func() { <-turn }
+		caughtUp := func(c *peer) <-chan error {
+			over := make(chan error, 1)
+			go func() { over <- c.CatchUpOwn(ctx) }()
+			synctest.Wait()
+			return over
+		}
+		publish := func(payload string, g core.Guarantee, r core.Receipt) {
+			t.Helper()
+			if err := q.Publish(ctx, &core.Envelope{Topic: "t", Payload: []byte(payload), Guarantee: g}, r); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		publish("asked", core.AtLeastOnce, 1)
+		own, others := caughtUp(q), caughtUp(p)
+		if len(own) != 0 || len(others) != 1 {
+			t.Errorf("%d of the publisher's and %d of another client's are over", len(own), len(others))
+		}
+		turn <- true
+		if synctest.Wait(); len(own) != 1 {
+			t.Error("what was published is dispatched, and its publisher still waits")
+		}
+		publish("unasked", core.AtMostOnce, 0)
+		others = caughtUp(p)
+		if len(others) != 0 {
+			t.Error("nobody waits for what nobody is told of")
+		}
+		close(turn)
+		if synctest.Wait(); len(others) != 1 {
+			t.Error("somebody waits for what is dispatched")
+		}
+	})
+}

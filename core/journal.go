@@ -34,8 +34,11 @@ type journal struct {
 	size    int       // what batches lately came to
 	chunk   []byte    // for batches to come
 
-	underway int  // commits that were taken and are not yet done with
-	busy     bool // one is outstanding; what is pending is taken behind it
+	number   uint64 // of the pending commit
+	done     uint64 // of the last one that was dispatched
+	unasked  uint64 // of the last one with a publish that nobody is told of
+	underway int    // commits that were taken and are not yet done with
+	busy     bool   // one is outstanding; what is pending is taken behind it
 
 	outstanding *commit       // what the engine has; of the one who took it
 	gathering   gathering     // of the same
@@ -46,6 +49,7 @@ type journal struct {
 // A commit is a batch on its way: what it appends, and whom to tell.
 type commit struct {
 	Batch
+	number  uint64
 	entries []entry
 	// after runs on the dispatcher once the batch is durable, or has failed.
 	after []func(first Offset, err error)
@@ -71,7 +75,7 @@ type entry struct {
 const maxRecords = 1 << 16
 
 func newJournal(e Engine, l Limits, wall func() time.Time, d *dispatcher) *journal {
-	j := &journal{engine: e, wall: wall, at: time.Now(), memory: newMemory(l, wall), dispatcher: d, maxBytes: l.PendingBytes, pending: new(commit), wake: make(chan struct{}, 1)}
+	j := &journal{engine: e, wall: wall, at: time.Now(), memory: newMemory(l, wall), dispatcher: d, maxBytes: l.PendingBytes, pending: new(commit), wake: make(chan struct{}, 1), number: 1}
 	j.room.L = &j.mu
 	j.gathering.yield = runtime.Gosched
 	return j
@@ -268,6 +272,18 @@ func (j *journal) catchUp(ctx context.Context) error {
 	}
 }
 
+// catchUpWith is catchUp for what a client has handed in, and for what nobody is
+// told of.
+func (j *journal) catchUpWith(ctx context.Context, c *Client) error {
+	j.mu.Lock()
+	behind := max(c.handed, j.unasked) > j.done
+	j.mu.Unlock()
+	if !behind {
+		return nil
+	}
+	return j.catchUp(ctx)
+}
+
 // run takes what is pending while nothing is outstanding, until close. What
 // comes meanwhile is taken by the engine's goroutine, as soon as it has made
 // durable what was.
@@ -367,6 +383,8 @@ func (j *journal) take() (c *commit, closed bool) {
 		return nil, j.closed
 	}
 	j.underway++
+	c.number = j.number
+	j.number++
 	if !c.empty() {
 		for _, q := range j.owed {
 			q.putPosition(c)
@@ -417,6 +435,7 @@ func (j *journal) now() int64 {
 
 // recycle takes back a commit that nobody needs any more.
 func (j *journal) recycle(c *commit) {
+	number := c.number
 	clear(c.entries)
 	clear(c.after)
 	clear(c.remembered)
@@ -427,6 +446,7 @@ func (j *journal) recycle(c *commit) {
 		entries: c.entries[:0], after: c.after[:0], remembered: c.remembered[:0], forgotten: c.forgotten[:0],
 	}
 	j.mu.Lock()
+	j.done = number
 	j.underway--
 	wanted, has := j.wanted(), cap(j.chunk)
 	j.mu.Unlock()

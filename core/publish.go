@@ -58,7 +58,10 @@ func (c *Client) publish(ctx context.Context, e *Envelope, r Receipt, alone bool
 		p.entries = append(p.entries, entry{client: c, receipt: r, record: record, repeats: repeats, err: err})
 		p.Sync = p.Sync || e.Guarantee > AtMostOnce
 		err = nil
+	} else {
+		j.unasked = j.number
 	}
+	c.handed = j.number
 	j.leaveFor(alone)
 	return err
 }
@@ -78,6 +81,13 @@ func (c *Client) refuse(ctx context.Context, why error, r Receipt) error {
 // who subscribes now looks: behind its beginning, and in the retained values.
 // Subscribing does so by itself; who browses asks for it.
 func (c *Client) CatchUp(ctx context.Context) error { return c.broker.journal.catchUp(ctx) }
+
+// CatchUpOwn is CatchUp for what this client has handed in, and for what others
+// have without a receipt. What others were not yet confirmed may be taken for
+// published behind the subscription.
+func (c *Client) CatchUpOwn(ctx context.Context) error {
+	return c.broker.journal.catchUpWith(ctx, c)
+}
 
 // check says why an envelope may not be published, makes the queue that it
 // addresses if need be, and sets what is the core's to set. It returns the topic
@@ -410,7 +420,10 @@ func (c *Client) Commit(ctx context.Context, t Transaction, r Receipt) error {
 	p.Sync = true
 	if r != 0 {
 		p.entries = append(p.entries, entry{client: c, receipt: r, record: first})
+	} else {
+		j.unasked = j.number
 	}
+	c.handed = j.number
 	j.leave()
 	for _, s := range t.Settle {
 		s.Consumer.Grant(s.Options.Credit)

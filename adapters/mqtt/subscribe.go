@@ -27,9 +27,10 @@ func (c *conn) handleSubscribe(pk *packets.Packet) error {
 			asked.meta = u.Val
 		}
 	}
-	// What was published before is no new message to the subscription: the
-	// client's own, and what others had published.
-	if err := c.client.CatchUp(c.ctx); err != nil {
+	// What was published before is no new message to the subscription. What
+	// others are not yet confirmed may be: whose packet came first, nobody can
+	// tell.
+	if err := c.client.CatchUpOwn(c.ctx); err != nil {
 		return err
 	}
 	codes := make([]byte, len(pk.Filters))
