@@ -9,7 +9,8 @@ const (
 	// busyFill is how long a segment takes to become full, at the most, where the
 	// log is busy.
 	busyFill = 30 * time.Second
-	// paceLook is how long it is looked at least, so that a moment does not count.
+	// paceLook is how long a log must have been slow at least: a moment does not
+	// count.
 	paceLook = 5 * time.Second
 	// diedLately is how long what was freed counts for what has died lately.
 	diedLately = 10 * time.Minute
@@ -30,8 +31,8 @@ const (
 // soon, and what is dead in a segment dies whole before long. Any other gives back
 // to the disk what is dead, even where that takes a copy of what is not.
 type pace struct {
-	segment int64 // Options.SegmentBytes
-	is      func(bytes int64, passed time.Duration) bool
+	segment int64                                        // Options.SegmentBytes
+	is      func(bytes int64, passed time.Duration) bool // Options.Busy, or nil
 
 	at        time.Time // of the look that is compared with
 	appended  int64     // what the log had got then
@@ -42,14 +43,19 @@ type pace struct {
 }
 
 func newPace(o *Options, appended int64) pace {
-	p := pace{segment: o.SegmentBytes, is: o.Busy, at: time.Now(), appended: appended}
-	if p.is == nil {
-		p.is = func(bytes int64, passed time.Duration) bool {
-			return float64(bytes)*busyFill.Seconds() >= float64(p.segment)*max(passed, time.Second).Seconds()
-		}
-	}
+	// Whether it was busy before it was opened is not known.
+	p := pace{segment: o.SegmentBytes, is: o.Busy, at: time.Now(), appended: appended, busy: true}
 	p.looked, p.allowance = p.at, p.most()
 	return p
+}
+
+// isBusy says whether the log is busy that got so many bytes in so long.
+func (p *pace) isBusy(bytes int64, passed time.Duration) bool {
+	if p.is != nil {
+		return p.is(bytes, passed)
+	}
+	fast := float64(bytes)*busyFill.Seconds() >= float64(p.segment)*max(passed, time.Second).Seconds()
+	return fast || p.busy && passed < paceLook
 }
 
 // most is the most that may be put by to copy.
@@ -66,7 +72,7 @@ func (p *pace) look(now time.Time, appended int64) {
 	p.died *= math.Exp(-passed.Seconds() / diedLately.Seconds())
 	p.allow(p.most() * passed.Seconds() / allowanceTime.Seconds())
 	since := now.Sub(p.at)
-	p.busy = p.is(appended-p.appended, since)
+	p.busy = p.isBusy(appended-p.appended, since)
 	if since >= paceLook {
 		p.at, p.appended = now, appended
 	}
