@@ -21,8 +21,8 @@ var quick = []seeded.Bug{
 }
 
 // TestSeededBugs switches on one bug after the other: the harness must find each
-// of them, and nothing without any. Two have tests of their own to find them, as
-// has ReclaimedEarly in core.
+// of them, and nothing without any. Three have tests of their own to find them,
+// as has ReclaimedEarly in core.
 func TestSeededBugs(t *testing.T) {
 	for seed := range uint64(3) {
 		for _, f := range crashed().Random(t.Context(), seed+1, 8, 150).Faults {
@@ -33,6 +33,13 @@ func TestSeededBugs(t *testing.T) {
 		seeded.Switch(seeded.SpareUnsynced)
 		defer seeded.Switch("")
 		if !spareWrittenEarly(t) {
+			t.Error("not found")
+		}
+	})
+	t.Run(string(seeded.LastFrameDropped), func(t *testing.T) {
+		seeded.Switch(seeded.LastFrameDropped)
+		defer seeded.Switch("")
+		if !lastFrameLost(t) {
 			t.Error("not found")
 		}
 	})
