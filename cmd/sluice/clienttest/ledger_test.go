@@ -18,12 +18,16 @@ type ledger struct {
 	attempted int
 }
 
+// roomy lets an offline session keep all that is published in 200 cycles and
+// more. By default the oldest of 100,000 messages make room.
+const roomy = "limits:\n  session_messages: 10000000\n"
+
 // TestNothingConfirmedIsLost kills the broker again and again while publishers
 // of every protocol send, starts it again, and wants everything that was
 // confirmed to be in the log, in a queue, and in an offline session: in each
 // publisher's order, and none twice.
 func TestNothingConfirmedIsLost(t *testing.T) {
-	b := startBroker(t)
+	b := startBroker(t, roomy)
 	loseNothing(t, b, "ledger", func(cycle int) bool {
 		b.kill()
 		return cycle+1 < *kills
