@@ -273,8 +273,8 @@ type Client struct {
 	since  time.Time
 	number uint64
 
-	publishing bool   // it has published; the publisher's own
 	handed     uint64 // the last commit that it has something in; guarded by journal.mu
+	publishing bool   // it has published; the publisher's own
 	reports    bool   // it is the broker's own, which tells of it; see [Broker.Report]
 
 	confirmations []Confirmation // the dispatcher's scratch

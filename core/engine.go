@@ -9,7 +9,7 @@ import (
 // An Engine keeps the log and the state that belongs to it. It knows nothing
 // of queues. Offsets grow strictly and need not be dense; those of one batch
 // are consecutive. All methods may be called from several goroutines at once,
-// but for Append, which has one caller.
+// but for Append, which has one caller at a time.
 type Engine interface {
 	// Append makes the records and the state changes of a batch durable,
 	// together or not at all, and then calls done once, on a goroutine of the

@@ -34,11 +34,10 @@ type journal struct {
 	size    int       // what batches lately came to
 	chunk   []byte    // for batches to come
 
-	number   uint64 // of the pending commit
-	done     uint64 // of the last one that was dispatched
-	unasked  uint64 // of the last one with a publish that nobody is told of
-	underway int    // commits that were taken and are not yet done with
-	busy     bool   // one is outstanding; what is pending is taken behind it
+	taken   uint64 // how many commits were; the pending one is the next
+	done    uint64 // how many of them are dispatched
+	unasked uint64 // the last one with a publish that nobody is told of
+	busy    bool   // one is outstanding; what is pending is taken behind it
 
 	outstanding *commit       // what the engine has; of the one who took it
 	gathering   gathering     // of the same
@@ -49,7 +48,6 @@ type journal struct {
 // A commit is a batch on its way: what it appends, and whom to tell.
 type commit struct {
 	Batch
-	number  uint64
 	entries []entry
 	// after runs on the dispatcher once the batch is durable, or has failed.
 	after []func(first Offset, err error)
@@ -75,7 +73,7 @@ type entry struct {
 const maxRecords = 1 << 16
 
 func newJournal(e Engine, l Limits, wall func() time.Time, d *dispatcher) *journal {
-	j := &journal{engine: e, wall: wall, at: time.Now(), memory: newMemory(l, wall), dispatcher: d, maxBytes: l.PendingBytes, pending: new(commit), wake: make(chan struct{}, 1), number: 1}
+	j := &journal{engine: e, wall: wall, at: time.Now(), memory: newMemory(l, wall), dispatcher: d, maxBytes: l.PendingBytes, pending: new(commit), wake: make(chan struct{}, 1)}
 	j.room.L = &j.mu
 	j.gathering.yield = runtime.Gosched
 	return j
@@ -131,6 +129,15 @@ func (j *journal) leaveFor(alone bool) {
 		}
 	case !busy:
 		j.rouse()
+	}
+}
+
+// handedIn notes that a client has something in the pending commit, of which it is
+// told if there is a receipt. The journal is entered.
+func (j *journal) handedIn(c *Client, r Receipt) {
+	c.handed = j.taken + 1
+	if r == 0 {
+		j.unasked = c.handed
 	}
 }
 
@@ -257,7 +264,7 @@ func (j *journal) catchUp(ctx context.Context) error {
 		j.mu.Unlock()
 		return ErrClosed
 	}
-	if j.underway == 0 && j.pending.idle() {
+	if j.done == j.taken && j.pending.idle() {
 		j.mu.Unlock()
 		return nil
 	}
@@ -382,9 +389,7 @@ func (j *journal) take() (c *commit, closed bool) {
 		j.busy = false
 		return nil, j.closed
 	}
-	j.underway++
-	c.number = j.number
-	j.number++
+	j.taken++
 	if !c.empty() {
 		for _, q := range j.owed {
 			q.putPosition(c)
@@ -435,7 +440,6 @@ func (j *journal) now() int64 {
 
 // recycle takes back a commit that nobody needs any more.
 func (j *journal) recycle(c *commit) {
-	number := c.number
 	clear(c.entries)
 	clear(c.after)
 	clear(c.remembered)
@@ -446,8 +450,7 @@ func (j *journal) recycle(c *commit) {
 		entries: c.entries[:0], after: c.after[:0], remembered: c.remembered[:0], forgotten: c.forgotten[:0],
 	}
 	j.mu.Lock()
-	j.done = number
-	j.underway--
+	j.done++
 	wanted, has := j.wanted(), cap(j.chunk)
 	j.mu.Unlock()
 	var chunk []byte

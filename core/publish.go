@@ -58,10 +58,8 @@ func (c *Client) publish(ctx context.Context, e *Envelope, r Receipt, alone bool
 		p.entries = append(p.entries, entry{client: c, receipt: r, record: record, repeats: repeats, err: err})
 		p.Sync = p.Sync || e.Guarantee > AtMostOnce
 		err = nil
-	} else {
-		j.unasked = j.number
 	}
-	c.handed = j.number
+	j.handedIn(c, r)
 	j.leaveFor(alone)
 	return err
 }
@@ -420,10 +418,8 @@ func (c *Client) Commit(ctx context.Context, t Transaction, r Receipt) error {
 	p.Sync = true
 	if r != 0 {
 		p.entries = append(p.entries, entry{client: c, receipt: r, record: first})
-	} else {
-		j.unasked = j.number
 	}
-	c.handed = j.number
+	j.handedIn(c, r)
 	j.leave()
 	for _, s := range t.Settle {
 		s.Consumer.Grant(s.Options.Credit)

@@ -83,19 +83,20 @@ func (l *Log) commitLoop() {
 			}
 			l.carryOut(p)
 		case r := <-l.requests:
-			c.turn.Lock()
-			err := r.do()
-			c.turn.Unlock()
-			r.answer <- err
+			r.answer <- c.inTurn(r.do)
 		case <-c.timer.C:
-			c.turn.Lock()
-			err := l.sync()
-			c.turn.Unlock()
-			if err != nil {
+			if err := c.inTurn(l.sync); err != nil {
 				l.log.Error("log sync failed, nothing is accepted any more", "err", err)
 			}
 		}
 	}
+}
+
+// inTurn does something once it has the turn.
+func (c *committer) inTurn(do func() error) error {
+	c.turn.Lock()
+	defer c.turn.Unlock()
+	return do()
 }
 
 // carryOut takes one batch through the log and says that it is done.
