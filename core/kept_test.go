@@ -271,3 +271,76 @@ func TestRetiredConsumer(t *testing.T) {
 		b.want("2")
 	})
 }
+
+// What a session has been given is completed with it although it expires
+// meanwhile: in its own queue, and where a group keeps it for the session, be the
+// group swept for what expires or not. What nobody was given is gone.
+func TestBegunDeliveriesDoNotExpire(t *testing.T) {
+	for _, swept := range []bool{false, true} {
+		t.Run(fmt.Sprint("swept ", swept), func(t *testing.T) {
+			run(t, func(w *world) {
+				ctx := context.Background()
+				pub := w.peer("pub")
+				var p *peer
+				attach := func(messages int) {
+					p = w.peer("a")
+					own := core.QueueSettings{Kind: core.KindSession, MaxAttempts: core.Unlimited, DeadLetter: core.NoDeadLetter}
+					main, err := p.Consume(ctx, core.Consumption{Queue: core.SessionQueue("a"), Create: true, Settings: &own, Exclusive: true}, p)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if err := main.Bind(ctx, core.Binding{Filter: "y", Settlement: core.SettleGuaranteed}, core.BindOptions{}); err != nil {
+						t.Fatal(err)
+					}
+					settings := core.DefaultGroupSettings()
+					settings.DeadLetterExpired = swept
+					k, err := p.Consume(ctx, core.Consumption{
+						Queue: keptGroup, Create: true, Settings: &settings, Bindings: []core.Binding{{Filter: "x"}},
+						Settlement: core.SettleGuaranteed, Session: "a", Once: true,
+					}, p)
+					if err != nil {
+						t.Fatal(err)
+					}
+					for _, k := range []*core.Consumer{main, k} {
+						k.Grant(core.Credit{Messages: messages, Bytes: 1 << 20})
+					}
+				}
+				got := func() (bodies []string) {
+					time.Sleep(time.Minute)
+					synctest.Wait()
+					for _, d := range p.deliveries() {
+						bodies = append(bodies, string(d.Payload))
+					}
+					slices.Sort(bodies)
+					return bodies
+				}
+				attach(1)
+				for _, body := range []string{"1", "2"} {
+					for _, topic := range []string{"x", "y"} {
+						e := core.Envelope{Topic: topic, Payload: []byte(topic + body), Guarantee: core.ExactlyOnce, Expires: time.Now().Add(time.Second)}
+						if err := pub.Publish(ctx, &e, 0); err != nil {
+							t.Fatal(err)
+						}
+					}
+					synctest.Wait()
+				}
+				want := []string{"x1", "y1"}
+				if bodies := got(); !slices.Equal(bodies, want) {
+					t.Fatalf("got %q, want %q", bodies, want)
+				}
+				for _, comesBack := range []func(){func() { p.Close() }, w.kill} {
+					comesBack()
+					attach(0) // it waits until there is credit
+					if bodies := got(); len(bodies) > 0 {
+						t.Fatalf("got %q without credit", bodies)
+					}
+					p.Close()
+					attach(10)
+					if bodies := got(); !slices.Equal(bodies, want) {
+						t.Errorf("got %q again, want %q", bodies, want)
+					}
+				}
+			})
+		})
+	}
+}

@@ -91,7 +91,7 @@ func (p *pump) redeliverRun(q *queue, due []Offset) bool {
 				q.lost(rec.Offset)
 				continue
 			}
-			if q.expired(&e, time.Now()) {
+			if q.expired(&e, time.Now()) && !q.begun(rec.Offset) {
 				q.drop(rec.Offset, "expired")
 				continue
 			}
@@ -112,6 +112,20 @@ func (p *pump) redeliverRun(q *queue, due []Offset) bool {
 		q.lost(due[i])
 	}
 	return true
+}
+
+// begun reports whether a message that waits has been given to the session that
+// alone may have it: its delivery is then completed, although it expires meanwhile.
+func (q *queue) begun(at Offset) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	e := q.out.find(at)
+	return e != nil && q.isBegun(e)
+}
+
+// isBegun is begun. cursor.mu is held.
+func (q *queue) isBegun(e *outEntry) bool {
+	return e.attempts > 0 && (q.settings.Kind == KindSession || q.out.kept[e.offset] != "")
 }
 
 // tagAgain sets the tags of a message that waits, and returns how it is to be

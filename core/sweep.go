@@ -131,14 +131,20 @@ func (q *queue) endOf(e *Envelope) int64 {
 }
 
 // late reports whether an outstanding message waits to be delivered again and
-// has expired.
-func (e *outEntry) late(now time.Time) bool {
-	return e.ends != 0 && e.ends <= now.UnixMilli() && (e.state == entryWaiting || e.state == entryParked)
+// has expired. cursor.mu is held.
+func (q *queue) late(e *outEntry, now time.Time) bool {
+	return e.ends != 0 && e.ends <= now.UnixMilli() && (e.state == entryWaiting || e.state == entryParked) && !q.isBegun(e)
 }
 
 // overdue reports whether any is late. cursor.mu is held.
 func (q *queue) overdue(now time.Time) bool {
-	return slices.ContainsFunc(q.out.live(), func(e outEntry) bool { return e.late(now) })
+	live := q.out.live()
+	for i := range live {
+		if q.late(&live[i], now) {
+			return true
+		}
+	}
+	return false
 }
 
 // swept notes that the queue was moved to an offset. cursor.mu is held.
@@ -164,7 +170,7 @@ func (p *pump) sweep(q *queue) {
 	s := q.sweep
 	s.due = false
 	for i := range q.out.live() {
-		if e := &q.out.live()[i]; e.late(now) {
+		if e := &q.out.live()[i]; q.late(e, now) {
 			if e.state == entryWaiting {
 				q.waiting--
 			}
