@@ -91,7 +91,7 @@ type conn struct {
 	cancel  context.CancelFunc
 
 	mu          sync.Mutex // guards what follows
-	room        sync.Cond  // signalled when unconfirmed has become less
+	room        sync.Cond  // signalled when waiting has become less
 	cause       error      // why the connection ends
 	unconfirmed int        // QoS 1 and 2 publishes that are not acknowledged to their end
 	waiting     int        // of what the core has yet to confirm

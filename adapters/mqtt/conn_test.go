@@ -31,6 +31,38 @@ type site struct {
 	addr    string
 	serve   func(net.Conn) // in a bubble, where there is no port
 	close   func()
+	disk    disk // of the engine that newSite makes
+}
+
+// A disk can stand still.
+type disk struct {
+	mu       sync.Mutex // guards standing
+	standing chan struct{}
+}
+
+// wait waits until the disk does not stand still. It is an engine's Hold.
+func (d *disk) wait() {
+	d.mu.Lock()
+	standing := d.standing
+	d.mu.Unlock()
+	if standing != nil {
+		<-standing
+	}
+}
+
+func (d *disk) hold() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.standing = make(chan struct{})
+}
+
+func (d *disk) letGo() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.standing != nil {
+		close(d.standing)
+		d.standing = nil
+	}
 }
 
 type siteOption func(*siteOptions)
@@ -69,12 +101,17 @@ func newSite(t testing.TB, options ...siteOption) *site {
 	for _, option := range options {
 		option(&o)
 	}
-	if o.engine == nil {
-		o.engine = &reopened{Engine: coretest.NewEngine()}
-	}
 	s := &site{t: t, options: o, limits: o.limits}
+	if o.engine == nil {
+		engine := coretest.NewEngine()
+		engine.Hold = s.disk.wait
+		s.options.engine = &reopened{Engine: engine}
+	}
 	s.start()
-	t.Cleanup(func() { s.close() })
+	t.Cleanup(func() {
+		s.disk.letGo()
+		s.close()
+	})
 	return s
 }
 
@@ -154,7 +191,10 @@ func (s *site) start() {
 func (s *site) kill() {
 	s.t.Helper()
 	end := s.close
-	s.options.engine = &reopened{Engine: s.options.engine.(*reopened).Kill()}
+	engine := s.options.engine.(*reopened).Kill()
+	engine.Hold = s.disk.wait
+	s.options.engine = &reopened{Engine: engine}
+	s.disk.letGo()
 	s.start()
 	end()
 }
@@ -176,6 +216,19 @@ func (s *site) delete(id string) {
 	}
 	defer c.Close()
 	if err := c.DeleteQueue(ctx, core.SessionQueue(core.SessionName(id))); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// publish has a client publish over another protocol.
+func (s *site) publish(protocol, id, topic, payload string) {
+	s.t.Helper()
+	c, err := s.broker.Connect(context.Background(), core.Credentials{Protocol: protocol, Client: id}, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Publish(context.Background(), &core.Envelope{Topic: topic, Payload: []byte(payload)}, 0); err != nil {
 		s.t.Fatal(err)
 	}
 }

@@ -163,26 +163,24 @@ func (c *conn) account(p *publishPacket) (verdict, error) {
 	limit := c.s.limits.PublishInFlight
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if state, known := c.incoming[p.id]; known && p.qos == 2 {
-		switch {
-		case state == incomingNew:
-			return verdictIgnore, nil
-		case c.session == sessionReader || state == incomingReleased:
-			return verdictAgain, nil // [MQTT-4.3.3-10]
-		}
-		if state == incomingKept {
-			c.unconfirmed++
-		}
+	state, known := c.incoming[p.id]
+	known = known && p.qos == 2
+	switch {
+	case known && state == incomingNew:
+		return verdictIgnore, nil
+	case known && (c.session == sessionReader || state == incomingReleased):
+		return verdictAgain, nil // [MQTT-4.3.3-10]
+	case known && state == incomingPubrec:
 		c.incoming[p.id] = incomingNew // the core knows it by Once
 		c.waiting++
 		return verdictPublish, nil
+	case c.v == v5 && c.unconfirmed >= limit:
+		return 0, errReceiveMax // [MQTT-3.3.4-9]
 	}
-	if c.v == v5 && c.unconfirmed >= limit || p.qos == 2 && len(c.incoming) >= limit {
-		// [MQTT-3.3.4-9]; in 3.1.1 waiting would wait for a PUBREL that is
-		// not read.
-		return 0, errReceiveMax
-	}
-	for c.unconfirmed >= limit && c.cause == nil && c.ctx.Err() == nil {
+	// Before 5.0 a client is not told how many it may send. The core's confirms are
+	// waited for; not PUBREL, which would not be read, and of which there can be as
+	// many as packet ids.
+	for c.v != v5 && c.waiting >= limit && c.cause == nil && c.ctx.Err() == nil {
 		c.room.Wait()
 	}
 	if c.cause != nil || c.ctx.Err() != nil {

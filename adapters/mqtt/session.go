@@ -270,7 +270,9 @@ func (c *conn) keepSession(ctx context.Context) {
 	c.mu.Lock()
 	kept.incoming, c.incoming = c.incoming, nil
 	c.mu.Unlock()
-	if len(kept.incoming) > 0 {
+	// More than these are not worth their room: the core knows them, too, and tells
+	// when they are asked for ([conn.handlePubrel], [publishing]).
+	if n := len(kept.incoming); n > 0 && n <= c.s.limits.PublishInFlight {
 		c.s.keep(c.id, kept)
 	}
 }

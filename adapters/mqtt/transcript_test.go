@@ -33,8 +33,12 @@ import (
 // come in either order stand with "||" between them. "a> close" closes the
 // connection. "method" gives the broker an authentication method ([challenger]).
 // "restart" closes the broker and starts it again on the same log; "kill" starts
-// another one on what is durable, as after kill -9. "delete a" deletes the session
-// of the client id "a", as an operator does; "after 1h" waits so long.
+// another one on what is durable, as after kill -9. "hold" has the disk stand still,
+// until "let go" or "kill": nothing becomes durable meanwhile. "delete a" deletes the
+// session of the client id "a", as an operator does; "after 1h" waits so long.
+//
+// "stomp a t: x" has a client of the id "a" publish "x" to the topic "t" over
+// another protocol, whose name is the step's first word.
 //
 // "a hi5" opens a connection with a clean MQTT 5 session of the client id "a"
 // ("hi4", "hi3" for 3.1.1 and 3.1); "keep5" and "keep4" one that begins a lasting
@@ -135,6 +139,18 @@ func (tr *transcript) run(t *testing.T) {
 		case "kill":
 			s.kill()
 			clear(conns)
+			continue
+		case "hold":
+			s.disk.hold()
+			continue
+		case "let go":
+			s.disk.letGo()
+			continue
+		}
+		if protocol, what, ok := strings.Cut(st.text, " "); ok && (protocol == "stomp" || protocol == "ws" || protocol == "http") {
+			to, payload, _ := strings.Cut(what, ": ")
+			id, topic, _ := strings.Cut(to, " ")
+			s.publish(protocol, id, topic, payload)
 			continue
 		}
 		if id, ok := strings.CutPrefix(st.text, "delete "); ok {
