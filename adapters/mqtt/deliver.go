@@ -64,6 +64,7 @@ type attachment struct {
 	ids     []uint32
 	settle  []core.Offset // what is not sent, or not to be acknowledged
 	unsaved bool          // something waits for its packet id to be kept
+	noIDs   bool          // something found no packet id free
 	json    []byte
 	// variant is what the packets of a batch depend on besides it, see alike.
 	variant [5]byte
@@ -102,6 +103,9 @@ func (a *attachment) Deliver(batch []core.Delivery) {
 	if a.unsaved {
 		a.unsaved = false
 		a.c.saveIDs()
+	}
+	if a.noIDs {
+		a.c.stop(errPacketIDs)
 	}
 }
 
@@ -288,7 +292,7 @@ func (a *attachment) publish(b []byte, d *core.Delivery, m match, ids []uint32, 
 		held = ok && (unsaved || !f.permit())
 		f.mu.Unlock()
 		if !ok {
-			c.s.metrics.Refused("packet_ids")
+			a.noIDs, *wait = true, true // it is released with the connection
 			return b
 		}
 		p.id = x.id

@@ -152,3 +152,27 @@ func TestPacketIDsComeRound(t *testing.T) {
 	s.say(a, `50 02 0003`)
 	s.hear(a, `62 02 0003`)
 }
+
+// A message for which no packet id is left ends the connection, and is not lost:
+// it comes when the client is back.
+func TestNoPacketIDIsLeft(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	a, b := s.dial(), s.dial()
+	s.say(a, `10 L(s"MQTT" 05 00 003C L(11 0000003C) s"a") 82 L(0001 00 s"t" 01)`)
+	s.hear(a, `20 L(00 00 L(21 0400 22 0040 27 00110000)) 90 L(0001 00 01)`)
+	c := s.conn("a")
+	c.flights.mu.Lock()
+	for id := range idCount {
+		c.flights.byID.put(flight{to: c.main, id: uint16(id + 1)})
+	}
+	c.flights.mu.Unlock()
+	s.say(b, `10 L(s"MQTT" 04 02 003C s"b") 32 L(s"t" 0001 "x")`)
+	s.hear(b, `20 02 00 00 40 02 0001`)
+	s.hear(a, `E0 L(97 L(1F s"more messages wait to be acknowledged than there are packet identifiers"))`)
+	s.hear(a, "close")
+	s.poll("it is not counted", func() bool { return s.refusals()["packet_ids"] == 1 })
+	a = s.dial()
+	s.say(a, `10 L(s"MQTT" 05 00 003C L(11 0000003C) s"a")`)
+	s.hear(a, `20 L(01 00 L(21 0400 22 0040 27 00110000)) 3A L(s"t" 0002 00 "x")`)
+}

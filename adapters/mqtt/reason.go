@@ -92,6 +92,7 @@ var (
 	errSmallPackets   = &fault{codeTooLarge, "client_packet_size", "CONNACK is larger than the client takes"}
 	errUsers          = &fault{codeQuota, "user_properties", "there are more user properties than allowed"}
 	errReceiveMax     = &fault{codeReceiveMax, "publish_in_flight", "more publishes are unconfirmed than the receive maximum"}
+	errPacketIDs      = &fault{codeQuota, "packet_ids", "more messages wait to be acknowledged than there are packet identifiers"}
 	errSessionExpiry  = &fault{codeProtocol, "protocol", "DISCONNECT sets a session expiry where CONNECT set none"}
 
 	errHandshake    = &fault{codeKeepAlive, "handshake_timeout", "no CONNECT within the time allowed"}
