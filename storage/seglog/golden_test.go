@@ -3,6 +3,7 @@ package seglog
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -23,10 +24,11 @@ import (
 //
 //	go test ./storage/seglog -run TestGoldenDirectories -new-golden v2 -update
 //
-// makes v2-whole, v2-reclaimed and v2-steps of today's format: the first has all
-// kinds of frames, retention has copied and freed segments of the second, and the
-// third has a queue whose position is followed by steps. Another one, which a
-// broker made, comes from cmd/sluice. -update writes what a directory holds
+// makes v2-whole, v2-reclaimed, v2-steps and v2-bounded of today's format: the
+// first has all kinds of frames, retention has copied and freed segments of the
+// second, the third has a queue whose position is followed by steps, and the
+// fourth a bounded queue of which the state says what leads to it. Another one,
+// which a broker made, comes from cmd/sluice. -update writes what a directory holds
 // beside it where that is missing; what is there is never changed.
 var newGolden = flag.String("new-golden", "", "make golden data directories whose names begin with this")
 
@@ -38,6 +40,7 @@ func TestGoldenDirectories(t *testing.T) {
 			"-whole":     func() vfs.FS { return newSpecimen(t, false).fs },
 			"-reclaimed": func() vfs.FS { return newSpecimen(t, true).fs },
 			"-steps":     func() vfs.FS { return goldenSteps(t) },
+			"-bounded":   func() vfs.FS { return goldenBounded(t) },
 		} {
 			dir := filepath.Join(goldenDir, *newGolden+kind)
 			if _, err := os.Stat(dir); err == nil {
@@ -95,7 +98,7 @@ func TestGoldenDirectories(t *testing.T) {
 func TestGoldenSecondReader(t *testing.T) {
 	t.Parallel()
 	needPython(t)
-	for _, name := range []string{"v1-whole", "v1-reclaimed", "v1-broker", "v1-freed-whole", "v1-freed-reclaimed", "v1-freed-steps"} {
+	for _, name := range []string{"v1-whole", "v1-reclaimed", "v1-broker", "v1-freed-whole", "v1-freed-reclaimed", "v1-freed-steps", "v1-bounded"} {
 		data := filepath.Join(t.TempDir(), "data")
 		if err := os.CopyFS(data, os.DirFS(filepath.Join(goldenDir, name))); err != nil {
 			t.Fatal(err)
@@ -240,6 +243,128 @@ func TestGoldenSteps(t *testing.T) {
 	if want := "2:1 4:1 5:1 6:1 7:1 8:1 9:0 10:0 "; got != want {
 		t.Errorf("the queue has %q, want %q", got, want)
 	}
+}
+
+// goldenBounded is what a broker left behind that was closed: of a queue of at
+// most 20 messages, and of as many bytes as 15 of its eight have, the first, the
+// second and the fourth have been accepted. What leads to it has been counted in
+// parts of four offsets.
+func goldenBounded(t *testing.T) vfs.FS {
+	ctx := context.Background()
+	memory := vfs.NewMemory()
+	l, err := Open(ctx, tiny(memory))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := core.Open(ctx, core.Options{Engine: l, StepsFrom: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &goldenWorker{got: make(chan core.Delivery, 10), confirmed: make(chan error, 10)}
+	c, err := b.Connect(ctx, core.Credentials{Client: "golden"}, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.DeclareQueue(ctx, core.QueueDefinition{
+		Name: "work", Settings: core.QueueSettings{Lease: core.Unlimited, MaxLength: 20, MaxBytes: 15 * 100},
+		Bindings: []core.Binding{{Filter: "jobs/+"}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 12 {
+		if err := goldenJob(c, w, []string{core.QueueTopic("work"), "jobs/a", "other"}[n%3], n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k, err := c.Consume(ctx, core.Consumption{Queue: "work", Settlement: core.SettleAlways}, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.Grant(core.Credit{Messages: 4, Bytes: 1 << 20})
+	for n := range 4 {
+		d := <-w.got
+		if n == 2 {
+			continue
+		}
+		if err := k.Settle(d.Offset, core.Accepted, core.SettleOptions{Receipt: core.Receipt(100 + n)}); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-w.confirmed; err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return memory
+}
+
+// goldenJob publishes a message that counts 100 bytes.
+func goldenJob(c *core.Client, w *goldenWorker, topic string, n int) error {
+	e := &core.Envelope{Topic: topic, Payload: fmt.Appendf(nil, "%02d", n)}
+	for e.Size() < 100 {
+		e.Payload = append(e.Payload, '.')
+	}
+	if err := c.Publish(context.Background(), e, core.Receipt(n+1)); err != nil {
+		return err
+	}
+	return <-w.confirmed
+}
+
+// TestGoldenBounded opens the directory with the bounded queue as a broker does:
+// it takes what the state says for what the queue holds, and keeps its bounds.
+func TestGoldenBounded(t *testing.T) {
+	ctx := context.Background()
+	data := filepath.Join(t.TempDir(), "data")
+	if err := os.CopyFS(data, os.DirFS(filepath.Join(goldenDir, "v1-bounded"))); err != nil {
+		t.Fatal(err)
+	}
+	l, err := Open(ctx, Options{Dir: data})
+	if err != nil {
+		t.Fatal(err)
+	}
+	value := maps.Collect(l.stateStrings())["n/work"]
+	if value == "" || value[0] != 1 {
+		t.Fatalf("of what leads to the queue the state says %q", value)
+	}
+	r := &countedReads{Log: l}
+	b, err := core.Open(ctx, core.Options{Engine: r, StepsFrom: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close(ctx)
+	// Five are left, and only the part of the third had to be read for that.
+	if r.records > 4 {
+		t.Errorf("%d records are read", r.records)
+	}
+	if err := b.Miscounts(ctx, "work"); err != nil {
+		t.Error(err)
+	}
+	w := &goldenWorker{confirmed: make(chan error, 10)}
+	c, err := b.Connect(ctx, core.Credentials{Client: "golden"}, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 10 {
+		if err := goldenJob(c, w, "jobs/b", 20+n); err != nil {
+			t.Fatalf("with %d more: %v", n, err)
+		}
+	}
+	if err := goldenJob(c, w, "jobs/b", 30); !errors.Is(err, core.ErrQueueFull) {
+		t.Errorf("with as many as fit: %v", err)
+	}
+}
+
+// countedReads is a log that counts the records that are read of it.
+type countedReads struct {
+	*Log
+	records int
+}
+
+func (r *countedReads) Read(ctx context.Context, from, limit core.Offset, filters *core.FilterSet, buf *core.ReadBuffer) (core.Offset, error) {
+	next, err := r.Log.Read(ctx, from, limit, filters, buf)
+	r.records += len(buf.Records)
+	return next, err
 }
 
 // holdings are the records and the state of a data directory, a line each.
