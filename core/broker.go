@@ -276,7 +276,8 @@ func (b *Broker) load(p *Progress) error {
 		}
 		q.meter.length.Store(n.count)
 		q.meter.bytes.Store(n.bytes)
-		q.meter.miscounts = false
+		q.meter.counted.lost = stands.lost
+		q.meter.miscounts = len(stands.gone) > 0
 		q.shrinks = q.over()
 	}
 	p.Begin("loading message ids", 0)
@@ -516,5 +517,9 @@ func (b *Broker) reclaim(ctx context.Context) (Reclaimed, error) {
 		return Reclaimed{}, err
 	}
 	now := time.UnixMilli(b.journal.now())
-	return b.engine.Reclaim(ctx, Retention{Policies: b.aging.policies(b.policies, now), Needs: needs, Before: before, Now: now})
+	got, err := b.engine.Reclaim(ctx, Retention{Policies: b.aging.policies(b.policies, now), Needs: needs, Before: before, Now: now})
+	if got.Records > 0 {
+		b.recountUnpinned()
+	}
+	return got, err
 }

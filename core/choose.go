@@ -379,9 +379,7 @@ func (p *pump) pick(q *queue) (done bool) {
 		return true
 	}
 	after = min(max(after, r.from+1), r.to)
-	for _, g := range p.b.untold(p.buf.Gaps) {
-		q.notice(Notice{Kind: NoticeGap, From: g.From, To: g.To})
-	}
+	p.tellGaps(q)
 	pause.At("picked")
 	ds := p.decode(q.bound(), true)
 	now := time.Now()

@@ -50,6 +50,9 @@ type counted struct {
 	// refused is what the meter has counted and counted off again because the log
 	// had no room for it; cursor.mu guards it.
 	refused tally
+	// lost is what the meter has not counted because the log was found to have lost
+	// it; cursor.mu guards it.
+	lost runs
 }
 
 // A part is what leads to a queue from at*grain on, to (at+1)*grain.
@@ -177,20 +180,25 @@ func (c *counted) owe() {
 	c.due = true
 }
 
-// in is what leads to the queue from an offset up to one that is returned; ok is
-// false where that is not known.
+// in is what leads to the queue from an offset up to one that is returned: of the
+// part that begins there, or nothing, up to the next part; ok is false where that
+// is not known.
 func (c *counted) in(from, end Offset) (n tally, to Offset, ok bool) {
 	at := from / c.grain
 	if c.from == 0 || from != at*c.grain || from < c.from || from >= c.to {
 		return n, from, false
 	}
-	if i, is := slices.BinarySearchFunc(c.parts, at, func(p part, at Offset) int { return int(int64(p.at) - int64(at)) }); is {
-		n = c.parts[i].tally
+	i, is := slices.BinarySearchFunc(c.parts, at, func(p part, at Offset) int { return int(int64(p.at) - int64(at)) })
+	switch to = c.to; {
+	case is:
+		n, to = c.parts[i].tally, min((at+1)*c.grain, to)
+	case i < len(c.parts):
+		to = min(c.parts[i].at*c.grain, to)
 	}
-	if to = min((at+1)*c.grain, c.to); to > end {
+	if to > end && is {
 		return tally{}, from, false
 	}
-	return n, to, true
+	return n, min(to, end), true
 }
 
 // change is what the state gets: nil where that has all that it needs. What is in
@@ -274,13 +282,15 @@ func (q *queue) journalCounted(p *commit) {
 }
 
 // holds is what a queue that stands somewhere holds of what is before an offset,
-// as the broker is opened: see [keyCounted]. It notes the sizes of what is
-// outstanding, which a position does not have, and adds to done how many offsets
-// it has passed.
+// as the broker is opened: see [keyCounted]. What was counted of what the log has
+// lost since is not; and so that nothing counts less than it does when it leaves
+// the queue, the sizes of what is outstanding are noted, which a position does not
+// have. done is added how many offsets have been passed.
 func (b *Broker) holds(ctx context.Context, q *queue, stands *standing, end Offset, done *atomic.Int64) (n tally, err error) {
 	c := q.meter.counted
+	at := stands.floor()
 	if !q.counts() {
-		return b.reads(ctx, q, stands, stands.floor(), end, done, nil)
+		return b.reads(ctx, q, stands, at, end, done, nil)
 	}
 	value, err := b.engine.Get(keyCounted + q.name)
 	if err != nil {
@@ -288,83 +298,120 @@ func (b *Broker) holds(ctx context.Context, q *queue, stands *standing, end Offs
 	}
 	c.parse(value, stamp(stands.bindings))
 	first, _ := b.engine.Bounds()
-	// What is in front of the position, and is not done.
-	var some runs
-	for i := range stands.out {
-		some = append(some, run{stands.out[i].offset, stands.out[i].offset + 1})
-	}
-	for _, l := range stands.left {
-		some = append(some, l...)
-	}
-	slices.SortFunc(some, func(a, b run) int { return int(int64(a.from) - int64(b.from)) })
-	joined := some[:0]
-	for _, r := range some {
-		if i := len(joined) - 1; i >= 0 && r.from <= joined[i].to {
-			joined[i].to = max(joined[i].to, r.to)
-		} else {
-			joined = append(joined, r)
-		}
-	}
-	some = joined
-	at := max(stands.floor(), first)
-	was := c.restart(at)
-	for at < end {
-		stop := min((at/was.grain+1)*was.grain, end)
-		known, to, ok := was.in(at, end)
-		switch touched := touches(some, at, stop); {
-		case !touched && stop <= stands.next: // it is done with
-			done.Add(int64(stop - at))
-			at = stop
-			c.restart(at)
-			continue
-		case !touched && ok && at >= stands.next:
-			n.count += known.count
-			n.bytes += known.bytes
-			if known.count > 0 {
-				c.put(at, known)
-			}
-			done.Add(int64(to - at))
-			at, c.to = to, to
-			continue
-		}
-		// All that has to be read is read in one go.
-		for stop < end {
-			next := min(stop+was.grain, end)
-			if _, _, ok := was.in(stop, end); !touches(some, stop, next) && (next <= stands.next || ok && stop >= stands.next) {
-				break
-			}
-			stop = next
-		}
-		here, err := b.reads(ctx, q, stands, at, stop, done, c)
-		if err != nil {
+	if at < first {
+		if n, err = b.reads(ctx, q, stands, at, first, done, nil); err != nil {
 			return n, err
 		}
-		n.count += here.count
-		n.bytes += here.bytes
-		at, c.to = stop, stop
+		at = first
+	}
+	s := spared{was: c.restart(at), next: stands.next, end: end}
+	// What is in front of the position, and is not done.
+	for i := range stands.out {
+		s.not.add(run{stands.out[i].offset, stands.out[i].offset + 1})
+	}
+	for _, l := range stands.left {
+		for _, r := range l {
+			s.not.add(r)
+		}
+	}
+	for _, g := range b.engine.Lost(at, end) {
+		s.not.add(run{g.From, g.To})
+	}
+	for at < end {
+		known, to, ok := s.from(at)
+		switch {
+		case !ok:
+			to = s.after(at)
+			here, err := b.reads(ctx, q, stands, at, to, done, c)
+			if err != nil {
+				return n, err
+			}
+			n.add(here)
+			c.to = to
+		case to <= stands.next: // it is done with
+			done.Add(int64(to - at))
+			c.restart(to)
+		default:
+			done.Add(int64(to - at))
+			if n.add(known); known.count > 0 {
+				c.put(at, known)
+			}
+			c.to = to
+		}
+		at = to
 	}
 	c.to = max(c.to, end)
 	c.due = true
 	return n, nil
 }
 
-// touches reports whether any of runs, in order, reaches into a range of offsets.
-func touches(l runs, from, to Offset) bool {
-	i, _ := slices.BinarySearchFunc(l, from, func(r run, from Offset) int {
-		if r.to <= from {
-			return -1
+// What is spared is what need not be read of the log up to an offset for knowing
+// what a queue holds of it: what it is done with, in front of where it stands, and
+// what was counted, behind that; but for some of both. Between what is read and
+// what is spared there is a part's boundary. Offsets may be missing by the billion,
+// so no step is only as long as a part.
+type spared struct {
+	was       *counted
+	not       runs
+	next, end Offset
+}
+
+// from says up to where nothing need be read from an offset on, and what the queue
+// holds of that; ok is false where it has to be.
+func (s *spared) from(at Offset) (n tally, to Offset, ok bool) {
+	until, all := s.end, s.end
+	if r, ok := s.not.after(at); ok {
+		until = min(until, r.from)
+	}
+	if at < s.next {
+		to = min(until, s.next)
+	} else {
+		if n, to, ok = s.was.in(at, s.end); !ok || n.count > 0 {
+			return n, to, ok && to <= until
 		}
-		return 1
-	})
-	return i < len(l) && l[i].from < to
+		to, all = min(to, until), min(all, s.was.to)
+	}
+	if to < all {
+		to -= to % s.was.grain
+	}
+	return tally{}, to, to > at
+}
+
+// after is up to where has to be read what has to be from an offset on: all that
+// has to be is read in one go.
+func (s *spared) after(at Offset) Offset {
+	grain := s.was.grain
+	up := func(at Offset) Offset { return (at + grain - 1) / grain * grain }
+	for at = up(at + 1); at < s.end; {
+		if r, ok := s.not.after(at); ok && r.from == at {
+			at = up(r.to)
+			continue
+		}
+		if _, _, ok := s.from(at); ok {
+			return at
+		}
+		switch {
+		case at < s.next || at >= s.was.from && at < s.was.to:
+			at += grain // some of this part has to be
+		case at < s.was.from:
+			at = up(s.was.from)
+		default:
+			return s.end
+		}
+	}
+	return s.end
 }
 
 // reads is what a queue that stands somewhere holds of a range of offsets, which
-// is read. All that leads to it is added to c, if that is not nil.
+// is read. All that leads to it is added to c, if that is not nil. What is
+// outstanding and not in the log any more counts, with the size that is known,
+// until the queue lets go of it.
 func (b *Broker) reads(ctx context.Context, q *queue, stands *standing, from, end Offset, done *atomic.Int64, c *counted) (n tally, err error) {
-	out := make(map[Offset]entryState, len(stands.out))
+	out := make(map[Offset]*outEntry, len(stands.out))
 	for i := range stands.out {
-		out[stands.out[i].offset] = stands.out[i].state
+		if o := &stands.out[i]; o.offset >= from && o.offset < end {
+			out[o.offset] = o
+		}
 	}
 	buf := &ReadBuffer{MaxRecords: 4096, MaxBytes: 4 << 20}
 	var e Envelope
@@ -375,21 +422,26 @@ func (b *Broker) reads(ctx context.Context, q *queue, stands *standing, from, en
 		if err != nil {
 			return n, err
 		}
+		for _, g := range buf.Gaps {
+			if g.Lost {
+				stands.lost.add(run{g.From, g.To})
+			}
+		}
 		for i := range buf.Records {
 			r := &buf.Records[i]
 			if !matchesRecord(stands.bindings, r, &e, true) {
 				continue
 			}
 			size := int64(e.Size())
-			state, is := out[r.Offset]
-			if is && state != entrySettled || !is && (r.Offset >= stands.next || stands.left[q.lane(&e)].has(r.Offset)) {
-				n.count++
-				n.bytes += size
+			o := out[r.Offset]
+			if o != nil && o.state != entrySettled || o == nil && (r.Offset >= stands.next || stands.left[q.lane(&e)].has(r.Offset)) {
+				n.add(tally{1, size})
 			}
-			if is {
+			if o != nil {
+				delete(out, r.Offset)
 				q.mu.Lock()
 				if o := q.out.find(r.Offset); o != nil && o.size == 0 {
-					o.size = uint32(e.Size())
+					o.size = uint32(size)
 				}
 				q.mu.Unlock()
 			}
@@ -402,6 +454,12 @@ func (b *Broker) reads(ctx context.Context, q *queue, stands *standing, from, en
 		}
 		done.Add(int64(after - from))
 		from = after
+	}
+	for _, o := range out {
+		if o.state != entrySettled {
+			n.add(tally{1, int64(o.size)})
+			stands.gone = append(stands.gone, o.offset)
+		}
 	}
 	return n, nil
 }

@@ -2,6 +2,7 @@ package core_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -159,5 +160,36 @@ func TestCountedAnew(t *testing.T) {
 		p.publish("t", "c")
 		p.publish("u", "d")
 		check("made again", 1)
+	})
+}
+
+// A queue for which nothing is kept does not count what retention has removed: it
+// takes as many messages as at first.
+func TestUnpinnedQueueIsCountedAgain(t *testing.T) {
+	runWith(t, core.Options{Policies: []core.Policy{{Filters: []core.Filter{"#"}, Age: time.Minute}}}, func(w *world) {
+		p := w.peer("p")
+		p.declare("q", core.QueueSettings{MaxLength: 5, Unpinned: true, Lease: core.Unlimited}, core.Binding{Filter: "t"})
+		k := p.consumeWhere("q", "", core.Credit{Messages: 2, Bytes: 1 << 20})
+		for round := range 3 {
+			p.publish("t", "a", "b", "c", "d", "e")
+			err := p.Publish(context.Background(), &core.Envelope{Topic: "t"}, 0)
+			if !errors.Is(err, core.ErrQueueFull) {
+				t.Errorf("round %d: with five in it: %v", round, err)
+			}
+			if round == 0 { // what was given to somebody, and comes back, is not there either
+				synctest.Wait()
+				for _, d := range p.deliveries() {
+					if err := k.Settle(d.Offset, core.Released, core.SettleOptions{Delay: time.Hour}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				k.Close()
+			}
+			time.Sleep(10 * time.Minute)
+			synctest.Wait()
+			if counted, holds := w.broker.Metered("q"); counted != holds || holds.Length != 0 {
+				t.Errorf("round %d: %+v are counted, %+v are there", round, counted, holds)
+			}
+		}
 	})
 }

@@ -92,6 +92,9 @@ type owner interface {
 	// owes reports whether it has read, and is not done with, a message of a
 	// range of offsets; cursor.mu is held.
 	owes(from, to Offset) bool
+	// missed takes note that a range of offsets is not there, and tells the
+	// consumers.
+	missed(Gap)
 	// notice tells the consumers.
 	notice(Notice)
 }
@@ -430,9 +433,7 @@ func (p *pump) step(c *cursor) bool {
 		}
 		return false
 	}
-	for _, g := range p.b.untold(p.buf.Gaps) {
-		c.owner.notice(Notice{Kind: NoticeGap, From: g.From, To: g.To})
-	}
+	p.tellGaps(c.owner)
 	ds := p.decode(c.bound(), c.keepsExpired)
 	if len(ds) > 0 && !c.owner.cover(ds, after) {
 		clear(p.deliveries)
@@ -445,6 +446,13 @@ func (p *pump) step(c *cursor) bool {
 		c.caughtUp(asks)
 	}
 	return all
+}
+
+// tellGaps tells whose cursor it is what is not there of what has been read.
+func (p *pump) tellGaps(o owner) {
+	for _, g := range p.b.untold(p.buf.Gaps) {
+		o.missed(g)
+	}
 }
 
 // tellCaughtUp has the cursor's consumers told once all that is there now, and

@@ -43,6 +43,11 @@ type Engine interface {
 	// records are valid until buf is used again.
 	Read(ctx context.Context, from, limit Offset, filters *FilterSet, buf *ReadBuffer) (next Offset, err error)
 
+	// Lost returns what is known to be lost of a range of offsets, to exclusive,
+	// in order. It reads nothing of the log: what damage nobody has come across
+	// yet is not among it.
+	Lost(from, to Offset) []Gap
+
 	// Bounds returns the offset of the earliest record left and the one that
 	// the next record will get. first == end means that the log is empty.
 	Bounds() (first, end Offset)

@@ -43,6 +43,16 @@ func (l *runs) append(r run) {
 	*l = append(*l, r)
 }
 
+// add adds a run anywhere.
+func (l *runs) add(r run) {
+	i := sort.Search(len(*l), func(i int) bool { return (*l)[i].to >= r.from })
+	j := i
+	for ; j < len(*l) && (*l)[j].from <= r.to; j++ {
+		r = run{min(r.from, (*l)[j].from), max(r.to, (*l)[j].to)}
+	}
+	*l = slices.Replace(*l, i, j, r)
+}
+
 // cut removes a range.
 func (l *runs) cut(from, to Offset) {
 	if from >= to {

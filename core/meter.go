@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -186,6 +187,23 @@ func (b *Broker) rooms(es []*Envelope, to []string) error {
 	return nil
 }
 
+// recountUnpinned has those metered queues counted anew for which nothing is kept:
+// retention may have removed what they had counted.
+func (b *Broker) recountUnpinned() {
+	b.meters.mu.RLock()
+	qs := slices.AppendSeq(slices.Collect(maps.Keys(b.meters.topics)), maps.Keys(b.meters.others))
+	b.meters.mu.RUnlock()
+	for _, q := range qs {
+		q.mu.Lock()
+		unpinned := q.settings.Unpinned
+		q.meter.miscounts = q.meter.miscounts || unpinned
+		q.mu.Unlock()
+		if unpinned {
+			q.kick()
+		}
+	}
+}
+
 // recount has the meter say what the queue holds, after what leads to it has
 // changed, or it was moved. What is published and settled meanwhile is counted as
 // ever: what is put right is by how much the meter is wrong at one moment, at
@@ -229,9 +247,33 @@ func (p *pump) recount(q *queue) error {
 	if err != nil {
 		return err
 	}
+	q.mu.Lock()
+	for _, r := range stands.lost {
+		q.meter.counted.lost.add(r)
+	}
+	q.meter.counted.lost.cut(0, stands.floor())
+	q.mu.Unlock()
 	q.meter.length.Add(holds.count - counted.count + refused.count - before.count)
 	q.meter.bytes.Add(holds.bytes - counted.bytes + refused.bytes - before.bytes)
+	for _, at := range stands.gone {
+		q.lost(at) // if it waits
+	}
 	return nil
+}
+
+// misses has the queue counted anew where what the log has lost may have been
+// counted, and reports whether it has to be. cursor.mu is held.
+func (q *queue) misses(g Gap) bool {
+	if !q.settings.metered() {
+		return false
+	}
+	lost := &q.meter.counted.lost
+	if r, ok := lost.after(g.From); ok && r.from == g.From && r.to >= g.To {
+		return false
+	}
+	lost.add(run{g.From, g.To})
+	q.meter.miscounts = true
+	return true
 }
 
 // floor is the lowest offset that may be pending. cursor.mu is held.
@@ -259,6 +301,12 @@ func (p *pump) shrink(q *queue) {
 		}
 		bs := q.bound()
 		q.mu.Lock()
+		for _, g := range p.buf.Gaps {
+			if g.Lost && q.misses(g) {
+				q.mu.Unlock()
+				return // it may hold less than was counted
+			}
+		}
 		for i := range p.buf.Records {
 			r := &p.buf.Records[i]
 			if !q.over() {

@@ -131,6 +131,11 @@ func (b *Broker) trimQueue(ctx context.Context, q *queue, buf *ReadBuffer) error
 // A tally is so many records with so many bytes.
 type tally struct{ count, bytes int64 }
 
+func (t *tally) add(o tally) {
+	t.count += o.count
+	t.bytes += o.bytes
+}
+
 // newestBuffer is what [Broker.newest] reads into, which may be used again: an
 // engine unpacks what it reads there.
 func newestBuffer() *ReadBuffer { return &ReadBuffer{MaxRecords: 1024, MaxBytes: 1 << 20} }

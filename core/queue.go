@@ -320,6 +320,15 @@ func (q *queue) goes(e *outEntry) bool {
 	return e.state == entryWaiting && e.due == 0 && (e.seen != q.wave || q.selective == 0 && q.out.kept[e.offset] == "")
 }
 
+func (q *queue) missed(g Gap) {
+	if g.Lost {
+		q.mu.Lock()
+		q.misses(g)
+		q.mu.Unlock()
+	}
+	q.notice(Notice{Kind: NoticeGap, From: g.From, To: g.To})
+}
+
 func (q *queue) notice(n Notice) {
 	q.mu.Lock()
 	ks := append([]*Consumer(nil), q.consumers...)

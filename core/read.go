@@ -241,6 +241,8 @@ type standing struct {
 	left     []runs
 	bindings []*bound
 	filters  *FilterSet
+	lost     runs     // what was found to be lost of what has been read
+	gone     []Offset // what was outstanding there, and is not in the log any more
 }
 
 func (q *queue) stands() (p standing) {

@@ -156,6 +156,9 @@ func (g *Engine) Read(ctx context.Context, from, limit core.Offset, filters *cor
 	return max(g.end, from), nil
 }
 
+// Lost implements core.Engine: nothing is.
+func (g *Engine) Lost(from, to core.Offset) []core.Gap { return nil }
+
 // Bounds implements core.Engine.
 func (g *Engine) Bounds() (core.Offset, core.Offset) {
 	g.mu.Lock()

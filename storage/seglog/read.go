@@ -56,7 +56,12 @@ func (l *Log) Read(ctx context.Context, from, limit core.Offset, filters *core.F
 }
 
 // before says what has become of offsets in front of the first record left.
-func (l *Log) before(from, to core.Offset) (gaps []gap) {
+func (l *Log) before(from, to core.Offset) []gap {
+	return addGap(l.Lost(from, to), gap{From: from, To: to})
+}
+
+// Lost implements core.Engine.
+func (l *Log) Lost(from, to core.Offset) (gaps []core.Gap) {
 	for _, s := range l.segmentsNow() {
 		v := s.view()
 		gaps = v.before(gaps, from, to)
@@ -69,7 +74,7 @@ func (l *Log) before(from, to core.Offset) (gaps []gap) {
 			}
 		}
 	}
-	return addGap(gaps, gap{From: from, To: to})
+	return gaps
 }
 
 // segmentAt finds the segment with the first record at or after an offset, and
