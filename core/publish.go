@@ -313,7 +313,10 @@ func (b *Broker) append(p *commit, e *Envelope) (record int) {
 // on disk. It stands by itself so that append has no variable on the heap.
 func (b *Broker) retainLate(p *commit, change Change, record int) {
 	p.after = append(p.after, func(first Offset, err error) {
-		if late, lerr := b.journal.enterUnbounded(); err == nil && lerr == nil {
+		if err != nil {
+			return
+		}
+		if late, err := b.journal.enterUnbounded(); err == nil {
 			change.Value = binary.BigEndian.AppendUint64(nil, uint64(first)+uint64(record))
 			late.Changes = append(late.Changes, change)
 			b.journal.leave()
