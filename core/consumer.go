@@ -253,6 +253,16 @@ func (k *Consumer) Unbind(ctx context.Context, b Binding) error {
 // Bindings are those it has, in order.
 func (k *Consumer) Bindings() []Binding { return k.cursor.list() }
 
+// Bound is the one of them that [Consumer.Bind] of b would replace, if it has it.
+func (k *Consumer) Bound(b Binding) (had Binding, ok bool) {
+	for _, o := range k.cursor.bound() {
+		if o.until == 0 && o.same(&b) {
+			return o.Binding, true
+		}
+	}
+	return Binding{}, false
+}
+
 // Queue is the queue's name, empty for a reader.
 func (k *Consumer) Queue() string {
 	if k.queue == nil {

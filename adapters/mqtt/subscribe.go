@@ -213,10 +213,8 @@ func (c *conn) bind(t *target, o subscriptionOptions, retainHandling byte) error
 
 // boundTag is the tag of the session's binding, if it has it.
 func (c *conn) boundTag(b core.Binding) (tag uint64, known bool) {
-	for _, o := range c.main.k.Bindings() {
-		if o.Filter == b.Filter && o.Exchange == b.Exchange && o.Key == b.Key {
-			return o.Tag, true
-		}
+	if had, known := c.main.k.Bound(b); known {
+		return had.Tag, true
 	}
 	return tagOf(optionNone, optionNone), false
 }
