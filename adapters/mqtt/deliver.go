@@ -332,7 +332,11 @@ func (a *attachment) publish(b []byte, d *core.Delivery, m match, ids []uint32, 
 	}
 	if held {
 		f.mu.Lock()
-		f.held = append(f.held, heldPacket{bytes.Clone(b[start:]), unsaved})
+		h := heldPacket{bytes: bytes.Clone(b[start:]), unsaved: unsaved, of: x, expires: d.Expires, again: d.Attempt > 1}
+		if p.interval > 0 {
+			h.interval = p.interval - start
+		}
+		f.held = append(f.held, h)
 		f.mu.Unlock()
 		a.unsaved = a.unsaved || unsaved
 		return b[:start]

@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"encoding/binary"
 	"maps"
 	"sync"
 	"time"
@@ -58,6 +59,8 @@ type flights struct {
 	permits int
 	held    []heldPacket
 	saving  int // how many of held wait for the save that is under way
+	// expired are messages that were held for too long, and are to be settled.
+	expired []flight
 }
 
 // A sending is what a session is sent: one message by one of its consumers, as an
@@ -73,6 +76,30 @@ type sending struct {
 type heldPacket struct {
 	bytes   []byte
 	unsaved bool
+	of      flight
+	// expires is when its message does; zero is never. One that was sent before is
+	// sent nevertheless ([MQTT-4.3.3-7]).
+	expires time.Time
+	again   bool
+	// interval is where in bytes the message expiry interval stands; 0 is nowhere.
+	interval int
+}
+
+// refresh brings the message expiry interval up to date, as the time that the
+// packet has waited counts ([MQTT-3.3.2-6]). It reports whether the message has
+// expired instead, and is not to be sent any more ([MQTT-3.3.2-5]).
+func (p *heldPacket) refresh() (expired bool) {
+	if p.expires.IsZero() {
+		return false
+	}
+	left := time.Until(p.expires)
+	if left <= 0 && !p.again {
+		return true
+	}
+	if p.interval > 0 {
+		binary.BigEndian.PutUint32(p.bytes[p.interval:], expiryInterval(left))
+	}
+	return false
 }
 
 const idCount = 65535
@@ -202,20 +229,39 @@ func (f *flights) permit() bool {
 
 // release gives a permit back, or takes the packet that waited for it.
 func (f *flights) release() (next heldPacket, ok bool) {
-	if len(f.held) == 0 || f.held[0].unsaved {
-		f.permits++
-		return heldPacket{}, false
-	}
-	return f.unhold(), true
+	f.permits++
+	return f.unhold()
 }
 
-func (f *flights) unhold() heldPacket {
-	next := f.held[0]
-	f.held[0] = heldPacket{}
-	if f.held = f.held[1:]; len(f.held) == 0 {
-		f.held = nil
+// unhold takes the next packet that was held and may be sent now, with its
+// permit. What has expired meanwhile is put into expired.
+func (f *flights) unhold() (next heldPacket, ok bool) {
+	for f.permits > 0 && len(f.held) > 0 && !f.held[0].unsaved {
+		next = f.held[0]
+		f.held[0] = heldPacket{}
+		if f.held = f.held[1:]; len(f.held) == 0 {
+			f.held = nil
+		}
+		if !next.refresh() {
+			f.permits--
+			return next, true
+		}
+		f.byID.remove(next.of.id)
+		f.forget(&next.of)
+		if !f.hasTwin(next.of) { // or the other one settles
+			f.expired = append(f.expired, next.of)
+		}
 	}
-	return next
+	return heldPacket{}, false
+}
+
+// takeExpired returns what is to be settled because it was held for too long.
+func (f *flights) takeExpired() []flight {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	expired := f.expired
+	f.expired = nil
+	return expired
 }
 
 // save returns the ids that the session is to keep. A save follows that saved
@@ -261,9 +307,8 @@ func (f *flights) saved() bool {
 func (f *flights) sendable(b []byte) []byte {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for len(f.held) > 0 && f.permits > 0 && !f.held[0].unsaved {
-		f.permits--
-		b = append(b, f.unhold().bytes...)
+	for next, ok := f.unhold(); ok; next, ok = f.unhold() {
+		b = append(b, next.bytes...)
 	}
 	return b
 }

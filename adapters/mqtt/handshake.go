@@ -95,7 +95,20 @@ func (c *conn) land(id uint16, want flightState) (flight, bool, error) {
 	if waits {
 		c.sendHeld(next)
 	}
+	for _, gone := range c.settleExpired() {
+		c.letGo(gone.to)
+	}
 	return x, true, nil
+}
+
+// settleExpired settles what was held for too long, and returns it.
+func (c *conn) settleExpired() []flight {
+	expired := c.flights.takeExpired()
+	for _, x := range expired {
+		c.s.broker.Stats().Expired.Add(1)
+		_ = x.to.k.Settle(x.offset, core.Accepted, core.SettleOptions{Credit: core.Credit{Messages: 1}})
+	}
+	return expired
 }
 
 // settle tells the core what the client said of a message.

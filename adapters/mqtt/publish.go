@@ -121,8 +121,8 @@ func (c *conn) resolveTopic() error {
 		for len(c.aliases) <= n {
 			c.aliases = append(c.aliases, "")
 		}
-		if c.aliases[n] != e.Topic {
-			c.aliases[n] = strings.Clone(e.Topic)
+		if kept := e.Topic[:min(len(e.Topic), core.MaxTopicBytes+1)]; c.aliases[n] != kept {
+			c.aliases[n] = strings.Clone(kept) // one that is too long stays so
 		}
 	}
 	return nil

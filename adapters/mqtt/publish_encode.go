@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"encoding/binary"
 	"strconv"
 	"strings"
 	"time"
@@ -20,6 +21,9 @@ type outPublish struct {
 	plain bool
 	// meta adds what the broker knows of the message.
 	meta bool
+
+	// interval is set to where the message expiry interval was appended.
+	interval int
 }
 
 // appendPublish3 appends a PUBLISH of MQTT 3.1 or 3.1.1.
@@ -100,9 +104,8 @@ func appendPublish5(b []byte, p *outPublish, d *core.Delivery, now time.Time) []
 	}
 	b = appendVarint(b, props)
 	if !e.Expires.IsZero() {
-		// What remains, rounded up ([MQTT-3.3.2-6]).
-		left := uint32(max((e.Expires.Sub(now)+time.Second-1)/time.Second, 0))
-		b = append(b, propMessageExpiry, byte(left>>24), byte(left>>16), byte(left>>8), byte(left))
+		p.interval = len(b) + 1
+		b = binary.BigEndian.AppendUint32(append(b, propMessageExpiry), expiryInterval(e.Expires.Sub(now)))
 	}
 	if p.alias != 0 {
 		b = append(b, propAlias, byte(p.alias>>8), byte(p.alias))
@@ -120,6 +123,12 @@ func appendPublish5(b []byte, p *outPublish, d *core.Delivery, now time.Time) []
 		b = append(append(append(b, attemptPrefix...), byte(len(attempt))), attempt...)
 	}
 	return append(b, payload...)
+}
+
+// expiryInterval is what remains of a message's time, in seconds, rounded up
+// ([MQTT-3.3.2-6]).
+func expiryInterval(left time.Duration) uint32 {
+	return uint32(max((left+time.Second-1)/time.Second, 0))
 }
 
 func appendUser(b []byte, name, value string) []byte {

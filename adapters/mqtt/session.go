@@ -145,6 +145,7 @@ func (c *conn) save(ctx context.Context) error {
 	}
 	if c.flights.saved() {
 		c.out.Append(c.flights.sendable)
+		c.settleExpired()
 	}
 	return nil
 }
