@@ -130,7 +130,8 @@ func (q *queue) isBegun(e *outEntry) bool {
 
 // tagAgain sets the tags of a message that waits, and returns how it is to be
 // settled. Where the bindings that brought it have been replaced since, it comes
-// under those that would bring it now.
+// under those that would bring it now; so does what a session was given as a
+// retained value, being older than the binding, and is one again.
 func (q *queue) tagAgain(d *Delivery, topic string) Settlement {
 	settlement := SettleNever
 	for _, b := range q.bound() {
@@ -146,6 +147,7 @@ func (q *queue) tagAgain(d *Delivery, topic string) Settlement {
 		if b.until == 0 && b.matches(topic, max(d.Offset, b.from)) && b.holds(d.Envelope, d.Offset) {
 			d.Tags = append(d.Tags, b.Tag)
 			settlement = max(settlement, b.Settlement)
+			d.Retained = d.Retain && q.settings.Kind == KindSession
 		}
 	}
 	return settlement
