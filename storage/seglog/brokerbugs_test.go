@@ -21,7 +21,7 @@ var quick = []seeded.Bug{
 }
 
 // TestSeededBugs switches on one bug after the other: the harness must find each
-// of them, and nothing without any. Three have tests of their own to find them,
+// of them, and nothing without any. Four have tests of their own to find them,
 // as has ReclaimedEarly in core.
 func TestSeededBugs(t *testing.T) {
 	for seed := range uint64(3) {
@@ -40,6 +40,13 @@ func TestSeededBugs(t *testing.T) {
 		seeded.Switch(seeded.LastFrameDropped)
 		defer seeded.Switch("")
 		if !lastFrameLost(t) {
+			t.Error("not found")
+		}
+	})
+	t.Run(string(seeded.StaleFrames), func(t *testing.T) {
+		seeded.Switch(seeded.StaleFrames)
+		defer seeded.Switch("")
+		if !formerFound(t) {
 			t.Error("not found")
 		}
 	})
