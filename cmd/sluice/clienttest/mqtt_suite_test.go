@@ -459,6 +459,17 @@ func (s *mqttSuite) options() {
 		s.Errorf("the subscription identifiers are %v", got)
 	}
 	s.must(c.close())
+	// No local is about the client id, whatever MQTT came over.
+	id := fmt.Sprintf("suite-%d", mqttClients.Add(1))
+	before, err := openGo3(s.T, s.broker, mqttHello{id: id, webSocket: true})
+	s.must(err)
+	s.must(before.publish("o/n/1", "mine", 1, true, nil))
+	s.must(before.close())
+	s.must(other.publish("o/n/2", "theirs", 1, true, nil))
+	c = s.connect(mqttHello{id: id})
+	s.must(c.subscribe("o/n/+", 1, mqttWishes{NoLocal: true}))
+	s.want(c, "o/n/2", "theirs", 1, true)
+	s.must(c.close())
 	s.must(other.close())
 }
 
