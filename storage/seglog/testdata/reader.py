@@ -4,7 +4,8 @@
 A second reader, which shares no code with the first: it was written from the
 page alone and needs nothing but Python. It prints every record as a line of
 JSON, then what was lost, and with --state the state that the changes in the
-log make. Indexes, where there are any, are compared with what the segments say.
+log make. Indexes, where there are any, are compared with what the segments say, and
+what that state counts of bounded queues with the records.
 
     reader.py [--state] DIRECTORY
 """
@@ -369,6 +370,61 @@ class Log:
         return state
 
 
+def leads(filters, topic):
+    """Whether one of a queue's filters matches a topic."""
+
+    def match(pattern, levels):
+        if not pattern:
+            return not levels
+        if pattern == ["#"]:
+            return True
+        return bool(levels) and pattern[0] in ("+", levels[0]) and match(pattern[1:], levels[1:])
+
+    return any(match(f.split("/"), topic.split("/")) for f in filters)
+
+
+def check_counts(log, state):
+    """Compares what the state counts of bounded queues with the records."""
+    if log.gaps:
+        return  # of what is lost it says too much
+    for key, value in state.items():
+        if not key.startswith(b"n/"):
+            continue
+        name = key[2:].decode()
+        bindings = json.loads(state[b"q/" + key[2:]])["bindings"]
+        if any("exchange" in b or "where" in b or "until" in b for b in bindings):
+            raise Bad("the queue %s has bindings that this reader does not count" % name)
+        b = Bytes(value)
+        if b.number(1) != 1:
+            raise Bad("what leads to the queue %s is of another version" % name)
+        line = "".join('%s "" "" "" %d 0\n' % (json.dumps(x["filter"]), x["from"]) for x in bindings)
+        stamp = b.number(8)
+        if stamp != fnv1a(line.encode()):
+            raise Bad("what leads to the queue %s was counted under other bindings" % name)
+        start = b.uvarint()
+        end = start + b.uvarint()
+        grain = b.uvarint()
+        said, part = {}, 0
+        for _ in range(b.uvarint()):
+            part += b.uvarint()
+            said[part] = (b.uvarint(), b.uvarint())
+        if b.rest():
+            raise Bad("bytes behind the parts of the queue %s" % name)
+        there = {}
+        for f in log.taken:
+            for offset, topic, _, e in f.records():
+                mine = [x["filter"] for x in bindings if x["from"] <= offset]
+                if not start <= offset < end or not leads(mine, e["topic"]):
+                    continue
+                size = 32 + len(topic) + len(base64.b64decode(e["payload"])) + len(base64.b64decode(e.get("correlation_id", "")))
+                size += sum(len(e.get(x, "").encode()) for x in ("key", "content_type", "reply_to"))
+                size += sum(len(n.encode()) + len(v.encode()) + 4 for n, v in e.get("headers", []))
+                count, total = there.get(offset // grain, (0, 0))
+                there[offset // grain] = (count + 1, total + size)
+        if said != there:
+            raise Bad("of what leads to the queue %s the state says %s, the log %s" % (name, said, there))
+
+
 def check_index(path, segment, frames):
     """Compares an index with the records of its segment."""
     with open(path, "rb") as f:
@@ -431,7 +487,9 @@ def main():
         for start, end in log.gaps:
             print(json.dumps({"lost": [start, end]}))
         if a.state:
-            for key, value in sorted(log.state().items()):
+            state = log.state()
+            check_counts(log, state)
+            for key, value in sorted(state.items()):
                 print(json.dumps({"key": base64.b64encode(key).decode(), "value": base64.b64encode(value).decode()}))
     except Bad as err:
         sys.exit("reader.py: %s" % err)
