@@ -404,8 +404,8 @@ func (s *spared) after(at Offset) Offset {
 
 // reads is what a queue that stands somewhere holds of a range of offsets, which
 // is read. All that leads to it is added to c, if that is not nil. What is
-// outstanding and not in the log any more counts, with the size that is known,
-// until the queue lets go of it.
+// outstanding counts until the queue lets go of it, with the size that is known,
+// also where it was not found: the log may have lost it.
 func (b *Broker) reads(ctx context.Context, q *queue, stands *standing, from, end Offset, done *atomic.Int64, c *counted) (n tally, err error) {
 	out := make(map[Offset]*outEntry, len(stands.out))
 	for i := range stands.out {

@@ -256,7 +256,11 @@ func (p *pump) recount(q *queue) error {
 	q.meter.length.Add(holds.count - counted.count + refused.count - before.count)
 	q.meter.bytes.Add(holds.bytes - counted.bytes + refused.bytes - before.bytes)
 	for _, at := range stands.gone {
-		q.lost(at) // if it waits
+		if r, err := p.readOne(at); err != nil {
+			return err
+		} else if r == nil {
+			q.lost(at) // if it waits
+		}
 	}
 	return nil
 }

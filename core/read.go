@@ -242,7 +242,7 @@ type standing struct {
 	bindings []*bound
 	filters  *FilterSet
 	lost     runs     // what was found to be lost of what has been read
-	gone     []Offset // what was outstanding there, and is not in the log any more
+	gone     []Offset // what was outstanding there, and was not found
 }
 
 func (q *queue) stands() (p standing) {

@@ -162,12 +162,31 @@ func TestQueueOfARefusedCommit(t *testing.T) {
 	})
 }
 
-// A queue whose end was refused ends when there is room again.
+// A queue whose end was refused ends when there is room again, and the state has
+// nothing of it.
 func TestEndOfAQueueIsRefused(t *testing.T) {
 	run(t, func(w *world) {
 		ctx := context.Background()
 		a := w.peer("a")
+		a.declare("q", core.QueueSettings{MaxLength: 10})
+		synctest.Wait() // it was counted
 		a.publish("$queue/q", "1")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		keys := func() (list []string) {
+			for s, err := range w.engine.Clone().State("", "") {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if strings.HasSuffix(s.Key, "/q") {
+					list = append(list, s.Key)
+				}
+			}
+			return list
+		}
+		if got := keys(); len(got) != 3 {
+			t.Fatalf("of the queue the state has %q", got)
+		}
 		w.engine.Fail(core.ErrStorageFull)
 		if err := a.DeleteQueue(ctx, "q"); !errors.Is(err, core.ErrStorageFull) {
 			t.Fatal(err)
@@ -177,6 +196,9 @@ func TestEndOfAQueueIsRefused(t *testing.T) {
 		synctest.Wait()
 		if got := w.inQueue(w.engine.Clone(), "q"); got != nil {
 			t.Fatalf("it is there, with %q", got)
+		}
+		if got := keys(); len(got) > 0 {
+			t.Errorf("the state still has %q", got)
 		}
 	})
 }
