@@ -91,7 +91,7 @@ func (p *pump) redeliverRun(q *queue, due []Offset) bool {
 				q.lost(rec.Offset)
 				continue
 			}
-			if q.expired(&e, time.Now()) && !q.begun(rec.Offset) {
+			if q.tooLate(rec.Offset, &e) {
 				q.drop(rec.Offset, "expired")
 				continue
 			}
@@ -114,16 +114,21 @@ func (p *pump) redeliverRun(q *queue, due []Offset) bool {
 	return true
 }
 
-// begun reports whether a message that waits has been given to the session that
-// alone may have it: its delivery is then completed, although it expires meanwhile.
-func (q *queue) begun(at Offset) bool {
+// tooLate reports whether a message that waits has expired, and is not delivered
+// again.
+func (q *queue) tooLate(at Offset, e *Envelope) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	e := q.out.find(at)
-	return e != nil && q.isBegun(e)
+	if !q.expired(e, time.Now()) {
+		return false
+	}
+	o := q.out.find(at)
+	return o == nil || !q.isBegun(o)
 }
 
-// isBegun is begun. cursor.mu is held.
+// isBegun reports whether a message that waits has been given to the session that
+// alone may have it: its delivery is then completed, although it expires meanwhile.
+// cursor.mu is held.
 func (q *queue) isBegun(e *outEntry) bool {
 	return e.attempts > 0 && (q.settings.Kind == KindSession || q.out.kept[e.offset] != "")
 }
@@ -147,7 +152,7 @@ func (q *queue) tagAgain(d *Delivery, topic string) Settlement {
 		if b.until == 0 && b.matches(topic, max(d.Offset, b.from)) && b.holds(d.Envelope, d.Offset) {
 			d.Tags = append(d.Tags, b.Tag)
 			settlement = max(settlement, b.Settlement)
-			d.Retained = d.Retain && q.settings.Kind == KindSession
+			d.Retained = d.Retain && kindOf(q.name) == KindSession
 		}
 	}
 	return settlement
