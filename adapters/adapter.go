@@ -9,6 +9,7 @@ package adapters
 
 import (
 	"context"
+	"errors"
 	"net"
 )
 
@@ -27,13 +28,49 @@ type Adapter interface {
 // A ConnServer serves connections of its protocol, whatever carries them. It is
 // how a WebSocket carries MQTT and STOMP.
 type ConnServer interface {
-	// OpenConn begins to serve a connection, which may take as long as its
-	// handshake. serve goes on with it: it is to be called once, by any
-	// goroutine, closes the connection and returns when that has ended. ctx ends
-	// when the server shuts down.
+	// OpenConn takes a connection, of which nothing is read yet.
+	OpenConn(c net.Conn) Conn
+}
+
+// A Conn is a connection that an adapter serves.
+type Conn interface {
+	// Serve goes on with the connection. It returns when that has ended and is
+	// closed, with the reason why, nil where the peer took its leave; or when the
+	// connection rests: when there is nothing to do for it until the peer sends
+	// something, or its read deadline comes. Then Serve is to be called again, by
+	// any goroutine, at the latest when that is so or the read deadline is set.
 	//
-	// They are two, as a handshake needs far more stack than an open connection
-	// that waits: who opens one connection after the other has it already, and
-	// the goroutine that serves one need never have it.
-	OpenConn(ctx context.Context, c net.Conn) (serve func() error)
+	// So a connection that rests needs no goroutine, and one goroutine may serve
+	// many that mostly rest, one after the other. Serve tells it by [Waits] before
+	// it waits, or works for long. Where it does not, reading by the system calls
+	// of [syscall.RawConn] does not wait either, and is [ErrRest].
+	Serve() (rests bool, err error)
+	// Stop has the connection say goodbye and end, as the server shuts down. Any
+	// goroutine may call it. It does not block.
+	Stop()
+}
+
+// ErrRest is what reading is where nothing has come, and the connection is to rest.
+var ErrRest = errors.New("nothing has come")
+
+// Waits says that who serves a connection is about to wait, or to work for long, so
+// that others are served meanwhile, until the connection rests again. Any goroutine
+// may call it, at any time. It does not block.
+func Waits(c net.Conn) {
+	if s, is := c.(*socket); is {
+		s.waits()
+	}
+}
+
+// ServeConn opens a connection and serves it until it has ended. It is stopped
+// when ctx ends.
+func ServeConn(ctx context.Context, s ConnServer, c net.Conn) error {
+	conn := s.OpenConn(c)
+	unhook := context.AfterFunc(ctx, conn.Stop)
+	defer unhook()
+	for {
+		if rests, err := conn.Serve(); !rests {
+			return err
+		}
+	}
 }

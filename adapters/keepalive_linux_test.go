@@ -9,7 +9,7 @@ import (
 // A connection that is accepted has the keep-alive that Go would give it.
 func TestAcceptedConnectionsAreKeptAlive(t *testing.T) {
 	limits := DefaultLimits()
-	l, err := Listen(t.Context(), Endpoint{Address: "127.0.0.1:0"}, limits, NewGate(limits))
+	l, err := Listen(t.Context(), Endpoint{Address: "127.0.0.1:0"}, NewGate(limits))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,5 @@ package adapters
 
 import "net"
 
-// inheritKeepAlive would set TCP's keep-alive on the listener; Go sets it on each
-// connection.
-func inheritKeepAlive(*net.ListenConfig) {}
+// inheritOptions would set them on the listener; Go sets them on each connection.
+func inheritOptions(*net.ListenConfig) {}

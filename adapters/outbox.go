@@ -285,6 +285,7 @@ func (o *Outbox) WaitContext(ctx context.Context) error {
 	if o.waiting() <= o.limit || o.err != nil || o.closing {
 		return o.err
 	}
+	Waits(o.conn)
 	stop := context.AfterFunc(ctx, func() {
 		o.mu.Lock()
 		defer o.mu.Unlock()

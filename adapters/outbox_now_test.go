@@ -15,7 +15,7 @@ import (
 func sockets(t *testing.T) (server, client net.Conn) {
 	t.Helper()
 	limits := DefaultLimits()
-	l, err := Listen(t.Context(), Endpoint{Address: "127.0.0.1:0"}, limits, NewGate(limits))
+	l, err := Listen(t.Context(), Endpoint{Address: "127.0.0.1:0"}, NewGate(limits))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,9 +19,19 @@ import (
 // An echo serves connections until its peer, or the server, ends them.
 type echo struct{ goodbye string }
 
-func (e echo) OpenConn(ctx context.Context, c net.Conn) func() error {
-	return func() error { return e.serve(ctx, c) }
+func (e echo) OpenConn(c net.Conn) Conn {
+	ctx, stop := context.WithCancel(context.Background())
+	return conn{func() error { return e.serve(ctx, c) }, stop}
 }
+
+// A conn is a Conn that never rests.
+type conn struct {
+	serve func() error
+	stop  func()
+}
+
+func (c conn) Serve() (rests bool, err error) { return false, c.serve() }
+func (c conn) Stop()                          { c.stop() }
 
 func (e echo) serve(ctx context.Context, c net.Conn) error {
 	stop := context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(1, 0)) })
@@ -103,11 +113,11 @@ func TestServerCutsWhatStays(t *testing.T) {
 // deaf does not look at its context.
 type deaf struct{}
 
-func (deaf) OpenConn(_ context.Context, c net.Conn) func() error {
-	return func() error {
+func (deaf) OpenConn(c net.Conn) Conn {
+	return conn{func() error {
 		_, err := io.Copy(c, c)
 		return err
-	}
+	}, func() {}}
 }
 
 func TestStartFailsWhole(t *testing.T) {
@@ -285,7 +295,7 @@ func TestGateForgets(t *testing.T) {
 // socket to who can use it.
 func TestGatedConn(t *testing.T) {
 	limits := DefaultLimits()
-	l, err := Listen(t.Context(), Endpoint{Address: "127.0.0.1:0"}, limits, NewGate(limits))
+	l, err := Listen(t.Context(), Endpoint{Address: "127.0.0.1:0"}, NewGate(limits))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -317,14 +327,15 @@ func TestGatedConn(t *testing.T) {
 // it until as many are served.
 type meeting struct{ opening, served *sync.WaitGroup }
 
-func (m meeting) OpenConn(context.Context, net.Conn) func() error {
-	m.opening.Done()
-	m.opening.Wait()
-	return func() error {
+func (m meeting) OpenConn(c net.Conn) Conn {
+	return conn{func() error {
+		Waits(c)
+		m.opening.Done()
+		m.opening.Wait()
 		m.served.Done()
 		m.served.Wait()
 		return nil
-	}
+	}, func() {}}
 }
 
 // One connection that is being opened, or served, keeps no other from it.

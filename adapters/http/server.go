@@ -113,7 +113,7 @@ func New(broker *core.Broker, o Options) *Server {
 // Start takes the sockets.
 func (s *Server) Start(ctx context.Context) error {
 	for _, e := range s.options.Endpoints {
-		l, err := adapters.Listen(ctx, e, s.limits, s.gate)
+		l, err := adapters.Listen(ctx, e, s.gate)
 		if err != nil {
 			for _, l := range s.listeners {
 				l.Close()

@@ -84,6 +84,7 @@ func (c *conn) beginLogin(pk *packets.Packet) error {
 // startLogin begins a login with the client's first data. Where there are none,
 // the server speaks first, and says nothing.
 func (c *conn) startLogin(data []byte) error {
+	adapters.Waits(c.nc)
 	remote := c.nc.RemoteAddr()
 	if !c.s.gate.MayLogin(remote) {
 		return errLoginRate

@@ -21,7 +21,7 @@ type conn struct {
 	s    *Server
 	nc   net.Conn
 	out  *adapters.Outbox
-	in   *reader
+	in   reader
 	done chan struct{} // closed when nothing of the connection is left
 
 	// Set by CONNECT and fixed from then on.
@@ -42,9 +42,8 @@ type conn struct {
 	// The reader goroutine's own.
 
 	ctx       context.Context // ends when the connection is to end
-	serving   context.Context // ends when the server shuts down
-	unhook    func() bool     // from that
 	over      bool            // nothing more is read
+	busy      bool            // more will follow what has just come
 	armed     time.Time       // when the read deadline was last set
 	partial   int             // how much of a packet had come then
 	connected bool            // CONNACK with success is on its way
@@ -87,8 +86,10 @@ type conn struct {
 
 	hasSession bool // guarded by s.mu
 
-	stopped atomic.Bool
-	cancel  context.CancelFunc
+	stopped   atomic.Bool
+	shutdown  atomic.Bool // Stop was called
+	lingering atomic.Bool // all is said, and the client may still read it
+	cancel    context.CancelFunc
 
 	mu          sync.Mutex // guards what follows
 	room        sync.Cond  // signalled when waiting has become less
@@ -104,31 +105,42 @@ type conn struct {
 
 func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{
-		s: s, nc: nc, in: newReader(nc), done: make(chan struct{}),
+		s: s, nc: nc, done: make(chan struct{}),
 		out: adapters.NewOutbox(nc, s.limits.OutputBytes, s.limits.Stall),
 	}
+	c.in.open(nc)
 	c.room.L = &c.mu
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	nc.SetReadDeadline(time.Now().Add(s.limits.Handshake))
 	return c
 }
 
-// begin reads until CONNECT is answered, or the connection is to end.
-func (c *conn) begin(serving context.Context) {
-	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.serving = serving
-	c.unhook = context.AfterFunc(serving, func() { c.stop(errShutdown) })
-	c.nc.SetReadDeadline(time.Now().Add(c.s.limits.Handshake))
-	for !c.connected && !c.over {
-		c.turn()
+// Serve goes on until the connection rests, or ends; then it leaves nothing of it.
+// It rests when the last that came were not messages, and no acknowledgements of
+// such.
+func (c *conn) Serve() (rests bool, err error) {
+	for !c.over {
+		c.busy = false
+		if c.turn(); !c.busy && !c.over {
+			return true, nil
+		}
+	}
+	adapters.Waits(c.nc)
+	return false, c.end()
+}
+
+// works says that what has come may have the connection wait, and that more will
+// follow.
+func (c *conn) works() {
+	if !c.busy {
+		c.busy = true
+		adapters.Waits(c.nc)
 	}
 }
 
-// serve goes on until the connection ends, and leaves nothing of it.
-func (c *conn) serve() error {
+// end leaves nothing of the connection, and returns why it ended.
+func (c *conn) end() error {
 	defer c.s.metrics.Connections.Dec()
-	for !c.over {
-		c.turn()
-	}
-	c.unhook()
 	c.mu.Lock()
 	err := c.cause
 	c.mu.Unlock()
@@ -136,9 +148,10 @@ func (c *conn) serve() error {
 	close(c.done)
 	if lingers {
 		// The client is to read why, whatever it was sending.
-		unhook := context.AfterFunc(c.serving, func() { c.nc.Close() })
-		adapters.Discard(c.nc, lingerTime)
-		unhook()
+		c.lingering.Store(true)
+		if !c.shutdown.Load() {
+			adapters.Discard(c.nc, lingerTime)
+		}
 		c.nc.Close()
 	}
 	var f *fault
@@ -152,6 +165,15 @@ func (c *conn) serve() error {
 		return nil
 	}
 	return err
+}
+
+// Stop ends the connection, as the server shuts down.
+func (c *conn) Stop() {
+	c.shutdown.Store(true)
+	c.stop(errShutdown)
+	if c.lingering.Load() {
+		c.nc.Close()
+	}
 }
 
 // stop ends the connection from any goroutine; the reader says why to the
@@ -184,6 +206,9 @@ func (c *conn) read() error {
 	buf, err := c.in.fill()
 	if err != nil {
 		c.in.keep(buf)
+		if err == adapters.ErrRest {
+			return nil
+		}
 		return c.readError(err)
 	}
 	rest, err := c.handleAll(buf)
@@ -323,8 +348,10 @@ func (c *conn) checkLength(h header) error {
 func (c *conn) handle(h header, body []byte) error {
 	switch h.kind() {
 	case typePublish:
+		c.works()
 		return c.handlePublish(h.first&0x0F, body)
 	case typePuback, typePubrec, typePubrel, typePubcomp:
+		c.works()
 		var a ackPacket
 		if err := a.decode(h.kind(), body, c.v, &c.s.limits); err != nil {
 			return err
@@ -342,6 +369,7 @@ func (c *conn) handle(h header, body []byte) error {
 		}
 		return c.handleConnect(h, body)
 	case typeSubscribe, typeUnsubscribe:
+		adapters.Waits(c.nc)
 		pk, bad := decodeControl(h, body, c.v, &c.s.limits)
 		if bad != nil {
 			return bad
@@ -353,6 +381,7 @@ func (c *conn) handle(h header, body []byte) error {
 	case typeDisconnect:
 		return c.handleDisconnect(body)
 	case typeAuth:
+		adapters.Waits(c.nc)
 		return c.handleAuth(body)
 	case typeConnack, typeSuback, typeUnsuback, typePingresp:
 		return errServerPacket

@@ -150,7 +150,7 @@ func (s *site) start() {
 		s.serve = func(c net.Conn) {
 			serving.Go(func() {
 				defer c.Close()
-				server.OpenConn(ctx, c)()
+				adapters.ServeConn(ctx, server, c)
 			})
 		}
 		s.close = sync.OnceFunc(func() {

@@ -211,6 +211,9 @@ func (c *conn) takeID(pk *packets.Packet) (assigned bool, err error) {
 
 // authenticate asks the core who the client is.
 func (c *conn) authenticate(ctx context.Context, pk *packets.Packet) error {
+	if len(pk.Connect.Username) > 0 || len(pk.Connect.Password) > 0 {
+		adapters.Waits(c.nc) // a password takes its time
+	}
 	client, err := c.s.gate.Login(ctx, c.s.broker, core.Credentials{
 		Protocol: protocol, Client: c.id, User: string(pk.Connect.Username), Password: bytes.Clone(pk.Connect.Password),
 		Certificate: c.certificate(), Remote: c.nc.RemoteAddr(),

@@ -2,16 +2,20 @@ package mqtt
 
 import (
 	"context"
+	"net"
 	"sync"
 	"time"
+
+	"github.com/sluicemq/sluice/adapters"
 )
 
 // A deadline is a context that ends at a deadline, or with its parent. Most
 // handshakes wait for nothing: so it begins to watch the time when somebody asks
-// for what tells of its end, and costs nothing before.
+// for what tells of its end, which says that he waits, and costs nothing before.
 type deadline struct {
 	context.Context // the parent
 	until           time.Time
+	conn            net.Conn // whose handshake it is
 
 	mu     sync.Mutex // guards what follows
 	timed  context.Context
@@ -21,10 +25,11 @@ type deadline struct {
 // handshake is the context of what CONNECT asks of others. Its stop is to be
 // called when that is done.
 func (c *conn) handshake() *deadline {
-	return &deadline{Context: c.ctx, until: time.Now().Add(c.s.limits.Handshake)}
+	return &deadline{Context: c.ctx, until: time.Now().Add(c.s.limits.Handshake), conn: c.nc}
 }
 
 func (d *deadline) watch() context.Context {
+	adapters.Waits(d.conn)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.timed == nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
 	"github.com/sluicemq/sluice/core/coretest/sameseed"
 )
@@ -110,7 +111,7 @@ func FuzzConn(plain *testing.F) {
 		client, server := net.Pipe()
 		served := make(chan struct{})
 		go func() {
-			s.server.OpenConn(t.Context(), server)()
+			adapters.ServeConn(t.Context(), s.server, server)
 			close(served)
 		}()
 		client.SetDeadline(time.Now().Add(patience))

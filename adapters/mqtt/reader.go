@@ -40,12 +40,12 @@ const (
 // chunks holds the buffers that readers borrow.
 var chunks = sync.Pool{New: func() any { b := make([]byte, chunkBytes); return &b }}
 
-func newReader(conn net.Conn) *reader {
-	r := &reader{conn: conn}
+// open begins to read a connection.
+func (r *reader) open(conn net.Conn) {
+	r.conn = conn
 	if !r.openRaw() {
 		r.small = make([]byte, smallBytes)
 	}
-	return r
 }
 
 // fill reads more and returns all that has not been consumed. It is valid until

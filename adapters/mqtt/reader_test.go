@@ -68,7 +68,8 @@ func TestReaderPutsPacketsTogether(t *testing.T) {
 				}
 				conns[1].Close()
 			}()
-			r := newReader(conns[0])
+			r := new(reader)
+			r.open(conns[0])
 			if name == "pipe" != (r.raw == nil) {
 				t.Fatal("the reader does not know its connection")
 			}
@@ -108,7 +109,8 @@ func TestReaderPutsPacketsTogether(t *testing.T) {
 func TestReaderKeepsNoMoreThanComes(t *testing.T) {
 	for name, conns := range pairs(t) {
 		t.Run(name, func(t *testing.T) {
-			r := newReader(conns[0])
+			r := new(reader)
+			r.open(conns[0])
 			sent := 0
 			for _, n := range []int{5, 100, 3000, 30_000, 200_000} {
 				part := make([]byte, n)
@@ -140,7 +142,8 @@ func TestReaderKeepsNoMoreThanComes(t *testing.T) {
 func TestReaderDeadline(t *testing.T) {
 	for name, conns := range pairs(t) {
 		t.Run(name, func(t *testing.T) {
-			r := newReader(conns[0])
+			r := new(reader)
+			r.open(conns[0])
 			go conns[1].Write([]byte{0x30})
 			buf, err := r.fill()
 			if err != nil || len(buf) != 1 {
@@ -172,7 +175,8 @@ func TestReaderDeadline(t *testing.T) {
 // An idle connection on a socket holds no buffer at all.
 func TestReaderWaitsWithoutABuffer(t *testing.T) {
 	conns := pairs(t)["socket"]
-	r := newReader(conns[0])
+	r := new(reader)
+	r.open(conns[0])
 	if r.small != nil {
 		t.Error("a small buffer is there")
 	}

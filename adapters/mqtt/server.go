@@ -50,13 +50,11 @@ func New(broker *core.Broker, o Options) *Server {
 	}
 }
 
-// OpenConn reads until CONNECT is answered. serve returns why the connection has
-// ended, nil where the peer took its leave.
-func (s *Server) OpenConn(ctx context.Context, nc net.Conn) (serve func() error) {
+// OpenConn takes a connection. It rests once CONNECT is answered, and whenever it
+// was sent nothing but subscriptions and pings.
+func (s *Server) OpenConn(nc net.Conn) adapters.Conn {
 	s.metrics.Connections.Inc()
-	c := newConn(s, nc)
-	c.begin(ctx)
-	return c.serve
+	return newConn(s, nc)
 }
 
 // enter registers a connection under its client id. Another connection that has

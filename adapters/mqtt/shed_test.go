@@ -34,7 +34,7 @@ func TestSlowClientIsShed(t *testing.T) {
 		connect := func(packets string) (c net.Conn, served chan error) {
 			c, theirs := net.Pipe()
 			served = make(chan error, 1)
-			go func() { served <- s.OpenConn(ctx, theirs)() }()
+			go func() { served <- adapters.ServeConn(ctx, s, theirs) }()
 			go c.Write([]byte("\x10\x13\x00\x04MQTT\x05\x00\x00\x00\x05\x11\x00\x00\x0e\x10\x00\x01c" + packets))
 			return c, served
 		}

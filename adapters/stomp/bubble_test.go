@@ -44,7 +44,7 @@ func bubble(t *testing.T, test func(g *gateway), options ...func(*stomp.Options,
 		g := &gateway{t: t, broker: broker, registry: registry}
 		g.bare = func() net.Conn {
 			client, server := net.Pipe()
-			serving.Go(func() { s.OpenConn(ctx, server)() })
+			serving.Go(func() { adapters.ServeConn(ctx, s, server) })
 			t.Cleanup(func() { client.Close() })
 			return client
 		}

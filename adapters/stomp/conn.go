@@ -20,6 +20,7 @@ type conn struct {
 	server *Server
 	nc     net.Conn
 	ctx    context.Context // ends with the connection, or the server
+	stop   context.CancelFunc
 	out    *adapters.Outbox
 	in     *reader
 

@@ -136,28 +136,30 @@ func New(broker *core.Broker, o Options) *Server {
 	}
 }
 
-// OpenConn has serve do all: read CONNECT, answer it, and go on until the
-// connection ends. nc carries the stream in pieces of any size: a WebSocket's
-// messages need not be frames.
-func (s *Server) OpenConn(ctx context.Context, nc net.Conn) (serve func() error) {
-	return func() error { return s.serveConn(ctx, nc) }
-}
-
-func (s *Server) serveConn(ctx context.Context, nc net.Conn) (err error) {
-	s.metrics.Connections.Inc()
-	defer s.metrics.Connections.Dec()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+// OpenConn takes a connection, which never rests. nc carries the stream in pieces
+// of any size: a WebSocket's messages need not be frames.
+func (s *Server) OpenConn(nc net.Conn) adapters.Conn {
+	ctx, stop := context.WithCancel(context.Background())
 	c := &conn{
-		server: s, nc: nc, ctx: ctx, session: rand.Text(),
+		server: s, nc: nc, ctx: ctx, stop: stop, session: rand.Text(),
 		out:           adapters.NewOutbox(nc, s.limits.OutputBytes, s.limits.Stall),
 		receipts:      newReceipts(s.limits.PublishInFlight),
 		subscriptions: make(map[string]*subscription),
 		handshake:     time.Now().Add(s.limits.Handshake),
 	}
 	c.in = newReader(c, s.limits)
+	return c
+}
+
+// Serve serves the connection to its end.
+func (c *conn) Serve() (rests bool, err error) {
+	adapters.Waits(c.nc)
+	s := c.server
+	s.metrics.Connections.Inc()
+	defer s.metrics.Connections.Dec()
+	defer c.stop()
 	defer c.in.close()
-	defer nc.Close()
+	defer c.nc.Close()
 	defer func() {
 		if p := recover(); p != nil {
 			s.log.Error("connection failed", "client", c.session, "panic", p, "stack", string(debug.Stack()))
@@ -165,7 +167,10 @@ func (s *Server) serveConn(ctx context.Context, nc net.Conn) (err error) {
 			c.abandon()
 		}
 	}()
-	unblock := context.AfterFunc(ctx, c.interrupt)
+	unblock := context.AfterFunc(c.ctx, c.interrupt)
 	defer unblock()
-	return c.serve()
+	return false, c.serve()
 }
+
+// Stop has the reader say goodbye.
+func (c *conn) Stop() { c.stop() }

@@ -17,15 +17,26 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core/coretest/sameseed"
 )
 
 // serveFunc is a ConnServer.
 type serveFunc func(ctx context.Context, c net.Conn) error
 
-func (f serveFunc) OpenConn(ctx context.Context, c net.Conn) func() error {
-	return func() error { return f(ctx, c) }
+func (f serveFunc) OpenConn(c net.Conn) adapters.Conn {
+	ctx, stop := context.WithCancel(context.Background())
+	return carried{func() error { return f(ctx, c) }, stop}
 }
+
+// carried is a Conn.
+type carried struct {
+	serve func() error
+	stop  func()
+}
+
+func (c carried) Serve() (rests bool, err error) { return false, c.serve() }
+func (c carried) Stop()                          { c.stop() }
 
 // echo answers every read by a write of the same bytes.
 func echo(_ context.Context, c net.Conn) error {

@@ -167,7 +167,7 @@ func (s *Server) carry(w http.ResponseWriter, r *http.Request, sub subprotocol, 
 		c.ws.SetCloseHandler(func(code int, _ string) error {
 			return c.writeFrame(appendClose(nil, c.answerOf(code), ""), false)
 		})
-		if err := serve.OpenConn(s.carrying, c)(); err != nil {
+		if err := adapters.ServeConn(s.carrying, serve, c); err != nil {
 			s.Logger.Debug("carried connection ended", "remote", c.RemoteAddr().String(), "err", err)
 		}
 		c.finish()

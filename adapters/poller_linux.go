@@ -1,0 +1,300 @@
+package adapters
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A poller waits for the connections that come to TCP listeners, and for those of
+// them that are parked, and serves one after the other, on the one of its
+// goroutines that has the turn. That one passes the turn on when it comes to wait
+// itself: then it goes on with that one connection. So a handshake that takes its
+// time holds up nobody, and those that take none, which are most, and pings, cost
+// no change of goroutines.
+type poller struct {
+	server *Server
+
+	file *os.File // of epoll
+	raw  syscall.RawConn
+	fd   int
+
+	turn    chan struct{} // holds the turn while nobody has it; closed with the poller
+	running sync.WaitGroup
+	// waiting is how many goroutines wait for the turn, or are about to. Only who
+	// has the turn makes it less.
+	waiting atomic.Int32
+
+	// Of who has the turn: what was said to be ready, and is yet to be looked at.
+	events      [64]unix.EpollEvent
+	at, n, came int
+
+	listeners []*socketListener
+
+	mu      sync.Mutex // guards sockets
+	sockets []*socket  // those that are watched, by their file descriptors
+}
+
+const hasPoller = true
+
+// keepWaiting is how many goroutines a poller keeps to have the turn next, with
+// the stacks that they have grown.
+const keepWaiting = 4
+
+// acceptBurst is how many connections are accepted before others are looked after.
+const acceptBurst = 64
+
+// listenerMark distinguishes a listener among what is ready, by its number.
+const listenerMark = 1
+
+// newPoller makes the poller of a server.
+func newPoller(s *Server) (*poller, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	// Go's own poller says when it has something: an epoll is readable then.
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("epoll: %w", err)
+	}
+	p := &poller{server: s, file: os.NewFile(uintptr(fd), "epoll"), fd: fd, turn: make(chan struct{}, 1)}
+	if p.raw, err = p.file.SyscallConn(); err != nil {
+		p.file.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// listen takes over a TCP listener, for when the poller is started, and returns
+// what closes it.
+func (p *poller) listen(l net.Listener) (net.Listener, error) {
+	k := &socketListener{poller: p, addr: l.Addr(), number: len(p.listeners), ended: make(chan struct{})}
+	raw, err := l.(*net.TCPListener).SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	if failed := raw.Control(func(fd uintptr) { k.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }); failed != nil {
+		return nil, failed
+	}
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	l.Close()
+	p.listeners = append(p.listeners, k)
+	return k, nil
+}
+
+// start has the poller serve what comes.
+func (p *poller) start() {
+	for _, l := range p.listeners {
+		l.watch()
+	}
+	p.another()
+	p.turn <- struct{}{}
+}
+
+// another starts a goroutine that waits for the turn.
+func (p *poller) another() {
+	p.waiting.Add(1)
+	p.running.Go(p.run)
+}
+
+func (p *poller) run() {
+	h := new(holder)
+	for {
+		if _, open := <-p.turn; !open {
+			return
+		}
+		p.waiting.Add(-1)
+		for h.has = true; ; {
+			v := p.next()
+			if v == nil {
+				close(p.turn)
+				return
+			}
+			v.socket.heldBy(h)
+			v.serve()
+			if !v.socket.leftBy(h) {
+				break
+			}
+		}
+		if !p.stay() {
+			return
+		}
+	}
+}
+
+// passOn gives the turn to another goroutine. Only who has it calls it.
+func (p *poller) passOn() {
+	if p.waiting.Load() == 0 {
+		p.another()
+	}
+	p.turn <- struct{}{}
+}
+
+// stay counts a goroutine as waiting again, unless enough are. It never counts
+// one that then leaves: who has the turn would rely on it.
+func (p *poller) stay() bool {
+	for {
+		n := p.waiting.Load()
+		if n >= keepWaiting {
+			return false
+		}
+		if p.waiting.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// next waits for a connection that is to be served; nil is the poller's end. Only
+// who has the turn calls it.
+func (p *poller) next() *served {
+	for {
+		for p.at < p.n {
+			e := &p.events[p.at]
+			if e.Pad != listenerMark {
+				p.at++
+				if v := p.take(int(e.Fd)); v != nil {
+					return v
+				}
+				continue
+			}
+			if p.came < acceptBurst {
+				if s := p.listeners[e.Fd].accept(); s != nil {
+					p.came++
+					return p.server.open(s, s)
+				}
+			}
+			p.at, p.came = p.at+1, 0
+		}
+		if p.raw.Read(func(fd uintptr) bool {
+			p.n, _ = unix.EpollWait(int(fd), p.events[:], 0)
+			return p.n > 0
+		}) != nil {
+			return nil
+		}
+		p.at, p.came = 0, 0
+	}
+}
+
+// take unparks the socket that is watched under a file descriptor. It may be
+// another one than that of which was said that it has something: who serves it
+// finds that out.
+func (p *poller) take(fd int) *served {
+	p.mu.Lock()
+	s := p.sockets[fd]
+	p.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unpark()
+}
+
+func (p *poller) watch(s *socket) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.sockets) <= s.fd {
+		p.sockets = append(p.sockets, make([]*socket, len(p.sockets)+64)...)
+	}
+	if unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, s.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(s.fd)}) != nil {
+		return false
+	}
+	p.sockets[s.fd] = s
+	return true
+}
+
+func (p *poller) forget(s *socket) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_ = unix.EpollCtl(p.fd, unix.EPOLL_CTL_DEL, s.fd, nil)
+	p.sockets[s.fd] = nil
+}
+
+// close ends the poller, of which no connection is left.
+func (p *poller) close() {
+	p.file.Close()
+	p.running.Wait()
+}
+
+// A socketListener is a listener whose connections a poller opens.
+type socketListener struct {
+	poller *poller
+	addr   net.Addr
+	number int           // among the poller's
+	ended  chan struct{} // closed with it
+
+	mu     sync.Mutex // guards what follows
+	fd     int
+	closed bool
+}
+
+func (l *socketListener) Addr() net.Addr { return l.addr }
+
+// Accept waits until the listener is closed: the poller has what comes.
+func (l *socketListener) Accept() (net.Conn, error) {
+	<-l.ended
+	return nil, net.ErrClosed
+}
+
+// Close returns when nothing more is accepted.
+func (l *socketListener) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return net.ErrClosed
+	}
+	l.closed = true
+	close(l.ended)
+	return unix.Close(l.fd)
+}
+
+func (l *socketListener) watch() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closed {
+		l.control(unix.EPOLL_CTL_ADD)
+	}
+}
+
+func (l *socketListener) control(op int) {
+	if err := unix.EpollCtl(l.poller.fd, op, l.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(l.number), Pad: listenerMark}); err != nil {
+		l.poller.server.log.Error("a listener is not listened to", "addr", l.addr.String(), "err", err)
+	}
+}
+
+// accept takes a connection that has come, and counts it as being served; nil is
+// none.
+func (l *socketListener) accept() *socket {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for !l.closed {
+		fd, from, err := syscall.Accept4(l.fd, syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC)
+		switch err {
+		case nil:
+			s := &socket{poller: l.poller, fd: fd, remote: tcpAddr(from)}
+			if l.poller.server.gate.enter(s.remote) {
+				l.poller.server.serving.Add(1)
+				return s
+			}
+			syscall.Close(fd)
+		case syscall.EAGAIN:
+			return nil
+		case syscall.EINTR, syscall.ECONNABORTED:
+		default:
+			l.poller.server.log.Warn("accept failed", "err", err)
+			l.control(unix.EPOLL_CTL_DEL)
+			time.AfterFunc(acceptPause, l.watch)
+			return nil
+		}
+	}
+	return nil
+}
