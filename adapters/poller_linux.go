@@ -167,9 +167,14 @@ func (p *poller) next() *served {
 				continue
 			}
 			if p.came < acceptBurst {
-				if s := p.listeners[e.Fd].accept(); s != nil {
+				s, came := p.listeners[e.Fd].accept()
+				if s != nil {
 					p.came++
 					return p.server.open(s, s)
+				}
+				if came {
+					p.came++
+					continue
 				}
 			}
 			p.at, p.came = p.at+1, 0
@@ -268,12 +273,15 @@ func (l *socketListener) watch() {
 func (l *socketListener) control(op int) {
 	if err := unix.EpollCtl(l.poller.fd, op, l.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(l.number), Pad: listenerMark}); err != nil {
 		l.poller.server.log.Error("a listener is not listened to", "addr", l.addr.String(), "err", err)
+		if op == unix.EPOLL_CTL_ADD {
+			time.AfterFunc(acceptPause, l.watch)
+		}
 	}
 }
 
-// accept takes a connection that has come, and counts it as being served; nil is
-// none.
-func (l *socketListener) accept() *socket {
+// accept takes a connection, if one has come, and counts it as being served. It is
+// nil where the gate refused it.
+func (l *socketListener) accept() (s *socket, came bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for !l.closed {
@@ -281,20 +289,21 @@ func (l *socketListener) accept() *socket {
 		switch err {
 		case nil:
 			s := &socket{poller: l.poller, fd: fd, remote: tcpAddr(from)}
-			if l.poller.server.gate.enter(s.remote) {
-				l.poller.server.serving.Add(1)
-				return s
+			if !l.poller.server.gate.enter(s.remote) {
+				syscall.Close(fd)
+				return nil, true
 			}
-			syscall.Close(fd)
+			l.poller.server.serving.Add(1)
+			return s, true
 		case syscall.EAGAIN:
-			return nil
+			return nil, false
 		case syscall.EINTR, syscall.ECONNABORTED:
 		default:
 			l.poller.server.log.Warn("accept failed", "err", err)
 			l.control(unix.EPOLL_CTL_DEL)
 			time.AfterFunc(acceptPause, l.watch)
-			return nil
+			return nil, false
 		}
 	}
-	return nil
+	return nil, false
 }

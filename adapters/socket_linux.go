@@ -1,9 +1,9 @@
 package adapters
 
 import (
-	"errors"
 	"net"
 	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -81,7 +81,7 @@ func (s *socket) Read(b []byte) (int, error) {
 		return 0, err
 	}
 	n, err := o.Read(b)
-	return n, asClosed(err)
+	return n, s.ended(err)
 }
 
 func (s *socket) Write(b []byte) (int, error) {
@@ -90,7 +90,7 @@ func (s *socket) Write(b []byte) (int, error) {
 		return 0, err
 	}
 	n, err := o.Write(b)
-	return n, asClosed(err)
+	return n, s.ended(err)
 }
 
 // A rawSocket is a socket for who reads and writes by system calls that do not
@@ -104,7 +104,7 @@ func (s *socket) SyscallConn() (syscall.RawConn, error) { return rawSocket{s}, n
 
 func (r rawSocket) Read(f func(fd uintptr) (done bool)) error {
 	if o := r.open.Load(); o != nil && r.holder.Load() == nil {
-		return asClosed(o.raw.Read(f))
+		return r.ended(o.raw.Read(f))
 	}
 	if r.try(f) {
 		return nil
@@ -113,7 +113,7 @@ func (r rawSocket) Read(f func(fd uintptr) (done bool)) error {
 		if o := r.open.Load(); o != nil {
 			done := false
 			if err := o.raw.Control(func(fd uintptr) { done = f(fd) }); err != nil || done {
-				return asClosed(err)
+				return r.ended(err)
 			}
 		}
 		return rest
@@ -122,7 +122,7 @@ func (r rawSocket) Read(f func(fd uintptr) (done bool)) error {
 	if err != nil {
 		return err
 	}
-	return asClosed(o.raw.Read(f))
+	return r.ended(o.raw.Read(f))
 }
 
 func (r rawSocket) Write(f func(fd uintptr) (done bool)) error {
@@ -133,7 +133,7 @@ func (r rawSocket) Write(f func(fd uintptr) (done bool)) error {
 	if err != nil {
 		return err
 	}
-	return asClosed(o.raw.Write(f))
+	return r.ended(o.raw.Write(f))
 }
 
 func (r rawSocket) Control(f func(fd uintptr)) error {
@@ -144,12 +144,17 @@ func (r rawSocket) Control(f func(fd uintptr)) error {
 	if err != nil {
 		return err
 	}
-	return asClosed(o.raw.Control(f))
+	return r.ended(o.raw.Control(f))
 }
 
-// asClosed is the error as a net.Conn has it.
-func asClosed(err error) error {
-	if errors.Is(err, os.ErrClosed) {
+// ended is the error as a net.Conn has it where it was closed.
+func (s *socket) ended(err error) error {
+	if err == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
 		return net.ErrClosed
 	}
 	return err
@@ -206,9 +211,7 @@ func tcpAddr(a syscall.Sockaddr) net.Addr {
 	case *syscall.SockaddrInet6:
 		t := &net.TCPAddr{IP: a.Addr[:], Port: a.Port}
 		if a.ZoneId != 0 {
-			if i, err := net.InterfaceByIndex(int(a.ZoneId)); err == nil {
-				t.Zone = i.Name
-			}
+			t.Zone = strconv.Itoa(int(a.ZoneId)) // its name would have to be asked for
 		}
 		return t
 	}

@@ -214,6 +214,9 @@ func (b *Broker) takeWill(ctx context.Context, session string, withdraw bool) er
 	if !d.hasLeft(session) {
 		return nil
 	}
+	if err := ctx.Err(); err != nil { // who has it may come to wait for the disk
+		return err
+	}
 	d.firing.Lock()
 	defer d.firing.Unlock()
 	pause.At("taking a will")

@@ -15,7 +15,7 @@ import (
 	"github.com/sluicemq/sluice/core"
 )
 
-// A conn is one connection. Its one goroutine reads, decodes and calls the
+// A conn is one connection. One goroutine at a time reads, decodes and calls the
 // core; everything to the peer goes through out.
 type conn struct {
 	s    *Server
@@ -121,7 +121,7 @@ func newConn(s *Server, nc net.Conn) *conn {
 func (c *conn) Serve() (rests bool, err error) {
 	for !c.over {
 		c.busy = false
-		if c.turn(); !c.busy && !c.over {
+		if c.turn(); !c.busy && !c.over && !c.stopped.Load() {
 			return true, nil
 		}
 	}
@@ -296,7 +296,9 @@ func (c *conn) handleAll(buf []byte) (rest []byte, err error) {
 		if c.stopped.Load() {
 			return nil, context.Canceled
 		}
-		buf = buf[end:]
+		if buf = buf[end:]; len(buf) > 0 {
+			adapters.Waits(c.nc) // many packets may take long
+		}
 	}
 }
 

@@ -1,7 +1,7 @@
 // Package mqtt is the door for MQTT 3.1, 3.1.1 and 5.0, over TCP, TLS or
 // anything else that is a net.Conn.
 //
-// In: one goroutine a connection reads many packets at once ([conn.serve]),
+// In: one goroutine at a time reads many packets at once ([conn.Serve]),
 // decodes each PUBLISH into the connection's scratch envelope
 // ([publishPacket.decode]) and hands it to core.Client.Publish, which copies
 // it. PUBACK and PUBREC leave when the core confirms ([conn.Confirm]).

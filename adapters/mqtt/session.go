@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
 )
 
@@ -85,6 +86,9 @@ func (c *conn) openSession(ctx context.Context, clean bool) (present bool, err e
 		// [MQTT-3.1.2-4]
 		c.forgetIncoming(ctx)
 		c.meta = sessionMeta{}
+		if _, any := c.client.Session(name); any {
+			adapters.Waits(c.nc)
+		}
 		if err := c.client.EndSession(ctx, name); err != nil {
 			return false, err
 		}
@@ -95,6 +99,7 @@ func (c *conn) openSession(ctx context.Context, clean bool) (present bool, err e
 		c.meta.Once = make([]byte, onceBytes)
 		rand.Read(c.meta.Once)
 	}
+	adapters.Waits(c.nc) // what is kept has to be durable
 	if !exists {
 		settings = core.QueueSettings{
 			Kind: core.KindSession, MaxAttempts: core.Unlimited, Lease: core.Unlimited, DeadLetter: core.NoDeadLetter,
@@ -289,6 +294,7 @@ func (c *conn) keepWill(ctx context.Context, resumed bool) error {
 	if c.will.Envelope == nil {
 		return nil
 	}
+	adapters.Waits(c.nc)
 	return c.client.KeepWill(ctx, c.sessionName(), c.willNow())
 }
 
