@@ -167,12 +167,10 @@ func (p *poller) next() *served {
 				continue
 			}
 			if p.came < acceptBurst {
-				s, came := p.listeners[e.Fd].accept()
-				if s != nil {
+				if s, came := p.listeners[e.Fd].accept(); s != nil {
 					p.came++
 					return p.server.open(s, s)
-				}
-				if came {
+				} else if came {
 					p.came++
 					continue
 				}

@@ -23,7 +23,6 @@ type Endpoint struct {
 type Server struct {
 	name      string
 	endpoints []Endpoint
-	limits    Limits
 	gate      *Gate
 	serve     ConnServer
 	log       *slog.Logger
@@ -38,9 +37,9 @@ type Server struct {
 }
 
 // NewServer makes a server. The gate is shared by all servers of a broker.
-func NewServer(name string, endpoints []Endpoint, limits Limits, gate *Gate, serve ConnServer, log *slog.Logger) *Server {
+func NewServer(name string, endpoints []Endpoint, gate *Gate, serve ConnServer, log *slog.Logger) *Server {
 	return &Server{
-		name: name, endpoints: endpoints, limits: limits, gate: gate, serve: serve, log: log.With("protocol", name),
+		name: name, endpoints: endpoints, gate: gate, serve: serve, log: log.With("protocol", name),
 		closing: make(chan struct{}),
 	}
 }

@@ -46,7 +46,7 @@ func (e echo) serve(ctx context.Context, c net.Conn) error {
 
 func startServer(t *testing.T, limits Limits, serve ConnServer) *Server {
 	t.Helper()
-	s := NewServer("test", []Endpoint{{Address: "127.0.0.1:0"}, {Address: "127.0.0.1:0"}}, limits, NewGate(limits), serve, slog.New(slog.DiscardHandler))
+	s := NewServer("test", []Endpoint{{Address: "127.0.0.1:0"}, {Address: "127.0.0.1:0"}}, NewGate(limits), serve, slog.New(slog.DiscardHandler))
 	if err := s.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +133,7 @@ func TestStartFailsWhole(t *testing.T) {
 		}
 		addr := free.Addr().String()
 		free.Close()
-		s := NewServer("test", []Endpoint{{Address: addr}, {Address: taken.Addr().String()}}, DefaultLimits(), NewGate(DefaultLimits()), deaf{}, slog.New(slog.DiscardHandler))
+		s := NewServer("test", []Endpoint{{Address: addr}, {Address: taken.Addr().String()}}, NewGate(DefaultLimits()), deaf{}, slog.New(slog.DiscardHandler))
 		if err := s.Start(t.Context()); err == nil {
 			t.Fatal("a taken address is no error")
 		}

@@ -12,18 +12,6 @@ import (
 	"github.com/sluicemq/sluice/core/coretest"
 )
 
-// A reading engine counts the records that are read of it.
-type reading struct {
-	*coretest.Engine
-	records int
-}
-
-func (r *reading) Read(ctx context.Context, from, limit core.Offset, filters *core.FilterSet, buf *core.ReadBuffer) (core.Offset, error) {
-	next, err := r.Engine.Read(ctx, from, limit, filters, buf)
-	r.records += len(buf.Records)
-	return next, err
-}
-
 // What a bounded queue holds is known when the broker is opened without the log
 // being read for it, but for the parts where it stands and where something is
 // outstanding, and the log's end; be it closed or killed before.
@@ -49,10 +37,10 @@ func TestBoundedQueueIsNotReadAtAStart(t *testing.T) {
 			if w.close(); !kill {
 				left = w.engine.Clone()
 			}
-			r := &reading{Engine: left}
+			r := &coretest.Reads{Engine: left}
 			w.engine, w.o.Engine = left, r
 			w.open()
-			read := r.records
+			read := r.Records
 			synctest.Wait()
 			if counted, holds := w.broker.Metered("q"); counted != holds || holds.Length != length {
 				t.Errorf("%s: %+v are counted, %+v are there, want %d", what, counted, holds, length)

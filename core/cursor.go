@@ -92,8 +92,7 @@ type owner interface {
 	// owes reports whether it has read, and is not done with, a message of a
 	// range of offsets; cursor.mu is held.
 	owes(from, to Offset) bool
-	// missed takes note that a range of offsets is not there, and tells the
-	// consumers.
+	// missed takes note that the log has lost a range of offsets.
 	missed(Gap)
 	// notice tells the consumers.
 	notice(Notice)
@@ -451,7 +450,10 @@ func (p *pump) step(c *cursor) bool {
 // tellGaps tells whose cursor it is what is not there of what has been read.
 func (p *pump) tellGaps(o owner) {
 	for _, g := range p.b.untold(p.buf.Gaps) {
-		o.missed(g)
+		if g.Lost {
+			o.missed(g)
+		}
+		o.notice(Notice{Kind: NoticeGap, From: g.From, To: g.To})
 	}
 }
 

@@ -321,12 +321,9 @@ func (q *queue) goes(e *outEntry) bool {
 }
 
 func (q *queue) missed(g Gap) {
-	if g.Lost {
-		q.mu.Lock()
-		q.misses(g)
-		q.mu.Unlock()
-	}
-	q.notice(Notice{Kind: NoticeGap, From: g.From, To: g.To})
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.misses(g)
 }
 
 func (q *queue) notice(n Notice) {

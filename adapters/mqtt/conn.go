@@ -296,7 +296,7 @@ func (c *conn) handleAll(buf []byte) (rest []byte, err error) {
 		if c.stopped.Load() {
 			return nil, context.Canceled
 		}
-		if buf = buf[end:]; len(buf) > 0 {
+		if buf = buf[end:]; len(buf) > 0 && !c.busy {
 			adapters.Waits(c.nc) // many packets may take long
 		}
 	}

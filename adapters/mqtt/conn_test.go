@@ -163,7 +163,7 @@ func (s *site) start() {
 		})
 		return
 	}
-	listener := adapters.NewServer("mqtt", []adapters.Endpoint{{Address: "127.0.0.1:0"}}, o.limits, gate, s.server, log)
+	listener := adapters.NewServer("mqtt", []adapters.Endpoint{{Address: "127.0.0.1:0"}}, gate, s.server, log)
 	if err := listener.Start(context.Background()); err != nil {
 		s.t.Fatal(err)
 	}

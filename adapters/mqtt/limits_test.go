@@ -296,7 +296,7 @@ func TestClientCertificate(t *testing.T) {
 	gate := adapters.NewGate(limits)
 	log := slog.New(slog.DiscardHandler)
 	m := New(broker, Options{Limits: limits, Gate: gate, Metrics: adapters.NewMetrics(prometheus.NewRegistry()), Logger: log})
-	l := adapters.NewServer("mqtt", []adapters.Endpoint{{Address: "127.0.0.1:0", TLS: authority.Server(t, "server")}}, limits, gate, m, log)
+	l := adapters.NewServer("mqtt", []adapters.Endpoint{{Address: "127.0.0.1:0", TLS: authority.Server(t, "server")}}, gate, m, log)
 	if err := l.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}

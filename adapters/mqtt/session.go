@@ -77,7 +77,8 @@ const endsWithConnection = time.Second - time.Millisecond
 // delivered before resume.
 func (c *conn) openSession(ctx context.Context, clean bool) (present bool, err error) {
 	name := c.sessionName()
-	settings, exists := c.client.Session(name)
+	settings, found := c.client.Session(name)
+	exists := found
 	if exists && (settings.Expires == endsWithConnection || json.Unmarshal(settings.Meta, &c.meta) != nil) {
 		// It ended with the broker, or is not a session of ours: it begins anew.
 		exists, clean = false, true
@@ -86,7 +87,7 @@ func (c *conn) openSession(ctx context.Context, clean bool) (present bool, err e
 		// [MQTT-3.1.2-4]
 		c.forgetIncoming(ctx)
 		c.meta = sessionMeta{}
-		if _, any := c.client.Session(name); any {
+		if found {
 			adapters.Waits(c.nc)
 		}
 		if err := c.client.EndSession(ctx, name); err != nil {

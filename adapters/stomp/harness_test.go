@@ -74,7 +74,7 @@ func startWith(t testing.TB, dir string, secure *tls.Config, options ...func(*ad
 	registry := prometheus.NewRegistry()
 	gate := adapters.NewGate(limits)
 	s := stomp.New(broker, stomp.Options{Limits: limits, Gate: gate, Metrics: adapters.NewMetrics(registry), Logger: log})
-	server := adapters.NewServer("stomp", []adapters.Endpoint{{Address: "127.0.0.1:0", TLS: secure}}, limits, gate, s, log)
+	server := adapters.NewServer("stomp", []adapters.Endpoint{{Address: "127.0.0.1:0", TLS: secure}}, gate, s, log)
 	if err := server.Start(ctx); err != nil {
 		t.Fatal(err)
 	}

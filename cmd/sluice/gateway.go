@@ -162,8 +162,8 @@ func (g *gateway) makeDoors() error {
 	if err != nil {
 		return err
 	}
-	mq := adapters.NewServer("mqtt", mqttAt, limits, gate, m, g.log)
-	st := adapters.NewServer("stomp", stompAt, limits, gate, s, g.log)
+	mq := adapters.NewServer("mqtt", mqttAt, gate, m, g.log)
+	st := adapters.NewServer("stomp", stompAt, gate, s, g.log)
 	h := http.New(g.broker, http.Options{
 		Limits: limits, Gate: gate, Metrics: metrics, Logger: g.log,
 		Endpoints: httpAt, Mount: g.mounts(registry, gate), Ports: g.ports, Origins: cfg.HTTP.Origins, Hosts: cfg.HTTP.Hosts,

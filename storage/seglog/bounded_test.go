@@ -25,18 +25,8 @@ const boundedLength = 80
 
 func openBounded(t *testing.T, fs vfs.FS) *boundedBroker {
 	t.Helper()
-	ctx := context.Background()
-	l, err := Open(ctx, tiny(fs))
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := &boundedBroker{log: l, worker: &goldenWorker{got: make(chan core.Delivery, boundedLength), confirmed: make(chan error, 1)}}
-	if b.Broker, err = core.Open(ctx, core.Options{Engine: l, StepsFrom: 4}); err != nil {
-		t.Fatal(err)
-	}
-	if b.client, err = b.Connect(ctx, core.Credentials{Client: "bounded"}, b.worker); err != nil {
-		t.Fatal(err)
-	}
+	b := new(boundedBroker)
+	b.log, b.Broker, b.client, b.worker = openWorker(t, fs, 4)
 	return b
 }
 
@@ -97,12 +87,7 @@ func fullBounded(t *testing.T, overflow core.Overflow) *vfs.Memory {
 	k.Grant(core.Credit{Messages: 23, Bytes: 1 << 20})
 	for n := range 23 {
 		if d := <-b.worker.got; n < 20 {
-			if err := k.Settle(d.Offset, core.Accepted, core.SettleOptions{Receipt: 1}); err != nil {
-				t.Fatal(err)
-			}
-			if err := <-b.worker.confirmed; err != nil {
-				t.Fatal(err)
-			}
+			b.worker.settle(t, k, d, core.Accepted)
 		}
 	}
 	b.publish(t, 20) // it is full again
@@ -174,13 +159,7 @@ func TestBoundedQueueAfterLosses(t *testing.T) {
 			}
 			k.Grant(core.Credit{Messages: 2 * boundedLength, Bytes: 1 << 20})
 			for range left {
-				d := <-b.worker.got
-				if err := k.Settle(d.Offset, core.Accepted, core.SettleOptions{Receipt: 1}); err != nil {
-					t.Fatal(err)
-				}
-				if err := <-b.worker.confirmed; err != nil {
-					t.Fatal(err)
-				}
+				b.worker.settle(t, k, <-b.worker.got, core.Accepted)
 			}
 			k.Close()
 			b.counted(t, trial.name)
@@ -243,13 +222,7 @@ func TestBoundedQueueRestored(t *testing.T) {
 		}
 		k.Grant(core.Credit{Messages: 5, Bytes: 1 << 20})
 		for range 5 {
-			d := <-b.worker.got
-			if err := k.Settle(d.Offset, core.Accepted, core.SettleOptions{Receipt: 1}); err != nil {
-				t.Fatal(err)
-			}
-			if err := <-b.worker.confirmed; err != nil {
-				t.Fatal(err)
-			}
+			b.worker.settle(t, k, <-b.worker.got, core.Accepted)
 		}
 		k.Close()
 		if got := b.publish(t, 10); got != 5 {

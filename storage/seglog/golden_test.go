@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/core/coretest"
 	"github.com/sluicemq/sluice/storage/vfs"
 )
 
@@ -134,19 +135,7 @@ func TestGoldenFreed(t *testing.T) {
 func goldenSteps(t *testing.T) vfs.FS {
 	ctx := context.Background()
 	memory := vfs.NewMemory()
-	l, err := Open(ctx, tiny(memory))
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := core.Open(ctx, core.Options{Engine: l, StepsFrom: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &goldenWorker{got: make(chan core.Delivery, 10), confirmed: make(chan error, 10)}
-	c, err := b.Connect(ctx, core.Credentials{Client: "golden"}, w)
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, b, c, w := openWorker(t, memory, 1)
 	if err := c.DeclareQueue(ctx, core.QueueDefinition{Name: "work", Settings: core.QueueSettings{Lease: core.Unlimited}}); err != nil {
 		t.Fatal(err)
 	}
@@ -168,12 +157,7 @@ func goldenSteps(t *testing.T) vfs.FS {
 		held = append(held, <-w.got)
 	}
 	for n, o := range []core.Outcome{core.Accepted, core.Released, core.Accepted} {
-		if err := k.Settle(held[n].Offset, o, core.SettleOptions{Receipt: core.Receipt(100 + n)}); err != nil {
-			t.Fatal(err)
-		}
-		if err := <-w.confirmed; err != nil {
-			t.Fatal(err)
-		}
+		w.settle(t, k, held[n], o)
 	}
 	image := memory.Crash(vfs.CrashKind)
 	if err := b.Close(ctx); err != nil {
@@ -186,6 +170,38 @@ func goldenSteps(t *testing.T) vfs.FS {
 type goldenWorker struct {
 	got       chan core.Delivery
 	confirmed chan error
+}
+
+// openWorker opens a broker on a log of tiny segments, with a worker's client.
+// Positions are kept in steps from so many outstanding messages on.
+func openWorker(t *testing.T, fs vfs.FS, stepsFrom int) (*Log, *core.Broker, *core.Client, *goldenWorker) {
+	t.Helper()
+	ctx := context.Background()
+	l, err := Open(ctx, tiny(fs))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := core.Open(ctx, core.Options{Engine: l, StepsFrom: stepsFrom})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &goldenWorker{got: make(chan core.Delivery, 100), confirmed: make(chan error, 10)}
+	c, err := b.Connect(ctx, core.Credentials{Client: "golden"}, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l, b, c, w
+}
+
+// settle settles a message that has come, and waits until that is durable.
+func (w *goldenWorker) settle(t *testing.T, k *core.Consumer, d core.Delivery, o core.Outcome) {
+	t.Helper()
+	if err := k.Settle(d.Offset, o, core.SettleOptions{Receipt: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-w.confirmed; err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (w *goldenWorker) Notice(core.Notice) {}
@@ -252,19 +268,7 @@ func TestGoldenSteps(t *testing.T) {
 func goldenBounded(t *testing.T) vfs.FS {
 	ctx := context.Background()
 	memory := vfs.NewMemory()
-	l, err := Open(ctx, tiny(memory))
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := core.Open(ctx, core.Options{Engine: l, StepsFrom: 4})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &goldenWorker{got: make(chan core.Delivery, 10), confirmed: make(chan error, 10)}
-	c, err := b.Connect(ctx, core.Credentials{Client: "golden"}, w)
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, b, c, w := openWorker(t, memory, 4)
 	if err := c.DeclareQueue(ctx, core.QueueDefinition{
 		Name: "work", Settings: core.QueueSettings{Lease: core.Unlimited, MaxLength: 20, MaxBytes: 15 * 100},
 		Bindings: []core.Binding{{Filter: "jobs/+"}},
@@ -282,15 +286,8 @@ func goldenBounded(t *testing.T) vfs.FS {
 	}
 	k.Grant(core.Credit{Messages: 4, Bytes: 1 << 20})
 	for n := range 4 {
-		d := <-w.got
-		if n == 2 {
-			continue
-		}
-		if err := k.Settle(d.Offset, core.Accepted, core.SettleOptions{Receipt: core.Receipt(100 + n)}); err != nil {
-			t.Fatal(err)
-		}
-		if err := <-w.confirmed; err != nil {
-			t.Fatal(err)
+		if d := <-w.got; n != 2 {
+			w.settle(t, k, d, core.Accepted)
 		}
 	}
 	if err := b.Close(ctx); err != nil {
@@ -327,15 +324,15 @@ func TestGoldenBounded(t *testing.T) {
 	if value == "" || value[0] != 1 {
 		t.Fatalf("of what leads to the queue the state says %q", value)
 	}
-	r := &countedReads{Log: l}
+	r := &coretest.Reads{Engine: l}
 	b, err := core.Open(ctx, core.Options{Engine: r, StepsFrom: 4})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer b.Close(ctx)
 	// Five are left, and only the part of the third had to be read for that.
-	if r.records > 4 {
-		t.Errorf("%d records are read", r.records)
+	if r.Records > 4 {
+		t.Errorf("%d records are read", r.Records)
 	}
 	if err := b.Miscounts(ctx, "work"); err != nil {
 		t.Error(err)
@@ -353,18 +350,6 @@ func TestGoldenBounded(t *testing.T) {
 	if err := goldenJob(c, w, "jobs/b", 30); !errors.Is(err, core.ErrQueueFull) {
 		t.Errorf("with as many as fit: %v", err)
 	}
-}
-
-// countedReads is a log that counts the records that are read of it.
-type countedReads struct {
-	*Log
-	records int
-}
-
-func (r *countedReads) Read(ctx context.Context, from, limit core.Offset, filters *core.FilterSet, buf *core.ReadBuffer) (core.Offset, error) {
-	next, err := r.Log.Read(ctx, from, limit, filters, buf)
-	r.records += len(buf.Records)
-	return next, err
 }
 
 // holdings are the records and the state of a data directory, a line each.
