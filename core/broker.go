@@ -56,6 +56,8 @@ const (
 	keyWill     = "w/" // a will, by whose it is ([willValue])
 	keyID       = "d/" // a message ID: its time and offset, by topic
 	keyOnce     = "o/" // Envelope.Once: its time and offset
+	// What a queue has of snapshots, JSON ([snapshotState]).
+	keySnapshots = "v/"
 )
 
 // A Broker routes, queues and delivers.
@@ -236,6 +238,9 @@ func (b *Broker) load(p *Progress) error {
 		if bounded := q.restore(&pos); bounded || pos.id != 0 {
 			b.bounded = append(b.bounded, q)
 		}
+	}
+	if err := b.loadSnapshots(); err != nil {
+		return err
 	}
 	closed, err := b.wasClosed()
 	if err != nil {

@@ -349,11 +349,27 @@ func (q *queue) mayPass(v verdict) bool {
 	return false
 }
 
-func (q *queue) offer(d Delivery) bool {
+func (q *queue) offer(d Delivery, s *snapshot) bool {
 	q.mu.Lock()
+	if !q.goesOn(s) {
+		q.mu.Unlock()
+		return false
+	}
+	had := q.out.find(d.Offset) != nil
+	doubtful := s.loaded && q.doubt > 0 && d.Offset < q.doubtEnd
+	if doubtful {
+		d.Attempt++ // it may have been given to the session before a crash
+	}
 	v := q.assign(&d, false, time.Now())
-	if v == given {
+	if v == given || v == unwanted {
+		s.went(d.Topic)
 		q.changed()
+	}
+	if !had && q.out.find(d.Offset) != nil {
+		q.out.give(d.Offset, s.led)
+		if doubtful {
+			q.doubt--
+		}
 	}
 	q.mu.Unlock()
 	q.deliver()

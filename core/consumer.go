@@ -368,7 +368,9 @@ func (c *cursor) bind(b Binding, from Offset, retained bool) error {
 	}
 	if retained && b.Exchange == "" {
 		c.unlive()
-		c.snapshots = append(c.snapshots, snapshot{bound: nb})
+		c.forgetSnapshot(&b)
+		c.snapshots = append(c.snapshots, &snapshot{filter: b.Filter, where: b.Where, from: nb.from})
+		c.owner.changed()
 		c.wake()
 	}
 	return nil
@@ -421,6 +423,7 @@ func (c *cursor) unbind(b Binding) error {
 			}
 		case o.same(&b):
 			found = true
+			c.forgetSnapshot(&b)
 			c.drop(o)
 			if o = c.ended(o); o == nil {
 				continue

@@ -40,7 +40,7 @@ type cursor struct {
 
 	mu        sync.Mutex // guards what follows; the owner's fields too
 	next      Offset     // the next offset to look at; while live, the dispatcher's position counts
-	snapshots []snapshot
+	snapshots []*snapshot
 	tail      Offset     // where the log ended when a reader began; 0 once it was told
 	asks      uint32     // how often that was asked
 	filters   *FilterSet // of the bindings, once it was asked for
@@ -70,9 +70,11 @@ type owner interface {
 	// it reports. It is called by whoever runs the cursor, without a lock, and
 	// may change ds.
 	take(ds []Delivery, end Offset) (all bool)
-	// offer gives away one retained value and reports whether there was
-	// credit for it.
-	offer(d Delivery) bool
+	// offer gives away one retained value of a snapshot, which has come to it
+	// then, and reports whether there was credit for it and the snapshot goes on.
+	offer(d Delivery, s *snapshot) bool
+	// changed takes note that a snapshot has gone on; cursor.mu is held.
+	changed()
 	// chores does what is due besides reading on, such as redeliveries.
 	// It returns false if it has to come back.
 	chores(p *pump) (done bool)

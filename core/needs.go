@@ -72,6 +72,10 @@ type queueNeeds struct {
 func (q *queue) needs() (n queueNeeds) {
 	q.atOneMoment(func(next Offset) {
 		n = queueNeeds{bindings: q.bindings.Load(), next: next}
+		if len(q.out.retained) > 0 {
+			bs := slices.Concat(*n.bindings, q.led())
+			n.bindings = &bs
+		}
 		for i := range q.out.live() {
 			if e := &q.out.live()[i]; e.state != entryDone {
 				n.out = append(n.out, e.offset)

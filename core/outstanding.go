@@ -12,6 +12,9 @@ type outstanding struct {
 	done int // how many entries from head on are done
 	// kept says for which session an entry is kept, of those that are.
 	kept map[Offset]string
+	// retained says what led to an entry, of those that were given as retained
+	// values.
+	retained map[Offset]*bound
 }
 
 // An outEntry is one outstanding message.
@@ -112,6 +115,7 @@ func (o *outstanding) count(s entryState) (n int) {
 // settle removes an entry.
 func (o *outstanding) settle(e *outEntry) {
 	delete(o.kept, e.offset)
+	delete(o.retained, e.offset)
 	*e = outEntry{offset: e.offset, state: entryDone}
 	o.done++
 	for o.head < len(o.list) && o.list[o.head].state == entryDone {

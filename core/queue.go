@@ -91,6 +91,8 @@ type queue struct {
 	// dirty says that the position has changed since it was last journaled,
 	// undefined that the definition has to be journaled with it.
 	dirty, undefined bool
+	// snapshotted says that the state has, or may have, what there is of snapshots.
+	snapshotted bool
 	// unread says that the keys of what is outstanding are not known yet.
 	unread   bool
 	reaching bool
@@ -807,6 +809,7 @@ func (q *queue) journalAgain(definition bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.undefined = q.undefined || definition
+	q.snapshotted = true
 	q.meter.counted.owe()
 	q.journalWhole()
 	q.changed()

@@ -425,6 +425,7 @@ func (b *Broker) deleteQueueIf(ctx context.Context, q *queue, over func() bool) 
 		p.Changes = append(p.Changes, Change{Key: keyCounted + q.name})
 	}
 	q.mu.Lock()
+	q.forgetSnapshots(p)
 	q.forgetSteps(p)
 	q.mu.Unlock()
 	if once != "" {

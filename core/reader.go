@@ -91,15 +91,15 @@ func (r *reader) take(ds []Delivery, end Offset) (all bool) {
 	return all
 }
 
-func (r *reader) offer(d Delivery) bool {
+func (r *reader) offer(d Delivery, s *snapshot) bool {
 	k := r.consumer
 	r.mu.Lock()
 	may := k.mayReceive(d.Topic)
+	if !r.goesOn(s) || may && !k.credit.positive() {
+		r.mu.Unlock()
+		return false
+	}
 	if may {
-		if !k.credit.positive() {
-			r.mu.Unlock()
-			return false
-		}
 		k.charge(&d)
 	}
 	r.mu.Unlock()
@@ -112,6 +112,7 @@ func (r *reader) offer(d Delivery) bool {
 func (r *reader) chores(*pump) bool             { return true }
 func (r *reader) cover([]Delivery, Offset) bool { return true }
 func (r *reader) atEnd() bool                   { return true }
+func (r *reader) changed()                      {}
 func (r *reader) lend() bool                    { return false }
 func (r *reader) ready() bool                   { return r.consumer.credit.positive() }
 func (r *reader) busy() bool                    { return false }

@@ -134,10 +134,17 @@ func (q *queue) isBegun(e *outEntry) bool {
 }
 
 // tagAgain sets the tags of a message that waits, and returns how it is to be
-// settled. Where the bindings that brought it have been replaced since, it comes
-// under those that would bring it now; so does what a session was given as a
-// retained value, being older than the binding, and is one again.
+// settled. What was given as a retained value is one again. Where the bindings
+// that brought it have been replaced since, it comes under those that would bring
+// it now.
 func (q *queue) tagAgain(d *Delivery, topic string) Settlement {
+	q.mu.Lock()
+	led := q.out.retained[d.Offset]
+	q.mu.Unlock()
+	if led != nil {
+		d.Tags, d.Retained = append(d.Tags, led.Tag), true
+		return led.Settlement
+	}
 	settlement := SettleNever
 	for _, b := range q.bound() {
 		if b.matches(topic, d.Offset) && b.holds(d.Envelope, d.Offset) {
@@ -152,7 +159,6 @@ func (q *queue) tagAgain(d *Delivery, topic string) Settlement {
 		if b.until == 0 && b.matches(topic, max(d.Offset, b.from)) && b.holds(d.Envelope, d.Offset) {
 			d.Tags = append(d.Tags, b.Tag)
 			settlement = max(settlement, b.Settlement)
-			d.Retained = d.Retain && kindOf(q.name) == KindSession
 		}
 	}
 	return settlement

@@ -43,7 +43,7 @@ func (b *Broker) owe(c *commit) {
 				q.journalAgain(false)
 				queues = append(queues, q)
 			}
-		case change.Value == nil && (isPosition || isDefinition || strings.HasPrefix(change.Key, keyCounted) || change.Key == keyClosed):
+		case change.Value == nil && (isPosition || isDefinition || strings.HasPrefix(change.Key, keyCounted) || strings.HasPrefix(change.Key, keySnapshots) || change.Key == keyClosed):
 			b.flusher.addGone(change.Key)
 		case isPosition, isDefinition:
 			if q := b.queue(change.Key[len(keyQueue):]); q != nil {
@@ -64,7 +64,7 @@ func (b *Broker) owe(c *commit) {
 func (b *Broker) putGone(key string) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	for _, prefix := range []string{keyQueue, keyPosition, keyCounted} {
+	for _, prefix := range []string{keyQueue, keyPosition, keyCounted, keySnapshots} {
 		if name, is := strings.CutPrefix(key, prefix); is && b.queues[name] != nil {
 			return
 		}

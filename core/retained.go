@@ -6,74 +6,21 @@ import (
 	"iter"
 	"strings"
 	"time"
-
-	"github.com/sluicemq/sluice/core/pause"
 )
 
 // A retained value is the last envelope of a topic that was published with
 // retain. The state maps the topic to its offset; the value itself stands in
 // the log alone.
 
-// A snapshot is what is left to deliver of the retained values that a new
-// binding matches.
-type snapshot struct {
-	bound *bound
-	after string // the state's key to go on from; "" is the first
-}
-
-// snapshotRound is how many retained values are looked at in one go.
-const snapshotRound = 128
-
-// snapshot delivers retained values to a cursor for as long as it has credit. A
-// value at or behind the binding's beginning is left to the log.
-func (p *pump) snapshot(c *cursor, s snapshot) {
-	rest, more := s.after, false
-	looked := 0
-	for entry, err := range p.b.retainedState(s.bound.Filter, s.after) {
-		if err != nil {
-			p.b.log.Error("retained values not readable", "filter", s.bound.Filter, "err", err)
-			p.b.stats.Unreadable.Add(1)
-			break
-		}
-		key, value := entry.Key, entry.Value
-		rest = key
-		if looked++; looked > snapshotRound {
-			more = true
-			break
-		}
-		topic := key[len(keyRetained):]
-		at, ok := retainedOffset(value)
-		if !ok || !s.bound.Filter.Match(topic) || at >= s.bound.from {
-			continue
-		}
-		pause.At("retained found")
-		d, err := p.retained(s.bound, at)
-		if err != nil {
-			p.b.log.Error("retained value not readable", "offset", at, "err", err)
-			p.b.stats.Unreadable.Add(1)
-			continue
-		}
-		if d != nil && !c.owner.offer(*d) {
-			more = true
-			break
-		}
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.snapshots) == 0 || c.snapshots[0].bound != s.bound {
-		return
-	}
-	if more {
-		c.snapshots[0].after = strings.Clone(rest)
-	} else {
-		c.snapshots = c.snapshots[1:]
-	}
-}
-
 // retainedState yields what the state holds of the topics that a filter may
-// match.
-func (b *Broker) retainedState(f Filter, from string) iter.Seq2[Entry, error] {
+// match, behind the topic after; "" is the first. There may be one that is not
+// behind it.
+func (b *Broker) retainedState(f Filter, after string) iter.Seq2[Entry, error] {
 	if !f.Exact() {
+		from := ""
+		if after != "" {
+			from = keyRetained + after
+		}
 		return b.engine.State(keyRetained+f.Prefix(), from)
 	}
 	return func(yield func(Entry, error) bool) {
@@ -123,11 +70,7 @@ func (c *Client) Retained(ctx context.Context, f Filter, after string) iter.Seq2
 			return // what an earlier run told is not true any more
 		}
 		p := &pump{b: c.broker, ctx: ctx}
-		from := ""
-		if after != "" {
-			from = keyRetained + after
-		}
-		for s, err := range c.broker.retainedState(f, from) {
+		for s, err := range c.broker.retainedState(f, after) {
 			if err != nil {
 				yield(nil, err)
 				return

@@ -99,6 +99,7 @@ func (q *queue) journalPosition(p *commit) {
 		idle = q.b.aging.wall().Add(-time.Since(idle))
 	}
 	q.journalCounted(p)
+	q.journalSnapshots(p)
 	s := q.steps
 	simple := q.rewound == 0 && len(q.out.kept) == 0 // or more has changed than what is noted
 	if simple && s != nil && !s.whole && s.count < maxSteps {

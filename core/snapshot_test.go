@@ -1,0 +1,320 @@
+package core_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/core/coretest"
+)
+
+// comeBack attaches a peer to the session "s", which is made if there is none.
+func (p *peer) comeBack() *core.Consumer {
+	p.t.Helper()
+	s := core.QueueSettings{Kind: core.KindSession, MaxAttempts: core.Unlimited, Lease: core.Unlimited, DeadLetter: core.NoDeadLetter}
+	k, err := p.Consume(context.Background(), core.Consumption{Queue: core.SessionQueue("s"), Create: true, Settings: &s, Exclusive: true}, p)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return k
+}
+
+// retain publishes retained values, r/00 and so on.
+func (p *peer) retain(n int) {
+	p.t.Helper()
+	for i := range n {
+		topic := fmt.Sprintf("r/%02d", i)
+		if err := p.Publish(context.Background(), &core.Envelope{Topic: topic, Payload: []byte(topic), Guarantee: core.AtLeastOnce, Retain: true}, 0); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	synctest.Wait()
+}
+
+// snapshots is what the state has of the session's.
+func snapshots(t *testing.T, e *coretest.Engine) string {
+	t.Helper()
+	value, err := e.Get("v/" + core.SessionQueue("s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(value)
+}
+
+var everyRetained = core.Binding{Filter: "r/+", Settlement: core.SettleGuaranteed, Tag: 7}
+
+// However often a session binds a filter, there is one snapshot for it, which
+// ends with the binding; what the state has of it goes with it.
+func TestOneSnapshotForABinding(t *testing.T) {
+	run(t, func(w *world) {
+		ctx := context.Background()
+		a := w.peer("a")
+		a.retain(10)
+		k := a.comeBack()
+		for i := range 20 {
+			b := everyRetained
+			b.Tag = uint64(i / 5)
+			if err := k.Bind(ctx, b, core.BindOptions{Retained: true}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := snapshots(t, w.engine); strings.Count(got, `"from"`) != 1 {
+			t.Fatalf("the state has %s", got)
+		}
+		k.Grant(core.Credit{Messages: 3, Bytes: 1 << 20})
+		a.want("r/00", "r/01", "r/02")
+		if err := k.Unbind(ctx, everyRetained); err != nil {
+			t.Fatal(err)
+		}
+		if err := k.Bind(ctx, everyRetained, core.BindOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		k.Grant(plenty)
+		a.want()
+		for at := range core.Offset(3) {
+			if err := k.Settle(at+1, core.Accepted, core.SettleOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if got := snapshots(t, w.engine); got != "" {
+			t.Errorf("the state still has %s", got)
+		}
+	})
+}
+
+// A snapshot goes on where it was over as many restarts as there are, each value
+// comes once, and those that are outstanding come again as what they were.
+func TestSnapshotGoesOn(t *testing.T) {
+	run(t, func(w *world) {
+		a := w.peer("a")
+		a.retain(10)
+		k := a.comeBack()
+		if err := k.Bind(context.Background(), everyRetained, core.BindOptions{Retained: true}); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 10 {
+			k.Grant(core.Credit{Messages: 2, Bytes: 1 << 20})
+			got := a.deliveries()
+			want := fmt.Sprintf("r/%02d 1", i)
+			if i > 0 {
+				want = fmt.Sprintf("r/%02d 2", i)
+			}
+			if n := min(2, 10-i); len(got) != n || fmt.Sprint(got[0].Topic, " ", got[0].Attempt) != want {
+				t.Fatalf("round %d: %+v", i, got)
+			}
+			for _, d := range got {
+				if !d.Retained || len(d.Tags) != 1 || d.Tags[0] != 7 {
+					t.Fatalf("%+v", d)
+				}
+			}
+			if err := k.Settle(got[0].Offset, core.Accepted, core.SettleOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			w.restart()
+			a = w.peer("a")
+			k = a.comeBack()
+		}
+		k.Grant(plenty)
+		a.want()
+		if got := snapshots(t, w.engine); got != "" {
+			t.Errorf("the state still has %s", got)
+		}
+	})
+}
+
+// A retained value that a session was given stays in the log until it is
+// settled, although another one has replaced it and nothing binds it any more.
+func TestGivenRetainedValueStays(t *testing.T) {
+	o := core.Options{Policies: []core.Policy{{Filters: []core.Filter{"#"}, Age: time.Hour}}}
+	runWith(t, o, func(w *world) {
+		ctx := context.Background()
+		a := w.peer("a")
+		a.retain(1)
+		k := a.comeBack()
+		if err := k.Bind(ctx, everyRetained, core.BindOptions{Retained: true}); err != nil {
+			t.Fatal(err)
+		}
+		k.Grant(plenty)
+		got := a.deliveries()
+		if len(got) != 1 {
+			t.Fatalf("%+v", got)
+		}
+		if err := k.Unbind(ctx, everyRetained); err != nil {
+			t.Fatal(err)
+		}
+		k.Close()
+		a.retain(2)
+		time.Sleep(3 * time.Hour)
+		if first, _ := w.engine.Bounds(); first != got[0].Offset {
+			t.Fatalf("the log begins at %d, the value is at %d", first, got[0].Offset)
+		}
+		w.restart()
+		a = w.peer("a")
+		k = a.comeBack()
+		k.Grant(plenty)
+		if again := a.deliveries(); len(again) != 1 || again[0].Offset != got[0].Offset || !again[0].Retained || again[0].Attempt != 2 {
+			t.Fatalf("%+v", again)
+		}
+		if err := k.Settle(got[0].Offset, core.Accepted, core.SettleOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3 * time.Hour)
+		if first, _ := w.engine.Bounds(); first == got[0].Offset {
+			t.Error("it stays for ever")
+		}
+	})
+}
+
+// What the state has of a session's snapshots goes with the session, also where
+// that was refused, and where the commit was that said that they have ended.
+func TestRefusedEndOfSnapshots(t *testing.T) {
+	run(t, func(w *world) {
+		ctx := context.Background()
+		a := w.peer("a")
+		a.retain(2)
+		k := a.comeBack()
+		bind := func() {
+			t.Helper()
+			if err := k.Bind(ctx, everyRetained, core.BindOptions{Retained: true}); err != nil {
+				t.Fatal(err)
+			}
+			if snapshots(t, w.engine) == "" {
+				t.Fatal("the state has nothing")
+			}
+		}
+		bind()
+		w.engine.Fail(core.ErrStorageFull)
+		k.Grant(plenty)
+		for _, d := range a.deliveries() {
+			if err := k.Settle(d.Offset, core.Accepted, core.SettleOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Second)
+		w.engine.Fail(nil)
+		time.Sleep(time.Second)
+		if got := snapshots(t, w.engine); got != "" {
+			t.Fatalf("the state still has %s", got)
+		}
+		bind()
+		k.Close()
+		w.engine.Fail(core.ErrStorageFull)
+		_ = a.EndSession(ctx, "s")
+		w.engine.Fail(nil)
+		time.Sleep(time.Second)
+		if got := snapshots(t, w.engine); got != "" {
+			t.Errorf("of a session that has ended the state has %s", got)
+		}
+	})
+}
+
+// A settler settles what it is given, and calls meanwhile with the first of it.
+type settler struct {
+	*peer
+	k         *core.Consumer
+	meanwhile func()
+}
+
+func (s *settler) Deliver(ds []core.Delivery) {
+	s.peer.Deliver(ds)
+	for _, d := range ds {
+		if err := s.k.Settle(d.Offset, core.Accepted, core.SettleOptions{}); err != nil {
+			s.t.Error(err)
+		}
+	}
+	if f := s.meanwhile; f != nil {
+		s.meanwhile = nil
+		f()
+	}
+}
+
+// attach is comeBack for a settler.
+func (s *settler) attach() {
+	s.t.Helper()
+	s.comeBack().Close()
+	k, err := s.Consume(context.Background(), core.Consumption{Queue: core.SessionQueue("s"), Exclusive: true, Settings: &core.QueueSettings{Kind: core.KindSession}}, s)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.k = k
+}
+
+// What happens to a binding while values are delivered holds from the next value
+// on; and what was settled by then is not given again, wherever the broker dies.
+func TestSnapshotMeanwhile(t *testing.T) {
+	ctx := context.Background()
+	other := everyRetained
+	other.Tag = 8
+	one := everyRetained
+	one.Filter = "r/00"
+	var image *coretest.Engine
+	for name, c := range map[string]struct {
+		binding   core.Binding
+		meanwhile func(w *world, k *core.Consumer) error
+		want      string
+	}{
+		"the binding ends": {everyRetained, func(_ *world, k *core.Consumer) error {
+			return k.Unbind(ctx, everyRetained)
+		}, "r/00 7"},
+		"it is bound again": {everyRetained, func(_ *world, k *core.Consumer) error {
+			return k.Bind(ctx, everyRetained, core.BindOptions{Retained: true})
+		}, "r/00 7, r/00 7, r/01 7, r/02 7"},
+		"it is replaced": {everyRetained, func(_ *world, k *core.Consumer) error {
+			return k.Bind(ctx, other, core.BindOptions{})
+		}, "r/00 7, r/01 8, r/02 8"},
+		"the broker dies": {everyRetained, func(w *world, k *core.Consumer) error {
+			err := k.Save(ctx)
+			image = w.engine.Clone()
+			return err
+		}, "r/00 7, r/01 7, r/02 7, again, r/01 7, r/02 7"},
+		"the broker dies, of one topic": {one, func(w *world, k *core.Consumer) error {
+			err := k.Save(ctx)
+			image = w.engine.Clone()
+			return err
+		}, "r/00 7, again"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			image = nil
+			run(t, func(w *world) {
+				a := &settler{peer: w.peer("a")}
+				a.retain(3)
+				a.attach()
+				a.meanwhile = func() {
+					if err := c.meanwhile(w, a.k); err != nil {
+						t.Error(err)
+					}
+				}
+				if err := a.k.Bind(ctx, c.binding, core.BindOptions{Retained: true}); err != nil {
+					t.Fatal(err)
+				}
+				a.k.Grant(plenty)
+				got := a.deliveries()
+				list := make([]string, 0, len(got))
+				for _, d := range got {
+					list = append(list, fmt.Sprint(d.Topic, " ", d.Tags[0]))
+				}
+				if image != nil {
+					w.close()
+					w.engine, w.o.Engine = image, image
+					w.open()
+					a = &settler{peer: w.peer("a")}
+					a.attach()
+					a.k.Grant(plenty)
+					list = append(list, "again")
+					for _, d := range a.deliveries() {
+						list = append(list, fmt.Sprint(d.Topic, " ", d.Tags[0]))
+					}
+				}
+				if got := strings.Join(list, ", "); got != c.want {
+					t.Errorf("got %s\nwant %s", got, c.want)
+				}
+			})
+		})
+	}
+}
