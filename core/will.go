@@ -136,6 +136,13 @@ func leftOf(key string) (t willTerms, session string, ok bool) {
 	return t, session, ok && session != ""
 }
 
+// CheckWill says why KeepWill would refuse a will, but for what the log can say.
+// An adapter asks before it touches what the client's session was so far.
+func (c *Client) CheckWill(w Will) error {
+	_, err := c.check(w.Envelope)
+	return err
+}
+
 // KeepWill keeps the will of a session and replaces the one that it had. It
 // blocks until that is durable. The right to publish it is asked for now, and
 // again when the client is lost.

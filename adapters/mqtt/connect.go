@@ -111,6 +111,9 @@ func (c *conn) open(ctx context.Context) error {
 			return errSmallPackets // nothing can be said to it
 		}
 	}
+	if err := c.checkWill(); err != nil {
+		return err
+	}
 	switch err := c.s.enter(ctx, c); {
 	case err == errForeign:
 		return err
@@ -124,8 +127,7 @@ func (c *conn) open(ctx context.Context) error {
 	}
 	c.s.opened(c)
 	if err := c.keepWill(ctx, present); err != nil {
-		code, reason := reasonOf(err, typeConnack)
-		return &fault{code, reason, "the will was refused: " + err.Error()}
+		return refusedWill(err)
 	}
 	c.connected = true
 	c.s.metrics.Connects.Inc()

@@ -225,6 +225,41 @@ func TestRightsThatAreMissing(t *testing.T) {
 	s.hear(oldest, "close")
 }
 
+// [MQTT-3.1.4-2], [MQTT-3.1.4-3]: a CONNECT that is refused for its will touches
+// neither the connection that the client has, nor its session, nor the will that
+// was left with that.
+func TestRefusedWill(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, withAuthorizer(rules{}))
+	refused := func() {
+		t.Helper()
+		for _, clean := range []string{"C4", "C6"} {
+			c := s.dial()
+			s.say(c, `10 L(s"MQTT" 05 `+clean+` 003C L(11 00000E10) s"a" 00 s"secret/w" s"bad" s"ann" s"secret")`)
+			s.hear(c, `20 ?1 00 87`)
+			c.Close()
+		}
+	}
+	w := s.dial()
+	s.say(w, `10 L(s"MQTT" 05 C2 003C 00 s"w" s"ann" s"secret") 82 L(0001 00 s"will" 00)`)
+	s.hear(w, `20 L(00 00 L(21 0400 22 0040 27 00110000)) 90 L(0001 00 00)`)
+	a := s.dial()
+	s.say(a, `10 L(s"MQTT" 05 C4 003C L(11 00000E10) s"a" L(18 00000E10) s"will" s"good" s"ann" s"secret") 82 L(0001 00 s"t" 01)`)
+	s.hear(a, `20 L(00 00 L(21 0400 22 0040 27 00110000)) 90 L(0001 00 01)`)
+	refused()
+	s.say(w, `30 L(s"t" 00 "1")`)
+	s.hear(a, `30 L(s"t" 00 "1")`)
+	a.Close() // the will is left, with an hour's delay
+	s.gone("a")
+	refused()
+	s.say(w, `32 L(s"t" 0001 00 "2")`)
+	s.hear(w, `40 02 0001`)
+	a = s.dial()
+	s.say(a, `10 L(s"MQTT" 05 C0 003C L(11 00000E10) s"a" s"ann" s"secret")`)
+	s.hear(a, `20 L(01 00 L(21 0400 22 0040 27 00110000)) 32 L(s"t" ?2 00 "2")`)
+	s.hear(w, "nothing")
+}
+
 // Shutting down confirms what came, says why, and publishes wills.
 func TestShutdown(t *testing.T) {
 	t.Parallel()

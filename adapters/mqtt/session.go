@@ -284,6 +284,24 @@ func (c *conn) keepSession(ctx context.Context) {
 	}
 }
 
+// checkWill refuses a CONNECT whose will the client may not leave, before the
+// client's other connection or its session is touched ([MQTT-3.1.4-2],
+// [MQTT-3.1.4-3]).
+func (c *conn) checkWill() error {
+	if c.will.Envelope == nil {
+		return nil
+	}
+	if err := c.client.CheckWill(c.will); err != nil {
+		return refusedWill(err)
+	}
+	return nil
+}
+
+func refusedWill(err error) *fault {
+	code, reason := reasonOf(err, typeConnack)
+	return &fault{code, reason, "the will was refused: " + err.Error()}
+}
+
 // keepWill settles the will that the client id left behind, if it waits for its
 // delay: going on with the session withdraws it, and a session that begins anew
 // ends the old one, which is when it is due at the latest ([MQTT-3.1.3-9]). Then
