@@ -73,6 +73,7 @@ type Broker struct {
 	stats      Stats
 	pressure   pressure
 	shedder    shedder
+	refusals   refusals
 	undone     atomic.Uint64 // how many commits' settlements were taken back
 
 	aging      *aging

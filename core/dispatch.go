@@ -104,6 +104,9 @@ func (d *dispatcher) dispatch(c *commit) {
 			d.deliver(c, i, min(i+chunk, n))
 		}
 		d.grown.Add(uint64(len(c.Buf)))
+		if d.b.refusals.full.Load() && !c.empty() {
+			d.b.refusals.full.Store(false)
+		}
 	} else {
 		d.b.storageFailed(c)
 	}

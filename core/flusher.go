@@ -70,9 +70,13 @@ func (f *flusher) start() {
 				return
 			case <-f.wake:
 			}
+			wait := flushEvery
+			if f.b.refusals.full.Load() {
+				wait = refusedRetry
+			}
 			select {
 			case <-f.stop:
-			case <-time.After(flushEvery):
+			case <-time.After(wait):
 			}
 			f.flush()
 		}

@@ -2,7 +2,11 @@ package core
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"strings"
+	"sync/atomic"
+	"time"
 )
 
 // A commit that the log has no room for is refused, and the next one may
@@ -16,13 +20,37 @@ import (
 // noRoom says that a commit did not happen because there was no room for it.
 func noRoom(err error) bool { return errors.Is(err, ErrStorageFull) }
 
+// refusals tell of commits that there was no room for.
+type refusals struct {
+	// full says that the last commit was one.
+	full atomic.Bool
+
+	// What follows is the dispatcher's.
+
+	warned time.Time // when the log was told last
+	since  int       // how many there have been since
+}
+
+const (
+	// refusedRetry is how long what is owed waits for room before it is tried
+	// again.
+	refusedRetry = 250 * time.Millisecond
+	// warnEvery bounds how often the log, perhaps on the same disk, is told.
+	warnEvery = 10 * time.Second
+)
+
 // storageFailed is told of a commit that was not made durable. Publishers are
 // told by their confirmations.
 func (b *Broker) storageFailed(c *commit) {
 	n := b.stats.StorageFailures.Add(1)
 	switch {
 	case noRoom(c.err):
-		b.log.Warn("log full, a commit was refused", "records", c.Len(), "err", c.err)
+		r := &b.refusals
+		r.full.Store(true)
+		if r.since++; time.Since(r.warned) >= warnEvery {
+			b.log.Warn("log full, commits are refused", "commits", r.since, "err", c.err)
+			r.warned, r.since = time.Now(), 0
+		}
 	case n == 1:
 		b.log.Error("log failed, nothing is confirmed until it is opened anew", "err", c.err)
 	}
@@ -32,7 +60,7 @@ func (b *Broker) storageFailed(c *commit) {
 // any case with the next commit, and soon even where nobody else makes one. What
 // the commit had settled has been taken back.
 func (b *Broker) owe(c *commit) {
-	var queues []*queue
+	queues := make(map[*queue]bool) // whether a definition is owed, too
 	for _, change := range c.Changes {
 		isPosition, isDefinition := strings.HasPrefix(change.Key, keyPosition), strings.HasPrefix(change.Key, keyQueue)
 		switch {
@@ -40,23 +68,24 @@ func (b *Broker) owe(c *commit) {
 			if q := b.queue(queueOfStep(change.Key)); q == nil {
 				b.flusher.addGone(change.Key)
 			} else if change.Value != nil {
-				q.journalAgain(false)
-				queues = append(queues, q)
+				queues[q] = queues[q]
 			}
 		case change.Value == nil && (isPosition || isDefinition || strings.HasPrefix(change.Key, keyCounted) || strings.HasPrefix(change.Key, keySnapshots) || change.Key == keyClosed):
 			b.flusher.addGone(change.Key)
 		case isPosition, isDefinition:
 			if q := b.queue(change.Key[len(keyQueue):]); q != nil {
-				q.journalAgain(isDefinition)
-				queues = append(queues, q)
+				queues[q] = queues[q] || isDefinition
 			}
 		case strings.HasPrefix(change.Key, keyExchange):
 			b.flusher.addExchange(change.Key[len(keyExchange):])
 		}
 	}
+	for q, definition := range queues {
+		q.journalAgain(definition)
+	}
 	j := b.journal
 	j.mu.Lock()
-	j.owed = append(j.owed, queues...)
+	j.owed = slices.AppendSeq(j.owed, maps.Keys(queues))
 	j.mu.Unlock()
 }
 

@@ -1,9 +1,11 @@
 package core_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -114,6 +116,38 @@ func TestNothingOfARefusedTransaction(t *testing.T) {
 					t.Errorf("after batch %d the queue %s has just %q", i, q, got)
 				}
 			}
+		}
+	})
+}
+
+// However long there is no room, what is owed does not grow, it is tried at a
+// measured pace, and the log of the program is not filled with it.
+func TestLongWithoutRoom(t *testing.T) {
+	var log bytes.Buffer
+	runWith(t, core.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}, func(w *world) {
+		a := w.peer("a")
+		k := a.consume("q")
+		a.publish("$queue/q", "1")
+		k.Grant(plenty)
+		held := a.deliveries()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		batches, most := 0, 0
+		w.engine.Refuse = func(b *core.Batch) error {
+			batches, most = batches+1, max(most, len(b.Changes))
+			return core.ErrStorageFull
+		}
+		if err := k.Settle(held[0].Offset, core.Accepted, core.SettleOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		w.engine.Refuse = nil
+		if most > 4 || batches > 300 {
+			t.Errorf("%d batches of up to %d changes", batches, most)
+		}
+		if n := strings.Count(log.String(), "level=WARN"); n == 0 || n > 7 {
+			t.Errorf("%d warnings in a minute", n)
 		}
 	})
 }
