@@ -27,14 +27,14 @@ type delayed struct {
 	// state shows that they are gone; nothing else takes them out then.
 	firing sync.Mutex
 
-	leftMu  sync.Mutex      // guards what follows
-	left    map[string]bool // the sessions whose wills wait for their time
-	orphans []string        // those of them that have ended
+	leftMu sync.Mutex          // guards what follows
+	left   map[string]leftWill // by session
+	owed   map[string]bool     // the sessions of those that something is to become of at once
 
 	soonestMu sync.Mutex // guards soonest
 	soonest   time.Time  // when the first of what was added is due, or zero
 
-	wake    chan struct{} // soonest is set, or there are orphans
+	wake    chan struct{} // soonest is set, or something is owed
 	stop    chan struct{}
 	stopped sync.WaitGroup
 }
@@ -124,6 +124,7 @@ func (d *delayed) start() {
 		t := time.NewTimer(0)
 		defer t.Stop()
 		next := time.Now()
+		var retry time.Time // no will that is owed is tried before
 		for {
 			fires := true
 			select {
@@ -134,11 +135,13 @@ func (d *delayed) start() {
 				fires = !due.IsZero() && due.Before(next)
 			case <-t.C:
 			}
-			left := d.leaveOrphans(p)
+			if now := time.Now(); !now.Before(retry) && !d.leaveOwed(p.ctx) {
+				retry = time.Now().Add(delayedRetry)
+			}
 			if fires {
 				next = d.fire(p)
 			}
-			if retry := time.Now().Add(delayedRetry); !left && retry.Before(next) {
+			if retry.After(time.Now()) && retry.Before(next) {
 				next = retry
 			}
 			t.Reset(time.Until(next))
@@ -221,7 +224,8 @@ func (d *delayed) fireRound(p *pump, after string) (next time.Time, last string,
 		if err != nil {
 			return time.Now().Add(delayedRetry), "", false
 		}
-		if there {
+		_, session, isWill := leftOf(key)
+		if w, _ := d.leftBy(session); there && !w.withdrawn {
 			s := e.Schedule
 			e.Schedule = nil
 			d.publish(c, &e)
@@ -237,9 +241,13 @@ func (d *delayed) fireRound(p *pump, after string) (next time.Time, last string,
 			}
 		}
 		c.Changes = append(c.Changes, Change{Key: key})
-		if _, session, ok := leftOf(key); ok {
+		if isWill {
 			c.Changes = append(c.Changes, Change{Key: keyWill + session})
-			d.setLeft(session, false)
+			c.after = append(c.after, func(_ Offset, err error) {
+				if err == nil {
+					d.forgetLeft(session)
+				}
+			})
 		}
 		d.b.journal.leave()
 	}

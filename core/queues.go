@@ -436,8 +436,8 @@ func (b *Broker) deleteQueueIf(ctx context.Context, q *queue, over func() bool) 
 	if session, is := strings.CutPrefix(q.name, sessionPrefix); is {
 		forsaken = b.forsake(session, p)
 		p.after = append(p.after, func(_ Offset, err error) {
-			if err == nil {
-				b.delayed.sessionEnded(session)
+			if err == nil || noRoom(err) { // then its end goes into a later commit
+				b.delayed.decide(session, false)
 			}
 		})
 	}

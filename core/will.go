@@ -143,11 +143,15 @@ func (c *Client) CheckWill(w Will) error {
 	return err
 }
 
-// KeepWill keeps the will of a session and replaces the one that it had. It
+// KeepWill keeps the will of a session and replaces the one that it had: what the
+// session has left before is withdrawn, or, where it is due, published first. It
 // blocks until that is durable. The right to publish it is asked for now, and
 // again when the client is lost.
 func (c *Client) KeepWill(ctx context.Context, session string, w Will) error {
 	if _, err := c.check(w.Envelope); err != nil {
+		return err
+	}
+	if err := c.broker.takeWill(ctx, session, true); err != nil {
 		return err
 	}
 	return c.broker.journal.commitWith(ctx, func(p *commit) error {
@@ -161,7 +165,8 @@ func (c *Client) KeepWill(ctx context.Context, session string, w Will) error {
 	})
 }
 
-// DropWill ends the will of a client that took its leave. It does not wait.
+// DropWill ends the will of a client that took its leave. It does not wait: where
+// the log has no room for it, it is tried again.
 func (c *Client) DropWill(session string) error {
 	if seeded.On(seeded.WillKept) {
 		return nil
@@ -171,12 +176,23 @@ func (c *Client) DropWill(session string) error {
 		return err
 	}
 	p.Changes = append(p.Changes, Change{Key: keyWill + session})
+	d := c.broker.delayed
+	d.setLeft(session, leftWill{kept: true, withdrawn: true})
+	p.after = append(p.after, func(_ Offset, err error) {
+		if err == nil {
+			d.forgetLeft(session)
+		} else if noRoom(err) {
+			d.owe(session)
+		}
+	})
 	c.broker.journal.leave()
 	return nil
 }
 
 // LeaveWill publishes the will of a client that is lost, now or after its
-// delay, and blocks until that is durable.
+// delay, and blocks until that is durable. Where the log has no room for it the
+// error is ErrStorageFull, and what [Client.KeepWill] has kept is left once there
+// is: its delay begins now nevertheless.
 func (c *Client) LeaveWill(ctx context.Context, session string, w Will) error {
 	b := c.broker
 	to, err := c.check(w.Envelope)
@@ -187,13 +203,15 @@ func (c *Client) LeaveWill(ctx context.Context, session string, w Will) error {
 	waits := w.Delay > 0 && b.lives(session)
 	e := *w.Envelope
 	var refused error
+	var due time.Time
 	err = b.journal.commitWith(ctx, func(p *commit) error {
 		now := time.Now()
+		due = now
 		if waits {
-			due := now.Add(w.Delay)
+			due = now.Add(w.Delay)
 			at := b.delayed.key(due, w.terms().leftKey(session))
 			b.delayed.add(p, &e, due, at)
-			b.delayed.setLeft(session, true)
+			b.delayed.setLeft(session, leftWill{})
 			p.Changes = append(p.Changes, Change{Key: keyWill + session, Value: []byte(at[len(keyDelayed):])})
 			return nil
 		}
@@ -203,22 +221,26 @@ func (c *Client) LeaveWill(ctx context.Context, session string, w Will) error {
 		return nil
 	})
 	pause.At("will left")
-	if err == nil && waits && !b.lives(session) {
-		err = b.takeWill(ctx, session, false) // the session has ended in between
+	switch {
+	case noRoom(err):
+		b.delayed.refuse(session, leftWill{due: due, withdrawn: refused != nil})
+	case err == nil && waits && !b.lives(session):
+		err = c.TakeWill(ctx, session, false) // the session has ended in between
 	}
 	return errors.Join(err, refused)
 }
 
 // TakeWill ends the delay of the will that a session has: it is published at
-// once, or, with withdraw, never. It blocks until that is durable; where there
-// is no such will, it does not wait.
+// once, or, with withdraw and unless it is due, never. It blocks until that is
+// durable; where there is no such will, it does not wait. Where the log has no
+// room for it the error is ErrStorageFull, and it is done once there is.
 func (c *Client) TakeWill(ctx context.Context, session string, withdraw bool) error {
 	return c.broker.takeWill(ctx, session, withdraw)
 }
 
 func (b *Broker) takeWill(ctx context.Context, session string, withdraw bool) error {
 	d := b.delayed
-	if !d.hasLeft(session) {
+	if _, left := d.leftBy(session); !left {
 		return nil
 	}
 	if err := ctx.Err(); err != nil { // who has it may come to wait for the disk
@@ -227,19 +249,42 @@ func (b *Broker) takeWill(ctx context.Context, session string, withdraw bool) er
 	d.firing.Lock()
 	defer d.firing.Unlock()
 	pause.At("taking a will")
-	value, err := b.engine.Get(keyWill + session)
-	if err != nil || len(value) <= willValue {
-		return err // it was published in between
+	w, left := d.leftBy(session)
+	if !left {
+		return nil // it was published in between
 	}
-	key := keyDelayed + string(value)
+	value, err := b.engine.Get(keyWill + session)
+	if err != nil {
+		return err
+	}
+	kept, connected := parseKept(value)
+	var at Entry
+	var due bool
+	switch {
+	case connected && w.kept:
+		at = Entry{keyDelayed + strings.Repeat("\x00", delayedKey) + kept.terms.leftKey(session), []byte(kept.offset)}
+		due = !time.Now().Before(w.due)
+	case value == nil && w.kept:
+		d.forgetLeft(session)
+		return nil
+	case connected, len(value) <= willValue:
+		return nil // it is just being left
+	default:
+		at.Key = keyDelayed + string(value)
+		if at.Value, err = b.engine.Get(at.Key); err != nil {
+			return err
+		}
+		due = dueOf(at.Key) <= d.clock.now()
+	}
+	withdraw = w.withdrawn || withdraw && !w.over && !due
 	var e Envelope
 	publish := false
 	if !withdraw {
-		at, err := b.engine.Get(key)
-		if err != nil {
-			return err
-		}
-		if e, publish, err = d.due(&pump{b: b, ctx: ctx}, Entry{key, at}); err != nil {
+		e, publish, err = d.due(&pump{b: b, ctx: ctx}, at)
+		if errors.Is(err, ErrCorrupt) {
+			b.log.Error("will not readable", "session", session, "err", err)
+			b.stats.Unreadable.Add(1)
+		} else if err != nil {
 			return err
 		}
 	}
@@ -247,67 +292,18 @@ func (b *Broker) takeWill(ctx context.Context, session string, withdraw bool) er
 		if publish {
 			d.publish(p, &e)
 		}
-		p.Changes = append(p.Changes, Change{Key: keyWill + session}, Change{Key: key})
+		p.Changes = append(p.Changes, Change{Key: keyWill + session})
+		if !connected {
+			p.Changes = append(p.Changes, Change{Key: at.Key})
+		}
 		return nil
 	})
 	if err == nil {
-		d.setLeft(session, false)
+		d.forgetLeft(session)
+	} else if noRoom(err) {
+		d.decide(session, withdraw)
 	}
 	return err
-}
-
-// hasLeft reports whether a session has a will that waits for its time. Most
-// have none, and the state need not be asked.
-func (d *delayed) hasLeft(session string) bool {
-	d.leftMu.Lock()
-	defer d.leftMu.Unlock()
-	return d.left[session]
-}
-
-func (d *delayed) setLeft(session string, left bool) {
-	d.leftMu.Lock()
-	defer d.leftMu.Unlock()
-	if !left {
-		delete(d.left, session)
-		return
-	}
-	if d.left == nil {
-		d.left = make(map[string]bool)
-	}
-	d.left[strings.Clone(session)] = true
-}
-
-// sessionEnded has the will published that a session has left behind, whose end
-// is durable: soon, or, where the broker is lost before, at its next start.
-func (d *delayed) sessionEnded(session string) {
-	d.leftMu.Lock()
-	if d.left[session] {
-		d.orphans = append(d.orphans, session)
-	}
-	d.leftMu.Unlock()
-	d.rouse()
-}
-
-// leaveOrphans publishes the wills of sessions that have ended. It reports
-// whether it could.
-func (d *delayed) leaveOrphans(p *pump) bool {
-	d.leftMu.Lock()
-	orphans := d.orphans
-	d.orphans = nil
-	d.leftMu.Unlock()
-	for i, session := range orphans {
-		if d.b.lives(session) {
-			continue // whoever began it anew has seen to it
-		}
-		if err := d.b.takeWill(p.ctx, session, false); err != nil {
-			d.b.log.Error("will not published", "session", session, "err", err)
-			d.leftMu.Lock()
-			d.orphans = append(d.orphans, orphans[i:]...)
-			d.leftMu.Unlock()
-			return false
-		}
-	}
-	return true
 }
 
 // An heir is a will that the last run has left, and what is to change about it.
@@ -349,10 +345,10 @@ func (b *Broker) inheritWills(ctx context.Context) error {
 			h.delay = 0
 		case connected, lives && h.terms.old:
 		case h.terms.old:
-			d.setLeft(h.name, true)
+			d.setLeft(h.name, leftWill{})
 			continue // it comes at its time
 		default:
-			d.setLeft(h.session, true)
+			d.setLeft(h.session, leftWill{})
 			sessions = append(sessions, h.session)
 			continue
 		}
@@ -371,13 +367,14 @@ func (b *Broker) inheritWills(ctx context.Context) error {
 		}
 	}
 	if len(heirs) > 0 {
-		if err := b.inherit(ctx, heirs); err != nil {
+		err := b.inherit(ctx, heirs)
+		if err != nil && !noRoom(err) {
 			return err
 		}
 	}
 	for _, session := range sessions {
 		if !b.lives(session) && !seeded.On(seeded.WillOrphaned) {
-			d.sessionEnded(session)
+			d.decide(session, false)
 		}
 	}
 	return nil
@@ -406,10 +403,17 @@ func (b *Broker) inherit(ctx context.Context, heirs []heir) error {
 				p.Changes = append(p.Changes, Change{Key: keyWill + h.name})
 			}
 			p.Changes = append(p.Changes, Change{Key: keyWill + h.session, Value: []byte(key[len(keyDelayed):])}, Change{Key: key, Value: []byte(h.offset)})
-			d.setLeft(h.session, true)
 		}
 		return nil
 	})
+	for i := range heirs {
+		switch h := &heirs[i]; {
+		case err == nil:
+			d.setLeft(h.session, leftWill{})
+		case noRoom(err) && h.left == "" && !h.terms.old: // an older version's stay until the next start
+			d.refuse(h.session, leftWill{due: now.Add(h.delay)})
+		}
+	}
 	if err == nil {
 		d.look(soonest)
 	}

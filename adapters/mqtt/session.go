@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"slices"
 	"time"
 
@@ -335,7 +336,10 @@ func (c *conn) leaveWill(ctx context.Context) {
 		c.client.DropWill(c.sessionName())
 		return
 	}
-	if err := c.client.LeaveWill(ctx, c.sessionName(), c.willNow()); err != nil {
+	err := c.client.LeaveWill(ctx, c.sessionName(), c.willNow())
+	if errors.Is(err, core.ErrStorageFull) {
+		c.s.log.Info("will waits for room", "client", c.id, "err", err)
+	} else if err != nil {
 		_, reason := reasonOf(err, typePuback)
 		c.s.metrics.Refused(reason)
 		c.s.log.Info("will refused", "err", err)

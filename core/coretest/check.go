@@ -424,6 +424,14 @@ func (l *Ledger) resolve(s *sight) {
 			l.offsets[m.offset] = m.number
 		}
 	}
+	// What was rejected in vain, as there was no room for it, may have been given
+	// out once more and accepted.
+	accepted := make(map[place]bool)
+	for _, t := range l.settlings {
+		if t.outcome == core.Accepted {
+			accepted[place{t.queue, t.number}] = true
+		}
+	}
 	var settlings []settling
 	for _, t := range l.settlings {
 		if p := (place{t.queue, t.number}); t.to != "" && len(s.pending[place{t.to, t.number}]) == 0 ||
@@ -433,7 +441,8 @@ func (l *Ledger) resolve(s *sight) {
 		if len(s.pending[place{t.queue, t.number}]) == 0 && t.outcome != core.Released {
 			// Of the queue that gives up after a few attempts, it may have been
 			// given up instead, and its dead letter is yet to be written.
-			if t.told == 0 && (t.queue != "all" || t.outcome != core.Accepted) {
+			again := t.outcome == core.Rejected && accepted[place{t.queue, t.number}]
+			if t.told == 0 && !again && (t.queue != "all" || t.outcome != core.Accepted) {
 				t.told = l.now
 			}
 			settlings = append(settlings, t)

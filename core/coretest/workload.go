@@ -36,8 +36,10 @@ type Workload struct {
 	session *core.Consumer
 	// connected are clients whose wills are kept.
 	connected []connected
-	stopped   atomic.Bool
-	failed    atomic.Bool
+	// refused are wills that there was no room for when they were left.
+	refused []int
+	stopped atomic.Bool
+	failed  atomic.Bool
 
 	mu       sync.Mutex // guards what follows
 	receipts map[core.Receipt]func(core.Confirmation)
@@ -141,8 +143,9 @@ func (w *Workload) Stop() { w.stopped.Store(true) }
 // be called from any goroutine.
 func (w *Workload) Fail() { w.failed.Store(true) }
 
-// Run takes so many steps, and then waits until all is confirmed. It ends early,
-// with an error, when the broker does not go on.
+// Run takes so many steps, and then waits until all is confirmed, and done that
+// could not be at first for want of room. It ends early, with an error, when the
+// broker does not go on.
 func (w *Workload) Run(ctx context.Context, steps int) error {
 	for range steps {
 		if w.stopped.Load() {
@@ -152,12 +155,15 @@ func (w *Workload) Run(ctx context.Context, steps int) error {
 			return err
 		}
 	}
-	return w.wait()
+	if err := w.wait(); err != nil {
+		return err
+	}
+	return w.awaitRefused(ctx)
 }
 
 // Close ends the broker. Its confirmations are taken note of.
 func (w *Workload) Close(ctx context.Context) error {
-	w.workers, w.session, w.connected = nil, nil, nil
+	w.workers, w.session, w.connected, w.refused = nil, nil, nil, nil
 	return w.broker.Close(ctx)
 }
 

@@ -53,6 +53,7 @@ const (
 	QueueComesBack     Bug = "confirm a queue's end before it is durable"
 	WillOrphaned       Bug = "let a will wait whose session ended before a crash"
 	WillKept           Bug = "confirm that a will is withdrawn, and leave it there"
+	WillRefused        Bug = "leave a will to the next start that there was no room for"
 	CountedAhead       Bug = "say that what is still on its way to a bounded queue was counted"
 )
 
@@ -69,6 +70,6 @@ func Bugs() []Bug {
 		LostAckState, HeldForgotten, AttemptsForgotten, RejectForgotten, PositionAtEnd, DoubleDeadLetter, SplitTransaction,
 		MovedApart, CancelForgotten,
 		RetainedLate, DedupForgotten, OnceForgotten, DelayedTwice, UnsettledReclaimed, LostBinding,
-		LostSettings, ExchangeEarly, QueueComesBack, WillOrphaned, WillKept, CountedAhead,
+		LostSettings, ExchangeEarly, QueueComesBack, WillOrphaned, WillKept, WillRefused, CountedAhead,
 	}
 }

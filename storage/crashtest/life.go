@@ -47,12 +47,12 @@ func (l *life) run(ctx context.Context, seed uint64, rnd *rand.Rand) error {
 		l.left = l.ledger.After(first, l.ledger.Now())
 		w.Stop()
 	}
-	fails, reads, fault := l.fault(rnd)
+	fails, reads, full, fault := l.fault(rnd)
 	var watch func(vfs.Op) error
 	if l.h.Watch != nil && !l.first {
 		watch = l.h.Watch(l.memory)
 	}
-	failed := false
+	failed, lacked := false, false
 	fs := &vfs.Faulty{FS: l.memory}
 	fs.Inject = func(op vfs.Op) *vfs.Fault {
 		if watch != nil {
@@ -70,6 +70,14 @@ func (l *life) run(ctx context.Context, seed uint64, rnd *rand.Rand) error {
 				return fault
 			}
 		}
+		if full.calls > 0 && (op.Kind == vfs.KindWrite || op.Kind == vfs.KindCreate) && strings.HasPrefix(op.Name, l.h.Failing) {
+			if full.from--; full.from < 0 {
+				full.calls--
+				lacked = true
+				w.Fail()
+				return &vfs.Fault{Err: syscall.ENOSPC}
+			}
+		}
 		return nil
 	}
 	fs.Read = func(name string, _ int64) *vfs.Fault {
@@ -84,18 +92,21 @@ func (l *life) run(ctx context.Context, seed uint64, rnd *rand.Rand) error {
 	}
 	_, err := l.h.live(ctx, w, fs, l.steps)
 	l.crashed.Do(crash)
-	if failed {
+	if failed || lacked && errors.Is(err, core.ErrStorageFull) {
 		return nil
 	}
 	return err
 }
 
-// fault says which of the calls that change a file fails, and how, and which of
-// those that read one; less than 0 is none.
-func (l *life) fault(rnd *rand.Rand) (fails, reads int, fault *vfs.Fault) {
+// A fullness is a time without room: from one call on that writes, for so many.
+type fullness struct{ from, calls int }
+
+// fault says which of the calls that change a file fails, and how, which of those
+// that read one, less than 0 being none, and when there is no room.
+func (l *life) fault(rnd *rand.Rand) (fails, reads int, full fullness, fault *vfs.Fault) {
 	fails, reads = -1, -1
 	if l.h.Failing == "" {
-		return fails, reads, nil
+		return fails, reads, full, nil
 	}
 	switch rnd.IntN(6) {
 	case 0:
@@ -104,8 +115,10 @@ func (l *life) fault(rnd *rand.Rand) (fails, reads int, fault *vfs.Fault) {
 		fails, fault = rnd.IntN(2*l.steps), &vfs.Fault{Err: syscall.ENOSPC, Short: rnd.IntN(300), Drop: true}
 	case 2:
 		reads = rnd.IntN(20)
+	case 3:
+		full = fullness{rnd.IntN(l.steps), 1 + rnd.IntN(l.steps/4)}
 	}
-	return fails, reads, fault
+	return fails, reads, full, fault
 }
 
 // Fault runs a workload in which one call that changes a file fails, cuts the

@@ -68,7 +68,7 @@ func TestSeededBugs(t *testing.T) {
 			defer seeded.Switch("")
 			began := time.Now()
 			h := crashed()
-			h.Patience = time.Second
+			h.Patience = 2 * time.Second // more than what has no room waits for
 			for seed := uint64(1); seed <= 500; seed++ {
 				r := h.Random(t.Context(), seed, 8, 150)
 				if seed%30 == 0 && len(r.Faults) == 0 {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -268,4 +269,126 @@ func TestCrashAfterARefusedLease(t *testing.T) {
 	if crashes == 0 {
 		t.Error("no crash was tried")
 	}
+}
+
+// TestCrashWhileWillsWaitForRoom crashes the broker at each call while it has no
+// room for the wills of clients that are lost, and while there is room again:
+// each is published once, be it by the broker itself or by the next start, and
+// one that the client took with it no more once that is told.
+func TestCrashWhileWillsWaitForRoom(t *testing.T) {
+	ctx := t.Context()
+	memory := vfs.NewMemory()
+	var full, watch, withdrawn atomic.Bool
+	wills := map[string]core.Will{}
+	for _, name := range []string{"at once", "later", "ended", "back", "withdrawn", "next"} {
+		w := core.Will{Envelope: &core.Envelope{Topic: "left", Payload: []byte(name), Guarantee: core.AtLeastOnce}}
+		if name != "at once" && name != "next" {
+			w.Delay = time.Hour
+		}
+		wills[name] = w
+	}
+	published := func(c *core.Client) (map[string]int, error) {
+		n := make(map[string]int)
+		page, err := c.Read(ctx, core.ReadRequest{Filters: []core.Filter{"left"}, From: core.Earliest})
+		for _, d := range page.Messages {
+			n[string(d.Payload)]++
+		}
+		return n, err
+	}
+	crashes := 0
+	check := func(op vfs.Op) error {
+		told := withdrawn.Load()
+		image := memory.Crash([]uint64{vfs.CrashStrict, vfs.CrashKind, uint64(op.Index)}[op.Index%3])
+		b, c, _, err := openBroker(ctx, small(image))
+		if err != nil {
+			return err
+		}
+		defer b.Close(ctx)
+		for name := range wills {
+			if err := c.TakeWill(ctx, name, false); err != nil {
+				return err
+			}
+		}
+		var got map[string]int
+		for deadline := time.Now().Add(time.Minute); got["at once"] == 0; time.Sleep(time.Millisecond) {
+			if got, err = published(c); err != nil {
+				return err
+			}
+			if time.Now().After(deadline) {
+				break
+			}
+		}
+		for name := range wills {
+			n := got[name]
+			switch {
+			case n > 1, n == 0 && name != "withdrawn" && name != "next", n > 0 && name == "withdrawn" && told:
+				return fmt.Errorf("before call %d, %s %s: the will %q is published %d times", op.Index, op.Kind, op.Name, name, n)
+			}
+		}
+		return nil
+	}
+	fs := &vfs.Faulty{FS: memory, Inject: func(op vfs.Op) *vfs.Fault {
+		if watch.Load() && !t.Failed() {
+			crashes++
+			if err := check(op); err != nil {
+				t.Error(err)
+			}
+		}
+		if full.Load() && (op.Kind == vfs.KindWrite || op.Kind == vfs.KindCreate) && strings.HasPrefix(op.Name, "/data/log/") {
+			return &vfs.Fault{Err: syscall.ENOSPC, Short: op.Index % 50}
+		}
+		return nil
+	}}
+	b, c, me, err := openBroker(ctx, small(fs))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close(context.WithoutCancel(ctx))
+	for name, w := range wills {
+		k, err := c.Consume(ctx, core.Consumption{Queue: core.SessionQueue(name), Create: true, Settings: &core.QueueSettings{Kind: core.KindSession}}, me)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.Close()
+		if name == "next" {
+			continue
+		}
+		if err := c.KeepWill(ctx, name, w); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inVain := func(err error) {
+		t.Helper()
+		if !errors.Is(err, core.ErrStorageFull) {
+			t.Fatal(err)
+		}
+	}
+	full.Store(true)
+	watch.Store(true)
+	for name, w := range wills {
+		if name != "next" {
+			inVain(c.LeaveWill(ctx, name, w))
+		}
+	}
+	inVain(c.EndSession(ctx, "ended"))
+	inVain(c.TakeWill(ctx, "back", false))
+	inVain(c.TakeWill(ctx, "withdrawn", true))
+	inVain(c.KeepWill(ctx, "at once", wills["next"]))
+	full.Store(false)
+	if err := c.TakeWill(ctx, "withdrawn", true); err != nil {
+		t.Fatal(err)
+	}
+	withdrawn.Store(true)
+	if err := c.KeepWill(ctx, "at once", wills["next"]); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]int{"at once": 1, "ended": 1, "back": 1}
+	var got map[string]int
+	for deadline := time.Now().Add(time.Minute); !maps.Equal(got, want); time.Sleep(10 * time.Millisecond) {
+		if got, err = published(c); err != nil || time.Now().After(deadline) {
+			t.Fatalf("%v, want %v; %v", got, want, err)
+		}
+	}
+	watch.Store(false)
+	t.Logf("%d crashes", crashes)
 }
