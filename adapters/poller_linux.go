@@ -21,9 +21,10 @@ import (
 type poller struct {
 	server *Server
 
-	file *os.File // of epoll
-	raw  syscall.RawConn
-	fd   int
+	fd int // of the epoll of all that is watched
+	// rest is another epoll, of nothing but that one, and known to Go's own poller.
+	rest *os.File
+	raw  syscall.RawConn // of rest
 
 	turn    chan struct{} // holds the turn while nobody has it; closed with the poller
 	running sync.WaitGroup
@@ -31,9 +32,12 @@ type poller struct {
 	// has the turn makes it less.
 	waiting atomic.Int32
 
-	// Of who has the turn: what was said to be ready, and is yet to be looked at.
+	// Of who has the turn: what was said to be ready, and is yet to be looked at;
+	// whether connections come, and how often more is waited for them.
 	events      [64]unix.EpollEvent
 	at, n, came int
+	eager       bool
+	patience    int
 
 	listeners []*socketListener
 
@@ -59,17 +63,32 @@ func newPoller(s *Server) (*poller, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
-	// Go's own poller says when it has something: an epoll is readable then.
-	if err := unix.SetNonblock(fd, true); err != nil {
+	p := &poller{server: s, fd: fd, turn: make(chan struct{}, 1)}
+	if err := p.openRest(); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
-	p := &poller{server: s, file: os.NewFile(uintptr(fd), "epoll"), fd: fd, turn: make(chan struct{}, 1)}
-	if p.raw, err = p.file.SyscallConn(); err != nil {
-		p.file.Close()
-		return nil, err
-	}
 	return p, nil
+}
+
+func (p *poller) openRest() error {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	// An epoll is readable while it has something to say.
+	if err = unix.EpollCtl(fd, unix.EPOLL_CTL_ADD, p.fd, &unix.EpollEvent{Events: unix.EPOLLIN}); err == nil {
+		err = unix.SetNonblock(fd, true)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return err
+	}
+	p.rest = os.NewFile(uintptr(fd), "epoll")
+	if p.raw, err = p.rest.SyscallConn(); err != nil {
+		p.rest.Close()
+	}
+	return err
 }
 
 // listen takes over a TCP listener, for when the poller is started, and returns
@@ -169,6 +188,9 @@ func (p *poller) next() *served {
 			if p.came < acceptBurst {
 				if s, came := p.listeners[e.Fd].accept(); s != nil {
 					p.came++
+					if p.patience = eagerWaits; !p.eager {
+						p.setEager(true)
+					}
 					return p.server.open(s, s)
 				} else if came {
 					p.came++
@@ -177,14 +199,51 @@ func (p *poller) next() *served {
 			}
 			p.at, p.came = p.at+1, 0
 		}
-		if p.raw.Read(func(fd uintptr) bool {
-			p.n, _ = unix.EpollWait(int(fd), p.events[:], 0)
-			return p.n > 0
-		}) != nil {
+		if !p.wait() {
 			return nil
 		}
 		p.at, p.came = 0, 0
 	}
+}
+
+// Connections are said to come until nothing has for eagerWait, in milliseconds, or
+// something else eagerWaits times.
+const (
+	eagerWait  = 10
+	eagerWaits = 4
+)
+
+// wait returns when something is ready; false is the poller's end. While
+// connections come, it waits in the system call itself: what comes next finds the
+// thread and its processor as it left them. Otherwise Go's own poller waits, which
+// costs several changes of threads each time, and nothing meanwhile.
+func (p *poller) wait() (goOn bool) {
+	if p.eager {
+		if p.patience > 0 {
+			p.patience--
+			if p.n, _ = unix.EpollWait(p.fd, p.events[:], eagerWait); p.n > 0 {
+				return true
+			}
+		}
+		p.setEager(false)
+	}
+	return p.raw.Read(func(uintptr) bool {
+		p.n, _ = unix.EpollWait(p.fd, p.events[:], 0)
+		return p.n > 0
+	}) == nil
+}
+
+// setEager says whether connections come. While they do, Go's own poller is not
+// told of what is ready, so that it does not wake for nothing.
+func (p *poller) setEager(eager bool) {
+	p.eager = eager
+	watch := uint32(unix.EPOLLIN)
+	if eager {
+		watch = 0
+	}
+	_ = p.raw.Control(func(fd uintptr) {
+		_ = unix.EpollCtl(int(fd), unix.EPOLL_CTL_MOD, p.fd, &unix.EpollEvent{Events: watch})
+	})
 }
 
 // take unparks the socket that is watched under a file descriptor. It may be
@@ -224,8 +283,9 @@ func (p *poller) forget(s *socket) {
 
 // close ends the poller, of which no connection is left.
 func (p *poller) close() {
-	p.file.Close()
+	p.rest.Close()
 	p.running.Wait()
+	unix.Close(p.fd)
 }
 
 // A socketListener is a listener whose connections a poller opens.

@@ -342,3 +342,24 @@ func TestRestlessConnections(t *testing.T) {
 	}
 	close(ended)
 }
+
+// What comes is served however long nothing came: as connections come, when that
+// has just ended, and long after.
+func TestConnectionsThatComeNowAndThen(t *testing.T) {
+	g := recite(t, &reciter{})
+	c := g.dial()
+	say(t, c, "x")
+	for pause := range 3 * eagerWait {
+		time.Sleep(time.Duration(pause) * time.Millisecond)
+		if pause%2 == 0 {
+			c = g.dial()
+		}
+		say(t, c, "y")
+		say(t, g.dial(), "z")
+		for range eagerWaits + 1 {
+			say(t, c, "y")
+		}
+		time.Sleep(2 * eagerWait * time.Millisecond)
+		say(t, c, "z")
+	}
+}
