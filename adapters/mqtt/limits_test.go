@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"testing"
@@ -258,6 +259,38 @@ func TestRefusedWill(t *testing.T) {
 	s.say(a, `10 L(s"MQTT" 05 C0 003C L(11 00000E10) s"a" s"ann" s"secret")`)
 	s.hear(a, `20 L(01 00 L(21 0400 22 0040 27 00110000)) 32 L(s"t" ?2 00 "2")`)
 	s.hear(w, "nothing")
+}
+
+// [MQTT-3.1.3-6], [MQTT-3.1.3-7], [MQTT-3.2.2-16]: a client id that the server
+// assigns is nobody else's, and names a session as any other does.
+func TestAssignedClientID(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	anonymous := func() (net.Conn, string) {
+		t.Helper()
+		c := s.dial()
+		s.say(c, `10 L(s"MQTT" 05 00 003C L(11 00000E10) s"")`)
+		ack := make([]byte, 60)
+		c.SetReadDeadline(time.Now().Add(patience))
+		if _, err := io.ReadFull(c, ack); err != nil || ack[0] != 0x20 || ack[3] != 0 {
+			t.Fatalf("% X, %v", ack, err)
+		}
+		return c, string(ack[8:49])
+	}
+	a, id := anonymous()
+	if _, other := anonymous(); other == id {
+		t.Fatalf("two clients are %q", id)
+	}
+	s.say(a, `82 L(0001 00 s"t" 01)`)
+	s.hear(a, `90 L(0001 00 01)`)
+	a.Close()
+	s.gone(id)
+	b := s.dial()
+	s.say(b, `10 L(s"MQTT" 05 02 003C 00 s"b") 32 L(s"t" 0001 00 "x")`)
+	s.hear(b, `20 L(00 00 L(21 0400 22 0040 27 00110000)) 40 02 0001`)
+	a = s.dial()
+	s.say(a, `10 L(s"MQTT" 05 00 003C L(11 00000E10) s"`+id+`")`)
+	s.hear(a, `20 L(01 00 L(21 0400 22 0040 27 00110000)) 32 L(s"t" ?2 00 "x")`)
 }
 
 // Shutting down confirms what came, says why, and publishes wills.
