@@ -53,8 +53,9 @@ type commit struct {
 	after []func(first Offset, err error)
 	// remembered are the publishes that others may turn out to repeat.
 	remembered []*remembered
-	// forgotten are those of them that are not to be known any more.
-	forgotten []*remembered
+	// forgotten are those of them that are not to be known any more, expired those
+	// that made room for others or are too old.
+	forgotten, expired []*remembered
 
 	first Offset
 	err   error
@@ -444,10 +445,11 @@ func (j *journal) recycle(c *commit) {
 	clear(c.after)
 	clear(c.remembered)
 	clear(c.forgotten)
+	clear(c.expired)
 	clear(c.Changes)
 	*c = commit{
 		Batch:   Batch{Ends: c.Ends[:0], Changes: c.Changes[:0]},
-		entries: c.entries[:0], after: c.after[:0], remembered: c.remembered[:0], forgotten: c.forgotten[:0],
+		entries: c.entries[:0], after: c.after[:0], remembered: c.remembered[:0], forgotten: c.forgotten[:0], expired: c.expired[:0],
 	}
 	j.mu.Lock()
 	j.done++

@@ -101,6 +101,7 @@ func (m *memory) expire(p *commit, now time.Time) {
 		r := m.queue[n]
 		if m.ids[r.key] == r {
 			delete(m.ids, r.key)
+			p.expired = append(p.expired, r)
 			p.Changes = append(p.Changes, Change{Key: r.key})
 		}
 		m.queue[n] = nil
@@ -142,8 +143,12 @@ func (m *memory) forgetAll(p *commit, prefix string) {
 // failed takes back what a commit that failed had remembered, and forgotten: the
 // state still has that, and would know it again after a restart.
 func (m *memory) failed(c *commit) {
+	ids := 0
 	for _, r := range c.remembered {
 		r.err = c.err
+		if strings.HasPrefix(r.key, keyID) {
+			ids++
+		}
 		if m.ids[r.key] == r {
 			delete(m.ids, r.key)
 		}
@@ -159,6 +164,23 @@ func (m *memory) failed(c *commit) {
 		if of[r.key] == nil && r.err == nil {
 			of[r.key] = r
 		}
+	}
+	tail := len(m.queue) // from where on all are that the commit had
+	for ; ids > 0 && tail > 0; tail-- {
+		if m.queue[tail-1].err != nil {
+			ids--
+		}
+	}
+	m.queue = append(m.queue[:tail], slices.DeleteFunc(m.queue[tail:], func(r *remembered) bool { return r.err != nil })...)
+	var back []*remembered
+	for _, r := range c.expired {
+		if m.ids[r.key] == nil && r.err == nil {
+			m.ids[r.key] = r
+			back = append(back, r)
+		}
+	}
+	if len(back) > 0 {
+		m.queue = append(back, m.queue...)
 	}
 }
 

@@ -70,7 +70,7 @@ func (b *Broker) owe(c *commit) {
 			} else if change.Value != nil {
 				queues[q] = queues[q]
 			}
-		case change.Value == nil && (isPosition || isDefinition || strings.HasPrefix(change.Key, keyCounted) || strings.HasPrefix(change.Key, keySnapshots) || change.Key == keyClosed):
+		case change.Value == nil && (isPosition || isDefinition || strings.HasPrefix(change.Key, keyCounted) || strings.HasPrefix(change.Key, keySnapshots) || strings.HasPrefix(change.Key, keyOnce) || change.Key == keyClosed):
 			b.flusher.addGone(change.Key)
 		case isPosition, isDefinition:
 			if q := b.queue(change.Key[len(keyQueue):]); q != nil {
@@ -102,7 +102,9 @@ func (b *Broker) putGone(key string) {
 		return // it means nothing to that one, or is its own
 	}
 	if p, err := b.journal.enterUnbounded(); err == nil {
-		p.Changes = append(p.Changes, Change{Key: key})
+		if b.journal.memory.once[key] == nil { // who asked was told that it is there still
+			p.Changes = append(p.Changes, Change{Key: key})
+		}
 		b.journal.leave()
 	}
 }

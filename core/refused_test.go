@@ -544,3 +544,89 @@ func TestRefusedSettlement(t *testing.T) {
 		}
 	}
 }
+
+// Publishes that there was no room for do not push out what is remembered of
+// others, however often they are tried again.
+func TestRefusedIDsPushNothingOut(t *testing.T) {
+	runWith(t, core.Options{Limits: core.Limits{DedupIDs: 3}}, func(w *world) {
+		a := w.peer("a")
+		publish := func(id string) {
+			t.Helper()
+			if err := a.Publish(context.Background(), &core.Envelope{Topic: "t", ID: id, Guarantee: core.AtLeastOnce}, 1); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		for _, id := range []string{"1", "2", "3"} {
+			publish(id)
+		}
+		w.engine.Fail(core.ErrStorageFull)
+		for range 10 {
+			publish("new")
+		}
+		w.engine.Fail(nil)
+		repeated := func(want ...string) {
+			t.Helper()
+			for _, id := range want {
+				before := w.broker.Stats().Duplicates.Load()
+				if publish(id); w.broker.Stats().Duplicates.Load() == before {
+					t.Errorf("%s is not known any more", id)
+				}
+			}
+		}
+		repeated("1", "2", "3")
+		publish("new")
+		repeated("2", "3", "new")
+		w.restart()
+		a = w.peer("a")
+		repeated("2", "3", "new")
+		publish("4")
+		repeated("3", "new", "4")
+	})
+}
+
+// What is remembered of a session's publishes ends with the session also where
+// there was no room for its end.
+func TestOnceOfARefusedEnd(t *testing.T) {
+	run(t, func(w *world) {
+		ctx := context.Background()
+		a := w.peer("a")
+		s := core.QueueSettings{Kind: core.KindSession, Once: []byte("of s ")}
+		k, err := a.Consume(ctx, core.Consumption{Queue: core.SessionQueue("s"), Create: true, Settings: &s}, a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.Close()
+		for _, once := range []string{"of s 1", "of s 2", "other"} {
+			if err := a.Publish(ctx, &core.Envelope{Topic: "t", Once: once, Guarantee: core.ExactlyOnce}, 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		remembered := func(want ...string) {
+			t.Helper()
+			var got []string
+			for s, err := range w.engine.Clone().State("o/", "") {
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, s.Key)
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("the state has %q, want %q", got, want)
+			}
+		}
+		remembered("o/of s 1", "o/of s 2", "o/other")
+		w.engine.Fail(core.ErrStorageFull)
+		if err := a.Forget(ctx, "other", 1); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.EndSession(ctx, "s"); !errors.Is(err, core.ErrStorageFull) {
+			t.Fatal(err)
+		}
+		w.engine.Fail(nil)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		remembered("o/other") // that it is forgotten was refused, which the client was told
+	})
+}

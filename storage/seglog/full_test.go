@@ -117,3 +117,59 @@ func TestNoRoomForAKindOfFile(t *testing.T) {
 		})
 	}
 }
+
+// TestReclaimWithoutRoom: where nothing can be copied and no segment begun, as
+// the disk is full, what is to be freed whole is.
+func TestReclaimWithoutRoom(t *testing.T) {
+	ctx := t.Context()
+	var full atomic.Bool
+	fs := &vfs.Faulty{FS: vfs.NewMemory(), Inject: func(op vfs.Op) *vfs.Fault {
+		if full.Load() && (op.Kind == vfs.KindWrite || op.Kind == vfs.KindCreate) && strings.HasPrefix(op.Name, "/data/log/") {
+			return &vfs.Fault{Err: syscall.ENOSPC}
+		}
+		return nil
+	}}
+	l, err := Open(ctx, small(fs))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close(context.WithoutCancel(ctx))
+	const pinned = 2
+	for len(l.segmentsNow()) < 12 {
+		appendWait(t, l, batchOf(false, "t", "t", "t", "t", "t", "t", "t", "t"))
+	}
+	for _, s := range l.segmentsNow()[:11] {
+		if err := l.ensureIndex(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, end := l.Bounds()
+	r := core.Retention{
+		Policies: []core.Policy{{Filters: []core.Filter{"#"}, Age: time.Hour}},
+		Needs:    needsOf(func(at core.Offset) bool { return at == pinned }),
+		Before:   end, Now: time.UnixMilli(1 << 50),
+	}
+	full.Store(true)
+	if got, err := l.Reclaim(ctx, r); err != nil || got.Records == 0 {
+		t.Errorf("%d records were freed: %v", got.Records, err)
+	}
+	if n := len(l.segmentsNow()); n != 2 {
+		t.Errorf("%d segments are left", n)
+	}
+	if _, err := l.Reclaim(ctx, r); !isFull(err) {
+		t.Errorf("with nothing to free: %v", err)
+	}
+	full.Store(false)
+	for range 2 {
+		if _, err := l.Reclaim(ctx, r); err != nil {
+			t.Error(err)
+		}
+		if err := l.Seal(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	records, _, err := everything(l)
+	if _, there := records[pinned]; err != nil || len(records) != 1 || !there {
+		t.Errorf("%d records are left, %v", len(records), err)
+	}
+}

@@ -54,8 +54,9 @@ func (l *Log) Reclaim(ctx context.Context, r core.Retention) (done core.Reclaime
 	if due, err := k.isDue(ctx); err != nil {
 		return done, err
 	} else if due {
-		// Its index is built in the background; the next call looks at it.
-		if err := l.request(ctx, l.retire); err != nil {
+		// Its index is built in the background; the next call looks at it. Where
+		// there is no room for another one, there may be by then.
+		if err := l.request(ctx, l.retire); err != nil && !errors.Is(err, core.ErrStorageFull) {
 			return done, err
 		}
 	}
@@ -81,13 +82,20 @@ func (l *Log) Reclaim(ctx context.Context, r core.Retention) (done core.Reclaime
 		}
 	}
 	pause.At("planned")
+	var full error // why nothing more is copied: what is freed whole makes room
 	for _, p := range plans {
 		if err := ctx.Err(); err != nil {
 			return done, err
 		}
+		if p.kept > 0 && full != nil {
+			continue
+		}
 		var replacement *segment
 		if p.kept > 0 {
-			if replacement, err = l.rewrite(ctx, p); err != nil {
+			if replacement, err = l.rewrite(ctx, p); isFull(err) {
+				full = err
+				continue
+			} else if err != nil {
 				return done, err
 			}
 		}
@@ -108,6 +116,9 @@ func (l *Log) Reclaim(ctx context.Context, r core.Retention) (done core.Reclaime
 	}
 	l.setFirst()
 	done.First, _ = l.Bounds()
+	if done.Records == 0 {
+		return done, full
+	}
 	return done, nil
 }
 
