@@ -3,6 +3,7 @@ package adapters
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -23,6 +24,7 @@ import (
 type Gate struct {
 	limits   Limits
 	accepted atomic.Uint64
+	unheard  rate.Sometimes // when accepting has failed
 
 	mu    sync.Mutex // guards what follows
 	addrs map[netip.Addr]*gateEntry
@@ -42,7 +44,7 @@ const gateAddresses = 10_000
 
 // NewGate makes a gate.
 func NewGate(limits Limits) *Gate {
-	return &Gate{limits: limits, addrs: make(map[netip.Addr]*gateEntry)}
+	return &Gate{limits: limits, unheard: rate.Sometimes{Interval: 10 * time.Second}, addrs: make(map[netip.Addr]*gateEntry)}
 }
 
 func (g *Gate) entry(a netip.Addr) *gateEntry {
@@ -144,6 +146,12 @@ func (g *Gate) Login(ctx context.Context, b *core.Broker, cr core.Credentials, c
 // Accepted is how many connections peers have opened, those included that were
 // closed at once.
 func (g *Gate) Accepted() uint64 { return g.accepted.Load() }
+
+// AcceptFailed tells the log that a connection could not be accepted, as a rule for
+// want of file descriptors: every ten seconds, however often it is called.
+func (g *Gate) AcceptFailed(log *slog.Logger, err error) {
+	g.unheard.Do(func() { log.Warn("accept failed", "err", err) })
+}
 
 // MayLogin reports whether an address has failed logins left. Who checks
 // credentials without Login asks before, and again where they were right.

@@ -357,7 +357,7 @@ func (l *socketListener) accept() (s *socket, came bool) {
 			return nil, false
 		case syscall.EINTR, syscall.ECONNABORTED:
 		default:
-			l.poller.server.log.Warn("accept failed", "err", err)
+			l.poller.server.gate.AcceptFailed(l.poller.server.log, err)
 			l.control(unix.EPOLL_CTL_DEL)
 			time.AfterFunc(acceptPause, l.watch)
 			return nil, false

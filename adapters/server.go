@@ -100,7 +100,7 @@ func (s *Server) accept(l net.Listener) {
 		case errors.Is(err, net.ErrClosed):
 			return
 		default:
-			s.log.Warn("accept failed", "err", err)
+			s.gate.AcceptFailed(s.log, err)
 			select {
 			case <-time.After(acceptPause):
 			case <-s.closing:

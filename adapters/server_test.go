@@ -1,15 +1,18 @@
 package adapters
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sluicemq/sluice/core"
@@ -360,4 +363,19 @@ func TestServerServesManyAtOnce(t *testing.T) {
 	if err := <-served; err != nil {
 		t.Error(err)
 	}
+}
+
+// While nothing can be accepted the log is told now and then, not at each try.
+func TestAcceptFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var said bytes.Buffer
+		g, log := NewGate(DefaultLimits()), slog.New(slog.NewTextHandler(&said, nil))
+		for range 25 * time.Second / acceptPause {
+			g.AcceptFailed(log, syscall.EMFILE)
+			time.Sleep(acceptPause)
+		}
+		if n := strings.Count(said.String(), "too many open files"); n != 3 {
+			t.Errorf("in 25 s the log was told %d times, want 3\n%s", n, said.String())
+		}
+	})
 }

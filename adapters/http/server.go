@@ -171,7 +171,7 @@ func (s *Server) accept(h *handover) {
 			return
 		}
 		if err != nil {
-			s.log.Warn("accept failed", "err", err)
+			s.gate.AcceptFailed(s.log, err)
 			select {
 			case <-time.After(50 * time.Millisecond):
 			case <-s.stopping.Done():
