@@ -23,7 +23,8 @@ import (
 // sent is counted only if it was about to be when the broker died.
 //
 // A session's position is not kept so: its protocol's mark of a redelivery is
-// set from what was journaled last.
+// set from what was journaled last. But that it has a retained value is durable
+// before that is delivered, see [queue.offer].
 
 // everywhere is the reach of a queue that delivers at the log's end.
 const everywhere = Offset(math.MaxUint64)
@@ -38,13 +39,7 @@ func (q *queue) cover(ds []Delivery, after Offset) bool {
 	q.mu.Lock()
 	before := after
 	if len(ds) > 0 {
-		credit := 0
-		for _, k := range q.consumers {
-			if q.works(k) {
-				credit += k.credit.Messages
-			}
-		}
-		if credit < len(ds) {
+		if credit := q.credit(); credit < len(ds) {
 			before = ds[credit].Offset
 		}
 	}
@@ -127,10 +122,10 @@ func (q *queue) rest() {
 }
 
 // persist makes the queue's position durable before what was just assigned is
-// delivered. It blocks a pump for one commit. If that fails nothing may be
-// delivered.
+// delivered, where it has to be. It blocks a pump for one commit. If that fails
+// nothing may be delivered.
 func (p *pump) persist(q *queue) error {
-	if !q.exact() || len(q.touched) == 0 {
+	if !q.exact() && !q.unsure || len(q.touched) == 0 {
 		return nil
 	}
 	c, err := p.b.journal.enterUnbounded()
@@ -142,7 +137,9 @@ func (p *pump) persist(q *queue) error {
 	c.Sync = true
 	c.after = append(c.after, func(_ Offset, err error) { done <- err })
 	p.b.journal.leave()
-	return <-done
+	err = <-done
+	q.unsure = q.unsure && err != nil
+	return err
 }
 
 // hand delivers what was assigned once its attempts are durable.

@@ -254,13 +254,13 @@ func (q *queue) assign(d *Delivery, fresh bool, now time.Time) verdict {
 	if q.out.len() >= q.b.limits.Outstanding {
 		return noCredit
 	}
-	if d.Settled = d.Settled && settled(k.settlement, d.Envelope); fresh && (q.putOffs > 0 || k.keeps(d)) {
+	if d.Settled = d.Settled && settled(k.settlement, d.Envelope); fresh && (q.putOffs > 0 || k.keeps(d)) || d.Retained && !d.Settled {
 		q.turn = turn
 		q.putOff(d) // and what follows is not to overtake it
 		return given
 	}
 	if !d.Settled {
-		if q.doubt > 0 && d.Offset < q.doubtEnd && !d.Retained {
+		if q.doubt > 0 && d.Offset < q.doubtEnd {
 			q.doubt--
 			d.Attempt++
 		}
@@ -349,17 +349,30 @@ func (q *queue) mayPass(v verdict) bool {
 	return false
 }
 
+// credit is how many messages the consumers may be given. cursor.mu is held.
+func (q *queue) credit() (n int) {
+	for _, k := range q.consumers {
+		if q.works(k) {
+			n += k.credit.Messages
+		}
+	}
+	return n
+}
+
+// offer puts off what is to be settled, as a message that is kept for a session is
+// (see kept.go): were it forgotten in a crash that it was given, nothing would
+// have it come again once its binding has ended, or another value has replaced it.
 func (q *queue) offer(d Delivery, s *snapshot) bool {
 	q.mu.Lock()
 	if !q.goesOn(s) {
 		q.mu.Unlock()
 		return false
 	}
-	had := q.out.find(d.Offset) != nil
-	doubtful := s.loaded && q.doubt > 0 && d.Offset < q.doubtEnd
-	if doubtful {
-		d.Attempt++ // it may have been given to the session before a crash
+	if !d.Settled && int(q.waiting) >= q.credit() {
+		q.mu.Unlock()
+		return false // what was put off goes first
 	}
+	had := q.out.find(d.Offset) != nil
 	v := q.assign(&d, false, time.Now())
 	if v == given || v == unwanted {
 		s.went(d.Topic)
@@ -367,9 +380,7 @@ func (q *queue) offer(d Delivery, s *snapshot) bool {
 	}
 	if !had && q.out.find(d.Offset) != nil {
 		q.out.give(d.Offset, s.led)
-		if doubtful {
-			q.doubt--
-		}
+		q.unsure = true
 	}
 	q.mu.Unlock()
 	q.deliver()

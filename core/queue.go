@@ -91,6 +91,9 @@ type queue struct {
 	// dirty says that the position has changed since it was last journaled,
 	// undefined that the definition has to be journaled with it.
 	dirty, undefined bool
+	// unsure says that retained values were put off, and that this may not be
+	// durable. It belongs to whoever runs the cursor.
+	unsure bool
 	// snapshotted says that the state has, or may have, what there is of snapshots.
 	snapshotted bool
 	// unread says that the keys of what is outstanding are not known yet.

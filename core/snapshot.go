@@ -20,8 +20,6 @@ type snapshot struct {
 	from Offset
 	// after is the topic that it has come to.
 	after []byte
-	// loaded says that it began in an earlier run of the broker.
-	loaded bool
 	// led stands for the binding as it is now. It leads here from what was
 	// published before from.
 	led *bound
@@ -217,7 +215,7 @@ func (b *Broker) loadSnapshots() error {
 		}
 		q.snapshotted = true
 		for _, l := range s.Left {
-			q.snapshots = append(q.snapshots, &snapshot{filter: l.Filter, where: l.Where, from: l.From, after: []byte(l.After), loaded: true})
+			q.snapshots = append(q.snapshots, &snapshot{filter: l.Filter, where: l.Where, from: l.From, after: []byte(l.After)})
 		}
 		for _, g := range s.Given {
 			led := &bound{Binding: Binding{Filter: g.Filter, Tag: g.Tag, Settlement: g.Settlement}, from: 1, until: g.From}

@@ -189,9 +189,10 @@ func TestRefusedEndOfSnapshots(t *testing.T) {
 			}
 		}
 		bind()
-		w.engine.Fail(core.ErrStorageFull)
 		k.Grant(plenty)
-		for _, d := range a.deliveries() {
+		got := a.deliveries()
+		w.engine.Fail(core.ErrStorageFull)
+		for _, d := range got {
 			if err := k.Settle(d.Offset, core.Accepted, core.SettleOptions{}); err != nil {
 				t.Fatal(err)
 			}
@@ -224,7 +225,7 @@ type settler struct {
 func (s *settler) Deliver(ds []core.Delivery) {
 	s.peer.Deliver(ds)
 	for _, d := range ds {
-		if err := s.k.Settle(d.Offset, core.Accepted, core.SettleOptions{}); err != nil {
+		if err := s.k.Settle(d.Offset, core.Accepted, core.SettleOptions{Credit: core.Credit{Messages: 1}}); err != nil {
 			s.t.Error(err)
 		}
 	}
@@ -293,7 +294,7 @@ func TestSnapshotMeanwhile(t *testing.T) {
 				if err := a.k.Bind(ctx, c.binding, core.BindOptions{Retained: true}); err != nil {
 					t.Fatal(err)
 				}
-				a.k.Grant(plenty)
+				a.k.Grant(core.Credit{Messages: 1, Bytes: 1 << 20}) // as many are put off at a time
 				got := a.deliveries()
 				list := make([]string, 0, len(got))
 				for _, d := range got {

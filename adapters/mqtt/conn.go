@@ -68,7 +68,8 @@ type conn struct {
 	acknowledged int
 
 	// has are the messages that the client had already when the session was
-	// resumed, by meta.Released; it is fixed before deliveries begin.
+	// resumed, by meta.Released, and that may come again. It is made before
+	// deliveries begin, and guarded by the outbox from then on.
 	has map[sending]bool
 
 	// sentAliases are guarded by the outbox.

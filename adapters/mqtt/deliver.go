@@ -289,6 +289,7 @@ func (a *attachment) publish(b []byte, d *core.Delivery, m match, ids []uint32, 
 		var ok bool
 		f.mu.Lock()
 		x.id, unsaved, ok = f.add(x)
+		unsaved = unsaved || d.Retained && f.named(x.sending())
 		held = ok && (unsaved || !f.permit())
 		f.mu.Unlock()
 		if !ok {

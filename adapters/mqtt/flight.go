@@ -50,8 +50,9 @@ type flights struct {
 	// spent are ids whose handshakes are over, and which the session's state on
 	// disk still names; those of leaving it does not name any more once the
 	// save that is under way is done. A message has none of them: after a crash
-	// the id would be taken for the other one's.
-	spent, leaving map[uint16]bool
+	// the id would be taken for the other one's. Likewise what had such an id, where
+	// it is sent anew because it is retained, waits until it is not named any more.
+	spent, leaving map[uint16]sending
 	// permits is how many more may be on their way (the client's receive
 	// maximum). Beyond it packets are held, which happens only where several
 	// consumers feed one connection; each has credit for no more than the
@@ -140,17 +141,37 @@ func (f *flights) add(x flight) (id uint16, unsaved, ok bool) {
 
 // free reports whether a new message may have an id.
 func (f *flights) free(id uint16) bool {
-	return f.byID.find(id) == nil && (len(f.awaited) == 0 || !f.awaited[id]) &&
-		(len(f.spent) == 0 || !f.spent[id]) && (len(f.leaving) == 0 || !f.leaving[id])
+	if f.byID.find(id) != nil || len(f.awaited) > 0 && f.awaited[id] {
+		return false
+	}
+	if len(f.spent)+len(f.leaving) == 0 {
+		return true
+	}
+	_, spent := f.spent[id]
+	_, leaving := f.leaving[id]
+	return !spent && !leaving
 }
 
-// spend notes that an id is not needed any more, which the state on disk is yet
-// to be told.
-func (f *flights) spend(id uint16) {
-	if f.spent == nil {
-		f.spent = make(map[uint16]bool)
+// named reports whether the session's state on disk still names an id that a
+// message had before.
+func (f *flights) named(what sending) bool {
+	for _, ids := range []map[uint16]sending{f.spent, f.leaving} {
+		for _, had := range ids {
+			if had == what {
+				return true
+			}
+		}
 	}
-	f.spent[id] = true
+	return false
+}
+
+// spend notes that an id that a message had is not needed any more, which the
+// state on disk is yet to be told.
+func (f *flights) spend(id uint16, what sending) {
+	if f.spent == nil {
+		f.spent = make(map[uint16]sending)
+	}
+	f.spent[id] = what
 }
 
 // forget lets go of the id of a message that was moved and does not come again.
@@ -163,7 +184,7 @@ func (f *flights) forget(x *flight) (was bool) {
 		return false
 	}
 	delete(f.moved, what)
-	f.spend(x.id)
+	f.spend(x.id, what)
 	return true
 }
 
@@ -190,7 +211,7 @@ func (f *flights) addAll(to *attachment, batch []core.Delivery, qos byte) bool {
 			continue
 		}
 		id := naturalID(d.Offset)
-		if f.permits <= 0 || !f.free(id) {
+		if f.permits <= 0 || !f.free(id) || d.Retained && len(f.spent)+len(f.leaving) > 0 {
 			for _, d := range batch[:i] {
 				if !d.Settled {
 					f.byID.remove(naturalID(d.Offset))
@@ -344,7 +365,7 @@ func (f *flights) prune(comes func(sending) bool) (some bool) {
 		if !comes(what) {
 			delete(f.moved, what)
 			delete(f.awaited, id)
-			f.spend(id)
+			f.spend(id, what)
 			some = true
 		}
 	}

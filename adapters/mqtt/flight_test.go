@@ -97,9 +97,9 @@ func TestAddAll(t *testing.T) {
 		{"an id in use", func(f *flights) { f.byID.put(flight{id: naturalID(107)}) }, false},
 		{"the id of a message that takes none", func(f *flights) { f.byID.put(flight{id: naturalID(104)}) }, true},
 		{"an id that is another's", func(f *flights) { f.resume([]movedID{{ID: 3, Offset: 50}}) }, false},
-		{"an id that the disk still names", func(f *flights) { f.spend(naturalID(109)) }, false},
-		{"one that the save under way takes out", func(f *flights) { f.spend(naturalID(100)); f.save() }, false},
-		{"one that was taken out", func(f *flights) { f.spend(naturalID(100)); f.save(); f.saved() }, true},
+		{"an id that the disk still names", func(f *flights) { f.spend(naturalID(109), sending{at: 109}) }, false},
+		{"one that the save under way takes out", func(f *flights) { f.spend(naturalID(100), sending{at: 100}); f.save() }, false},
+		{"one that was taken out", func(f *flights) { f.spend(naturalID(100), sending{at: 100}); f.save(); f.saved() }, true},
 		{"others wait", func(f *flights) { f.held = []heldPacket{{}} }, false},
 	} {
 		t.Run(x.name, func(t *testing.T) {

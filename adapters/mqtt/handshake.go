@@ -85,7 +85,7 @@ func (c *conn) land(id uint16, want flightState) (flight, bool, error) {
 	if f.forget(&x) {
 		c.saveAtEnd = true
 	} else if want == flightPubcomp && c.session == sessionQueue {
-		f.spend(id) // meta.Released names it
+		f.spend(id, x.sending()) // meta.Released names it
 	}
 	if f.hasTwin(x) {
 		x.to = nil // the other one settles
@@ -274,14 +274,20 @@ func (c *conn) handlePubcomp(a ackPacket) error {
 	if c.session != sessionQueue {
 		return nil
 	}
+	// Its twin may not be acknowledged, or the queue be yet to come to it again,
+	// where it forgot that it was settled: then it is remembered that the client has
+	// it. Otherwise it may be sent it anew, as what is retained.
+	pending := x.to == nil || x.to.k.Pending(x.offset)
+	if c.resumed && !pending {
+		c.out.Append(func(b []byte) []byte {
+			delete(c.has, x.sending())
+			return b
+		})
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i, r := range c.meta.Released {
 		if r.ID == a.id && !r.Done {
-			// Its twin may not be acknowledged, or the queue be yet to come to it
-			// again, where it forgot that it was settled: then it is remembered
-			// that the client has it.
-			pending := x.to == nil || x.to.k.Pending(x.offset)
 			if c.meta.Released[i].Done = pending; !pending {
 				c.meta.Released = append(c.meta.Released[:i], c.meta.Released[i+1:]...)
 			}

@@ -29,6 +29,7 @@ type modelClient struct {
 	nc   net.Conn
 	buf  []byte
 	hold bool // acknowledges nothing
+	most byte // the receive maximum that it asks for; 0 is none
 
 	next uint16
 	out  []*modelPublish          // not acknowledged to their end, in order
@@ -57,6 +58,7 @@ type modelPublish struct {
 	qos     byte
 	topic   string
 	payload string
+	retain  bool
 	rel     bool           // PUBREC came
 	before  map[string]int // epochs and QoS of the sessions that matched when it began
 }
@@ -65,6 +67,9 @@ func (c *modelClient) publishPacket(p *modelPublish, dup bool) []byte {
 	first := byte(typePublish<<4 | p.qos<<1)
 	if dup && p.qos > 0 {
 		first |= 8
+	}
+	if p.retain {
+		first |= 1
 	}
 	body := appendString(nil, p.topic)
 	if p.qos > 0 {
@@ -83,7 +88,11 @@ func (c *modelClient) connectPacket(clean bool) []byte {
 		body[7] = 2
 	}
 	if c.v == v5 {
-		body = append(body, 5, propSessionExpiry, 0, 0, 0x0E, 0x10)
+		properties := []byte{propSessionExpiry, 0, 0, 0x0E, 0x10}
+		if c.most > 0 {
+			properties = append(properties, 0x21, 0, c.most)
+		}
+		body = append(append(body, byte(len(properties))), properties...)
 	}
 	body = appendString(body, c.id)
 	return append(appendVarint([]byte{typeConnect << 4}, len(body)), body...)
@@ -292,11 +301,16 @@ func (w *modelWorld) matching(topic string, qos byte) map[string]int {
 
 // publish publishes and, with finish, waits until it is acknowledged.
 func (w *modelWorld) publish(c *modelClient, topic string, qos byte, finish bool) error {
+	return w.send(c, &modelPublish{topic: topic, qos: qos}, finish)
+}
+
+func (w *modelWorld) send(c *modelClient, p *modelPublish, finish bool) error {
 	w.seq++
 	if c.next++; c.next == 0 {
 		c.next++
 	}
-	p := &modelPublish{id: c.next, qos: qos, topic: topic, payload: fmt.Sprintf("%s %s %d", c.id, topic, w.seq), before: w.matching(topic, qos)}
+	topic, qos := p.topic, p.qos
+	p.id, p.payload, p.before = c.next, fmt.Sprintf("%s %s %d", c.id, topic, w.seq), w.matching(topic, qos)
 	for _, x := range w.clients {
 		if p.before[fmt.Sprintf("%s/%d", x.id, x.epoch)] > 0 {
 			x.may[p.payload] = struct{}{}
