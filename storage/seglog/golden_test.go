@@ -25,10 +25,11 @@ import (
 //
 //	go test ./storage/seglog -run TestGoldenDirectories -new-golden v2 -update
 //
-// makes v2-whole, v2-reclaimed, v2-steps and v2-bounded of today's format: the
-// first has all kinds of frames, retention has copied and freed segments of the
-// second, the third has a queue whose position is followed by steps, and the
-// fourth a bounded queue of which the state says what leads to it. Another one,
+// makes v2-whole, v2-reclaimed, v2-steps, v2-bounded and v2-snapshot of today's
+// format: the first has all kinds of frames, retention has copied and freed
+// segments of the second, the third has a queue whose position is followed by
+// steps, the fourth a bounded queue of which the state says what leads to it, and
+// the fifth a session amid the retained values of a binding. Another one,
 // which a broker made, comes from cmd/sluice. -update writes what a directory holds
 // beside it where that is missing; what is there is never changed.
 var newGolden = flag.String("new-golden", "", "make golden data directories whose names begin with this")
@@ -42,6 +43,7 @@ func TestGoldenDirectories(t *testing.T) {
 			"-reclaimed": func() vfs.FS { return newSpecimen(t, true).fs },
 			"-steps":     func() vfs.FS { return goldenSteps(t) },
 			"-bounded":   func() vfs.FS { return goldenBounded(t) },
+			"-snapshot":  func() vfs.FS { return goldenSnapshot(t) },
 		} {
 			dir := filepath.Join(goldenDir, *newGolden+kind)
 			if _, err := os.Stat(dir); err == nil {
@@ -349,6 +351,90 @@ func TestGoldenBounded(t *testing.T) {
 	}
 	if err := goldenJob(c, w, "jobs/b", 30); !errors.Is(err, core.ErrQueueFull) {
 		t.Errorf("with as many as fit: %v", err)
+	}
+}
+
+// goldenSession attaches a worker to the session of the golden directory.
+func goldenSession(t *testing.T, c *core.Client, w *goldenWorker) *core.Consumer {
+	t.Helper()
+	k, err := c.Consume(context.Background(), core.Consumption{Queue: core.SessionQueue("s"), Create: true, Settings: &core.QueueSettings{Kind: core.KindSession}}, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// goldenSnapshot is what a broker left behind that was killed: a session has been
+// given the first two of five retained values, and has settled the first. Of
+// another filter it has been given none.
+func goldenSnapshot(t *testing.T) vfs.FS {
+	ctx := context.Background()
+	memory := vfs.NewMemory()
+	_, b, c, w := openWorker(t, memory, 0)
+	for n := range 5 {
+		if err := c.Publish(ctx, &core.Envelope{Topic: fmt.Sprintf("r/%d", n), Payload: []byte("x"), Retain: true, Guarantee: core.ExactlyOnce}, core.Receipt(n+1)); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-w.confirmed; err != nil {
+			t.Fatal(err)
+		}
+	}
+	k := goldenSession(t, c, w)
+	for _, f := range []core.Filter{"r/+", "r/1/#"} {
+		if err := k.Bind(ctx, core.Binding{Filter: f, Tag: 7, Settlement: core.SettleGuaranteed}, core.BindOptions{Retained: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k.Grant(core.Credit{Messages: 2, Bytes: 1 << 20})
+	first := <-w.got
+	<-w.got
+	w.settle(t, k, first, core.Accepted)
+	image := memory.Crash(vfs.CrashKind)
+	if err := b.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return image
+}
+
+// TestGoldenSnapshot opens the directory with the retained values as a broker
+// does: the session is given again what it has not settled, then the rest, and then
+// what the other filter matches.
+func TestGoldenSnapshot(t *testing.T) {
+	ctx := context.Background()
+	data := filepath.Join(t.TempDir(), "data")
+	if err := os.CopyFS(data, os.DirFS(filepath.Join(goldenDir, "v1-snapshot"))); err != nil {
+		t.Fatal(err)
+	}
+	l, err := Open(ctx, Options{Dir: data})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := core.Open(ctx, core.Options{Engine: l})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close(ctx)
+	w := &goldenWorker{got: make(chan core.Delivery, 100), confirmed: make(chan error, 10)}
+	c, err := b.Connect(ctx, core.Credentials{Client: "golden"}, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := goldenSession(t, c, w)
+	k.Grant(core.Credit{Messages: 100, Bytes: 1 << 20})
+	got := ""
+	for range 5 {
+		d := <-w.got
+		got += fmt.Sprint(d.Topic, ":", d.Attempt, d.Retained, d.Tags, " ")
+		w.settle(t, k, d, core.Accepted)
+	}
+	if want := "r/1:2 true [7] r/2:1 true [7] r/3:1 true [7] r/4:1 true [7] r/1:1 true [7] "; got != want {
+		t.Errorf("it is given %q, want %q", got, want)
+	}
+	if err := c.Publish(ctx, &core.Envelope{Topic: "r/5", Payload: []byte("x"), Guarantee: core.AtLeastOnce}, 0); err != nil {
+		t.Fatal(err)
+	}
+	if d := <-w.got; d.Topic != "r/5" || d.Retained {
+		t.Errorf("then comes %+v", d)
 	}
 }
 
