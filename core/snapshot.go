@@ -59,6 +59,10 @@ func (p *pump) snapshot(c *cursor, s *snapshot) {
 		if at, ok := retainedOffset(entry.Value); ok && b.Filter.Match(topic) && at < s.from {
 			pause.At("retained found")
 			d, err := p.retained(b, at)
+			if p.ctx.Err() != nil {
+				more = true // the broker closes, and the next one goes on here
+				break
+			}
 			if err != nil {
 				p.b.log.Error("retained value not readable", "offset", at, "err", err)
 				p.b.stats.Unreadable.Add(1)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -318,4 +319,80 @@ func TestSnapshotMeanwhile(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What a refused commit had settled of retained values is again what it was given
+// as, although nothing binds it any more.
+func TestRefusedSettlementOfRetained(t *testing.T) {
+	run(t, func(w *world) {
+		ctx := context.Background()
+		a := w.peer("a")
+		a.retain(1)
+		k := a.comeBack()
+		if err := k.Bind(ctx, everyRetained, core.BindOptions{Retained: true}); err != nil {
+			t.Fatal(err)
+		}
+		k.Grant(plenty)
+		got := a.deliveries()
+		if err := k.Unbind(ctx, everyRetained); err != nil {
+			t.Fatal(err)
+		}
+		w.engine.Fail(core.ErrStorageFull)
+		if err := k.Settle(got[0].Offset, core.Accepted, core.SettleOptions{Receipt: 99}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		w.engine.Fail(nil)
+		time.Sleep(time.Second)
+		w.restart()
+		a = w.peer("a")
+		k = a.comeBack()
+		k.Grant(plenty)
+		again := a.deliveries()
+		if len(again) != 1 || !again[0].Retained || again[0].Settled || len(again[0].Tags) != 1 || again[0].Tags[0] != 7 {
+			t.Errorf("%+v", again)
+		}
+	})
+}
+
+// A closing is an engine of a broker that closes: nothing is read any more.
+type closing struct {
+	core.Engine
+	began atomic.Bool
+}
+
+func (c *closing) Read(ctx context.Context, from, limit core.Offset, filters *core.FilterSet, buf *core.ReadBuffer) (core.Offset, error) {
+	if c.began.Load() {
+		<-ctx.Done()
+		return 0, ctx.Err()
+	}
+	return c.Engine.Read(ctx, from, limit, filters, buf)
+}
+
+// A retained value that could not be read, as the broker was closing, comes from
+// the next one.
+func TestSnapshotOfAClosingBroker(t *testing.T) {
+	run(t, func(w *world) {
+		a := w.peer("a")
+		a.retain(3)
+		k := a.comeBack()
+		if err := k.Bind(context.Background(), everyRetained, core.BindOptions{Retained: true}); err != nil {
+			t.Fatal(err)
+		}
+		w.close()
+		c := &closing{Engine: w.engine}
+		w.o.Engine = c
+		w.open()
+		a = w.peer("a")
+		k = a.comeBack()
+		c.began.Store(true)
+		k.Grant(plenty)
+		a.want()
+		w.close()
+		w.o.Engine = w.engine
+		w.open()
+		a = w.peer("a")
+		a.comeBack().Grant(plenty)
+		a.want("r/00", "r/01", "r/02")
+	})
 }

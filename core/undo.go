@@ -17,6 +17,7 @@ type undo struct {
 	k       *Consumer
 	entries []outEntry
 	keys    []string // of an ordered queue's entries
+	led     []*bound // of those that were given as retained values
 	// waited are the accepted ones of an ordered queue, which hold up their keys
 	// until the commit is done.
 	waited []Offset
@@ -39,6 +40,7 @@ const never = math.MaxInt64
 func (u *undo) keep(e *outEntry) {
 	u.entries = append(u.entries, *e)
 	u.keys = append(u.keys, u.q.keyOf[e.offset])
+	u.led = append(u.led, u.q.out.retained[e.offset])
 }
 
 // keepNew takes note of a message that nobody has been given yet. Taken back, it
@@ -54,6 +56,7 @@ func (u *undo) keepNew(d *Delivery) {
 		key = strings.Clone(d.Envelope.Key)
 	}
 	u.keys = append(u.keys, key)
+	u.led = append(u.led, nil)
 }
 
 // settle settles what the consumer holds at an offset, or through it, as part of
@@ -225,6 +228,9 @@ func (u *undo) takeBack() {
 			}
 		}
 		q.add(e)
+		if u.led[i] != nil {
+			q.out.give(e.offset, u.led[i])
+		}
 		q.recount(&e)
 	}
 	q.changed()
