@@ -364,7 +364,7 @@ func (q *queue) credit() (n int) {
 // have it come again once its binding has ended, or another value has replaced it.
 func (q *queue) offer(d Delivery, s *snapshot) bool {
 	q.mu.Lock()
-	if !q.goesOn(s) {
+	if !q.goesOn(s) || q.crowded() {
 		q.mu.Unlock()
 		return false
 	}

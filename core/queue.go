@@ -255,7 +255,7 @@ func (q *queue) putBack(d *Delivery, delay time.Duration) {
 }
 
 func (q *queue) ready() bool {
-	if q.reaching || q.full() {
+	if q.reaching || q.full() || q.crowded() {
 		return false
 	}
 	for _, k := range q.consumers {

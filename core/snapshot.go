@@ -27,8 +27,14 @@ type snapshot struct {
 	among *[]*bound
 }
 
-// snapshotRound is how many retained values are looked at in one go.
-const snapshotRound = 128
+const (
+	// snapshotRound is how many retained values are looked at in one go.
+	snapshotRound = 128
+	// maxGiven is how many a queue has outstanding at the most, however much
+	// credit there is: they come in the order of their topics and not of their
+	// offsets, and each commit with the queue's position has all of them.
+	maxGiven = 1024
+)
 
 // snapshot delivers retained values to a cursor for as long as it has credit.
 func (p *pump) snapshot(c *cursor, s *snapshot) {
@@ -127,11 +133,19 @@ func (o *outstanding) give(at Offset, led *bound) {
 	o.retained[at] = led
 }
 
+// crowded reports whether what is left of snapshots waits for given values to be
+// settled. cursor.mu is held.
+func (q *queue) crowded() bool {
+	return len(q.snapshots) > 0 && len(q.out.retained) >= maxGiven
+}
+
 // led are the bindings that have led to outstanding retained values. cursor.mu is
 // held.
 func (q *queue) led() (bs []*bound) {
+	known := make(map[*bound]bool)
 	for _, b := range q.out.retained {
-		if !slices.Contains(bs, b) {
+		if !known[b] {
+			known[b] = true
 			bs = append(bs, b)
 		}
 	}
@@ -173,14 +187,13 @@ func (q *queue) journalSnapshots(p *commit) {
 	for _, left := range q.snapshots {
 		s.Left = append(s.Left, leftState{left.filter, left.where, left.from, string(left.after)})
 	}
+	of := make(map[*bound]int) // which of s.Given
 	for _, at := range slices.Sorted(maps.Keys(q.out.retained)) {
 		b := q.out.retained[at]
-		g := givenState{Filter: b.Filter, Tag: b.Tag, Settlement: b.Settlement, From: b.until}
-		i := slices.IndexFunc(s.Given, func(o givenState) bool {
-			return o.Filter == g.Filter && o.Tag == g.Tag && o.Settlement == g.Settlement && o.From == g.From
-		})
-		if i < 0 {
-			i, s.Given = len(s.Given), append(s.Given, g)
+		i, known := of[b]
+		if !known {
+			i, of[b] = len(s.Given), len(s.Given)
+			s.Given = append(s.Given, givenState{Filter: b.Filter, Tag: b.Tag, Settlement: b.Settlement, From: b.until})
 		}
 		s.Given[i].Offsets = append(s.Given[i].Offsets, at)
 	}

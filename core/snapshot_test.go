@@ -355,6 +355,36 @@ func TestRefusedSettlementOfRetained(t *testing.T) {
 	})
 }
 
+// However much credit a session has, no more than so many retained values are
+// outstanding at once; the others come as these are settled.
+func TestRetainedValuesAtOnce(t *testing.T) {
+	runWith(t, core.Options{Limits: core.Limits{MaxInFlight: 65535}}, func(w *world) {
+		const n, most = 2500, 1024
+		a := w.peer("a")
+		a.retain(n)
+		k := a.comeBack()
+		if err := k.Bind(context.Background(), everyRetained, core.BindOptions{Retained: true}); err != nil {
+			t.Fatal(err)
+		}
+		k.Grant(core.Credit{Messages: 65535, Bytes: 1 << 20})
+		seen := make(map[string]bool)
+		for n > len(seen) {
+			got := a.deliveries()
+			if len(got) != min(most, n-len(seen)) {
+				t.Fatalf("%d values came behind %d", len(got), len(seen))
+			}
+			for _, d := range got {
+				seen[d.Topic] = true
+				if err := k.Settle(d.Offset, core.Accepted, core.SettleOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			synctest.Wait()
+		}
+		a.want()
+	})
+}
+
 // A closing is an engine of a broker that closes: nothing is read any more.
 type closing struct {
 	core.Engine
