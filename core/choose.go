@@ -368,10 +368,6 @@ func (q *queue) offer(d Delivery, s *snapshot) bool {
 		q.mu.Unlock()
 		return false
 	}
-	if !d.Settled && int(q.waiting) >= q.credit() {
-		q.mu.Unlock()
-		return false // what was put off goes first
-	}
 	had := q.out.find(d.Offset) != nil
 	v := q.assign(&d, false, time.Now())
 	if v == given || v == unwanted {

@@ -401,8 +401,7 @@ func (p *pump) step(c *cursor) bool {
 		c.mu.Unlock()
 		return false
 	}
-	if len(c.snapshots) > 0 && c.next >= min(c.snapshots[0].from, p.b.dispatcher.end()) {
-		// Not before: what is outstanding stands before next.
+	if len(c.snapshots) > 0 && c.comesNext(c.snapshots[0]) {
 		s := c.snapshots[0]
 		c.mu.Unlock()
 		p.snapshot(c, s)

@@ -133,10 +133,18 @@ func (o *outstanding) give(at Offset, led *bound) {
 	o.retained[at] = led
 }
 
-// crowded reports whether what is left of snapshots waits for given values to be
-// settled. cursor.mu is held.
+// crowded reports whether the next snapshot waits for values that were given, or
+// put off, to be dealt with. cursor.mu is held.
 func (q *queue) crowded() bool {
-	return len(q.snapshots) > 0 && len(q.out.retained) >= maxGiven
+	return len(q.snapshots) > 0 && q.comesNext(q.snapshots[0]) &&
+		(len(q.out.retained) >= maxGiven || int(q.waiting) >= q.credit())
+}
+
+// comesNext reports whether a snapshot comes before what is next in the log. It
+// does not before the log has led to where that goes on behind it: what is
+// outstanding stands before next. cursor.mu is held.
+func (c *cursor) comesNext(s *snapshot) bool {
+	return c.next >= min(s.from, c.b.dispatcher.end())
 }
 
 // led are the bindings that have led to outstanding retained values. cursor.mu is

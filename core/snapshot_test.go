@@ -426,3 +426,33 @@ func TestSnapshotOfAClosingBroker(t *testing.T) {
 		a.want("r/00", "r/01", "r/02")
 	})
 }
+
+// Where there is no room to make durable that a session has a value, the value
+// waits for room, and nothing else happens meanwhile.
+func TestNoRoomForRetained(t *testing.T) {
+	run(t, func(w *world) {
+		a := w.peer("a")
+		a.retain(5)
+		k := a.comeBack()
+		if err := k.Bind(context.Background(), everyRetained, core.BindOptions{Retained: true}); err != nil {
+			t.Fatal(err)
+		}
+		tried := 0
+		w.engine.Refuse = func(*core.Batch) error {
+			if tried++; tried > 1000 {
+				t.Error("it is tried all the time")
+				return nil
+			}
+			return core.ErrStorageFull
+		}
+		k.Grant(core.Credit{Messages: 2, Bytes: 1 << 20})
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		a.want()
+		w.engine.Refuse = nil
+		time.Sleep(5 * time.Second)
+		a.want("r/00", "r/01")
+		k.Grant(plenty)
+		a.want("r/02", "r/03", "r/04")
+	})
+}
