@@ -30,7 +30,7 @@ import (
 const everywhere = Offset(math.MaxUint64)
 
 // exact reports whether the queue's attempts are.
-func (q *queue) exact() bool { return q.settings.Kind != KindSession }
+func (q *queue) exact() bool { return kindOf(q.name) != KindSession }
 
 // cover reports whether deliveries, read up to after, may be given away.
 // Otherwise it makes that durable, as far as there is credit for them, and has

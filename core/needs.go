@@ -1,6 +1,7 @@
 package core
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -31,16 +32,16 @@ func (b *Broker) needs() (*brokerNeeds, error) {
 	}
 	slices.Sort(n.delayed)
 	b.mu.RLock()
-	qs := make([]*queue, 0, len(b.queues))
-	for _, q := range b.queues {
-		if !q.settings.Unpinned && !seeded.On(seeded.UnsettledReclaimed) {
-			qs = append(qs, q)
-		}
-	}
+	qs := slices.Collect(maps.Values(b.queues))
 	b.mu.RUnlock()
 	n.queues = make([]queueNeeds, 0, len(qs))
 	for _, q := range qs {
-		n.queues = append(n.queues, q.needs())
+		q.mu.Lock()
+		unpinned := q.settings.Unpinned
+		q.mu.Unlock()
+		if !unpinned && !seeded.On(seeded.UnsettledReclaimed) {
+			n.queues = append(n.queues, q.needs())
+		}
 	}
 	return n, nil
 }

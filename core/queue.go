@@ -611,7 +611,10 @@ func (q *queue) settle(k *Consumer, at Offset, o Outcome, opts SettleOptions) er
 	}
 	pause.At("settled")
 	k.Grant(opts.Credit)
-	if o != Accepted || q.settings.Ordered {
+	q.mu.Lock()
+	ordered := q.settings.Ordered
+	q.mu.Unlock()
+	if o != Accepted || ordered {
 		q.kick()
 	}
 	return nil
