@@ -68,7 +68,7 @@ func (b *Broker) owe(c *commit) {
 			if q := b.queue(queueOfStep(change.Key)); q == nil {
 				b.flusher.addGone(change.Key)
 			} else if change.Value != nil {
-				queues[q] = queues[q]
+				queues[q] = queues[q] || isDefinition
 			}
 		case change.Value == nil && (isPosition || isDefinition || strings.HasPrefix(change.Key, keyCounted) || strings.HasPrefix(change.Key, keySnapshots) || strings.HasPrefix(change.Key, keyOnce) || change.Key == keyClosed):
 			b.flusher.addGone(change.Key)
