@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -33,11 +34,14 @@ type poller struct {
 	waiting atomic.Int32
 
 	// Of who has the turn: what was said to be ready, and is yet to be looked at;
-	// whether connections come, and how often more is waited for them.
+	// whether connections come, how often more is waited for them, and whether the
+	// last wait was short; and when somebody else was let run.
 	events      [64]unix.EpollEvent
 	at, n, came int
 	eager       bool
 	patience    int
+	brief       bool
+	yielded     time.Time
 
 	listeners []*socketListener
 
@@ -213,24 +217,54 @@ const (
 	eagerWaits = 4
 )
 
+const (
+	// briefly is for how long it is better to look again than to sleep, if the last
+	// wait was no longer: to be woken costs the peer time, too, and often begins with
+	// waiting for the processor on which it runs.
+	briefly = 20 * time.Microsecond
+	// yieldEvery is less than the 10 ms after which Go's scheduler takes a
+	// processor from who has it all the time, and looks every 20 us if it can.
+	yieldEvery = 6 * time.Millisecond
+)
+
 // wait returns when something is ready; false is the poller's end. While
 // connections come, it waits in the system call itself: what comes next finds the
 // thread and its processor as it left them. Otherwise Go's own poller waits, which
 // costs several changes of threads each time, and nothing meanwhile.
 func (p *poller) wait() (goOn bool) {
 	if p.eager {
-		if p.patience > 0 {
-			p.patience--
-			if p.n, _ = unix.EpollWait(p.fd, p.events[:], eagerWait); p.n > 0 {
-				return true
-			}
+		if p.patience > 0 && p.waitEagerly() {
+			return true
 		}
 		p.setEager(false)
 	}
-	return p.raw.Read(func(uintptr) bool {
-		p.n, _ = unix.EpollWait(p.fd, p.events[:], 0)
-		return p.n > 0
-	}) == nil
+	return p.raw.Read(func(uintptr) bool { return p.look(0) }) == nil
+}
+
+// look asks epoll what is ready, or will be within so many milliseconds.
+func (p *poller) look(wait int) bool {
+	p.n, _ = unix.EpollWait(p.fd, p.events[:], wait)
+	return p.n > 0
+}
+
+func (p *poller) waitEagerly() bool {
+	p.patience--
+	now := time.Now()
+	if now.Sub(p.yielded) > yieldEvery {
+		p.yielded = now
+		runtime.Gosched()
+	}
+	if p.brief {
+		for time.Since(now) < briefly {
+			if p.look(0) {
+				return true
+			}
+		}
+		now = time.Now()
+	}
+	ready := p.look(eagerWait)
+	p.brief = ready && time.Since(now) < 2*briefly // of which waking is about half
+	return ready
 }
 
 // setEager says whether connections come. While they do, Go's own poller is not

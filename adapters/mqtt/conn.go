@@ -28,13 +28,13 @@ type conn struct {
 
 	v         version
 	bridge    bool   // a bridge of mosquitto's
+	problems  bool   // the client wants reason strings
 	id        string // client id
 	client    *core.Client
 	keepAlive time.Duration // one and a half times the client's; 0 is none
 	maxOut    int           // the largest packet the client takes; 0 is no bound
 	aliasMax  uint16        // of the aliases that the client takes
 	credit    int           // how many messages a consumer is granted
-	problems  bool          // the client wants reason strings
 	expiry    time.Duration // how long the session outlives the connection
 	method    string        // of the enhanced authentication, if CONNECT named one
 	user      string        // that CONNECT named besides
