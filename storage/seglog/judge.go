@@ -32,8 +32,10 @@ type judge struct {
 	// removed: what stands before it is not missed.
 	fresh bool
 
-	// waiting holds the frames found of commits not known to have been durable.
+	// waiting holds the frames found of commits not known to have been durable,
+	// segment is where the last frame was found.
 	waiting []candidate
+	segment *segment
 
 	// lost is told of each hole: the segment behind it, the offsets, and the
 	// first and the last commit that is missing.
@@ -90,6 +92,11 @@ func (j *judge) see(c candidate) {
 		}
 	}
 	j.know(h.synced)
+	if c.segment != j.segment {
+		// As all before it is durable, what is still waiting was left in the one
+		// before by a write that failed.
+		j.segment, j.waiting = c.segment, j.waiting[:0]
+	}
 	if !opened {
 		j.waiting = append(j.waiting, c)
 		return

@@ -91,7 +91,9 @@ func second(t *testing.T, dir string) (records []string, lost []core.Gap, state 
 		return nil, nil, nil, errors.New(said.String())
 	}
 	state = make(map[string]string)
-	for lines := bufio.NewScanner(&out); lines.Scan(); {
+	lines := bufio.NewScanner(&out)
+	lines.Buffer(nil, 16<<20)
+	for lines.Scan() {
 		var line struct {
 			secondRecord
 			Lost       []core.Offset
@@ -130,7 +132,7 @@ func second(t *testing.T, dir string) (records []string, lost []core.Gap, state 
 			records = append(records, string(text))
 		}
 	}
-	return records, lost, state, nil
+	return records, lost, state, lines.Err()
 }
 
 // export writes a tree of files in memory to the disk.

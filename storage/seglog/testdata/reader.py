@@ -299,9 +299,22 @@ class Log:
             if name in names:
                 check_index(os.path.join(path, name), s, [f for f in self.taken if f.segment is s])
 
+    def found(self):
+        """All frames, but for what a segment has beyond what was durable when the
+        next one was begun."""
+        found, begun = [], None
+        for s in reversed(self.segments):
+            frames = list(s.frames())
+            if not s.copied:
+                kept = [f for f in frames if begun is None or f.commit <= begun]
+                begun = frames[0].synced if frames else begun
+                frames = kept
+            found = [(s, f) for f in frames] + found
+        return found
+
     def decide(self, asides):
         """Which frames are the log's, by the rules under "Reading a log"."""
-        frames = [(s, f) for s in self.segments for f in s.frames()]
+        frames = self.found()
         logged = [f for s, f in frames if not s.copied]
         durable = max([f.synced for f in logged if not f.flags & SPARSE] + [0])
         void = [(f.synced, f.commit) for f in logged if f.flags & OPENED]

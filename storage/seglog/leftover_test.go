@@ -1,0 +1,125 @@
+package seglog
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/storage/vfs"
+)
+
+// TestLeftoverBeforeNextSegment: a batch that was refused for lack of room left
+// whole frames in its segment, and the next one goes to another segment before the
+// process is killed. What was confirmed is there, at its offsets.
+func TestLeftoverBeforeNextSegment(t *testing.T) {
+	needPython(t)
+	ctx := t.Context()
+	for _, c := range []struct {
+		how     string
+		records int // of the batch that is refused
+		short   func(bytes int) int
+		mark    bool // the segment is sealed by itself
+	}{
+		{"one frame", 1, func(n int) int { return n - 1 }, false},
+		{"the first of some frames", 40, func(n int) int { return n / 2 }, false},
+		{"all of some frames", 40, func(n int) int { return n - 1 }, false},
+		{"one frame, and the segment is sealed", 1, func(n int) int { return n - 1 }, true},
+		{"the first of some frames, and the segment is sealed", 40, func(n int) int { return n / 2 }, true},
+	} {
+		t.Run(c.how, func(t *testing.T) {
+			memory := vfs.NewMemory()
+			var full atomic.Bool
+			fs := &vfs.Faulty{FS: memory, Inject: func(op vfs.Op) *vfs.Fault {
+				if strings.Contains(op.Name, indexSuffix) {
+					return &vfs.Fault{Err: syscall.ENOSPC}
+				}
+				if full.Load() && op.Kind == vfs.KindWrite && strings.HasPrefix(op.Name, "/data/log/") {
+					return &vfs.Fault{Err: syscall.ENOSPC, Short: c.short(op.Bytes)}
+				}
+				return nil
+			}}
+			o := small(fs)
+			o.SegmentBytes, o.ZeroBytes = 256<<10, -1
+			l, err := Open(ctx, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close(context.WithoutCancel(ctx))
+			type told struct {
+				at    core.Offset
+				topic string
+			}
+			var confirmed []told
+			publish := func(topic string, records, size int) error {
+				b := &core.Batch{Time: time.Now().UnixMilli(), Sync: true}
+				for range records {
+					b.Buf = core.AppendRecord(b.Buf, &core.Envelope{Topic: topic, Payload: []byte(strings.Repeat("payload ", size/8))})
+					b.Ends = append(b.Ends, uint32(len(b.Buf)))
+				}
+				done := make(chan error)
+				var at core.Offset
+				l.Append(b, func(_ *core.Batch, first core.Offset, err error) { at = first; done <- err })
+				err := <-done
+				for i := range records {
+					if err == nil {
+						confirmed = append(confirmed, told{at + core.Offset(i), topic})
+					}
+				}
+				return err
+			}
+			for _, topic := range []string{"one", "two", "three"} {
+				if err := publish(topic, 1, 40<<10); err != nil {
+					t.Fatal(err)
+				}
+			}
+			full.Store(true)
+			if err := publish("refused", c.records, 2000); !errors.Is(err, core.ErrStorageFull) {
+				t.Fatalf("with no room: %v", err)
+			}
+			full.Store(false)
+			segments := len(l.segmentsNow())
+			if c.mark {
+				if err := l.request(ctx, l.retire); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, topic := range []string{"four", "five"} {
+				if err := publish(topic, 1, 200<<10); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if len(l.segmentsNow()) == segments {
+				t.Fatal("all is in one segment")
+			}
+			killed := memory.Crash(vfs.CrashKind)
+			data := filepath.Join(t.TempDir(), "data")
+			export(t, killed, "/data", data)
+			compareReaders(t, data, false)
+			after, err := Open(ctx, small(killed))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer after.Close(ctx)
+			records, gaps, err := everything(after)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range confirmed {
+				if r, there := records[c.at]; !there || r.Topic != c.topic {
+					t.Errorf("%s was confirmed at %d, where %q is", c.topic, c.at, r.Topic)
+				}
+			}
+			for _, g := range gaps {
+				if g.Lost {
+					t.Errorf("%d to %d are said to be lost", g.From, g.To)
+				}
+			}
+		})
+	}
+}
