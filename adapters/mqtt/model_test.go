@@ -415,6 +415,29 @@ func (c *modelClient) settle() error {
 	return c.until(func() bool { return len(c.got2) == 0 })
 }
 
+// disturb does to a client, or to the broker, what a model's operation names.
+func (w *modelWorld) disturb(c *modelClient, op string) error {
+	switch op {
+	case "barrier":
+		return c.barrier()
+	case "hold":
+		c.hold = true
+	case "drop":
+		c.drop()
+	case "take over":
+		return w.connect(c, false)
+	case "kill":
+		w.lose()
+		w.kill()
+	case "restart":
+		w.lose()
+		w.restart()
+	default:
+		return fmt.Errorf("there is no operation %q", op)
+	}
+	return nil
+}
+
 // check lets a session have all that it must get, and compares.
 func (w *modelWorld) check(c *modelClient) error {
 	if c.nc == nil {
@@ -516,20 +539,8 @@ func TestSessionsByModel(t *testing.T) {
 				} else {
 					try(op, w.unsubscribe(c, filter))
 				}
-			case "barrier":
-				try(op, c.barrier())
-			case "hold":
-				c.hold = true
-			case "drop":
-				c.drop()
-			case "take over":
-				try(op, w.connect(c, false))
-			case "kill":
-				w.lose()
-				w.kill()
-			case "restart":
-				w.lose()
-				w.restart()
+			default:
+				try(op, w.disturb(c, op))
 			}
 		}
 		for _, c := range w.clients {

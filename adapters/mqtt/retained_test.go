@@ -66,32 +66,20 @@ func TestRetainedByModel(t *testing.T) {
 			switch op := rapid.SampledFrom([]string{
 				"barrier", "barrier", "barrier", "hold", "go on", "drop", "take over", "kill", "kill", "restart", "retain", "unsubscribe", "subscribe",
 			}).Draw(rt, "do"); op {
-			case "barrier":
-				try(op, to.barrier())
-			case "hold":
-				to.hold = true
 			case "go on":
 				to.hold = false
 				for _, ack := range to.held {
 					to.nc.Write(ack())
 				}
 				to.held = nil
-			case "drop":
-				to.drop()
-			case "take over":
-				try(op, w.connect(to, false))
-			case "kill":
-				w.lose()
-				w.kill()
-			case "restart":
-				w.lose()
-				w.restart()
 			case "retain":
 				retain(rapid.IntRange(0, 9).Draw(rt, "topic"), byte(rapid.IntRange(1, 2).Draw(rt, "qos")))
 			case "unsubscribe":
 				try(op, w.unsubscribe(to, "r/+"))
 			case "subscribe":
 				subscribe(byte(rapid.IntRange(1, 2).Draw(rt, "qos")))
+			default:
+				try(op, w.disturb(to, op))
 			}
 		}
 		try("check", w.check(to))
