@@ -38,13 +38,19 @@ func newLogger(c configs.Log, level *slog.LevelVar, to *os.File) *slog.Logger {
 // process aims to stay under.
 const memoryShare = 0.9
 
+// roomForFiles is for how many open files there is room from the beginning, which is
+// half a megabyte of the kernel's memory.
+const roomForFiles = 65_536
+
 // settleProcess raises the limit of open files, sets that of memory, and says how
 // often that is collected.
 func settleProcess(cfg *configs.Config, log *slog.Logger) {
 	startHeapPacer()
-	if n, err := raiseOpenFiles(); err != nil {
+	n, err := raiseOpenFiles()
+	if err != nil {
 		log.Warn("the limit of open files was not raised: there may be too few connections", "limit", n, "err", err)
 	}
+	makeRoomForFiles(min(n, roomForFiles))
 	if cfg.Memory.Limit > 0 {
 		debug.SetMemoryLimit(int64(cfg.Memory.Limit))
 		return
