@@ -56,6 +56,7 @@ type committer struct {
 	synced  uint64      // of the last one durable
 	next    core.Offset // of the next record
 	time    int64       // of the last one
+	refused time.Time   // when the disk last had no room for what had been begun
 	failed  error       // why nothing is appended any more
 
 	ready chan prepared // will have the next segment, once one is being prepared
@@ -222,9 +223,21 @@ func (l *Log) write(s *segment, frames *[]byte, pos int64) error {
 	case err == nil, n > 0 && seeded.On(seeded.ShortWriteAccepted):
 		return nil
 	case isFull(err):
+		l.committer.turnAway()
 		return fmt.Errorf("%w: %w", core.ErrStorageFull, err)
 	}
 	return l.fail(fmt.Errorf("%w: writing the log: %w", core.ErrStorage, err))
+}
+
+// turnAway sees to it that the next commit has another time than one that the disk
+// had no room for, and that is written over: a power cut may leave frames of both.
+// No more than once in a millisecond, so that the log's time does not run ahead;
+// nothing is written back as soon as that.
+func (c *committer) turnAway() {
+	if now := time.Now(); now.Sub(c.refused) >= time.Millisecond {
+		c.refused = now
+		c.time++
+	}
 }
 
 // sync makes durable what was written. It is never tried again after an error:

@@ -161,7 +161,8 @@ func (j *judge) accept(c candidate) {
 }
 
 // finish ends the log: of what is still waiting it takes the commits that are
-// whole and follow each other. torn says that something was left over.
+// whole and follow each other. Frames of another time are of a write that was
+// refused, and done again with other records. torn says that something was left over.
 func (j *judge) finish() (torn bool) {
 	if !seeded.On(seeded.LastFrameDropped) {
 		j.know(max(j.durable, j.applied)) // the last frame that was found has not been looked at
@@ -177,7 +178,7 @@ func (j *judge) finish() (torn bool) {
 		n, base := i, j.next
 		for ; n < len(j.waiting); n++ {
 			h := &j.waiting[n].header
-			if h.commit != j.last+1 || h.base != base || (h.flags&flagContinued != 0) != (n > i) {
+			if h.commit != j.last+1 || h.base != base || (h.flags&flagContinued != 0) != (n > i) || h.time != j.waiting[i].header.time {
 				return true
 			}
 			base = h.end()

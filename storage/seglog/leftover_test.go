@@ -57,15 +57,7 @@ func TestLeftoverBeforeNextSegment(t *testing.T) {
 			}
 			var confirmed []told
 			publish := func(topic string, records, size int) error {
-				b := &core.Batch{Time: time.Now().UnixMilli(), Sync: true}
-				for range records {
-					b.Buf = core.AppendRecord(b.Buf, &core.Envelope{Topic: topic, Payload: []byte(strings.Repeat("payload ", size/8))})
-					b.Ends = append(b.Ends, uint32(len(b.Buf)))
-				}
-				done := make(chan error)
-				var at core.Offset
-				l.Append(b, func(_ *core.Batch, first core.Offset, err error) { at = first; done <- err })
-				err := <-done
+				at, err := publishBatch(l, topic, records, size, true)
 				for i := range records {
 					if err == nil {
 						confirmed = append(confirmed, told{at + core.Offset(i), topic})
@@ -121,5 +113,86 @@ func TestLeftoverBeforeNextSegment(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// publishBatch appends a batch of equal records.
+func publishBatch(l *Log, topic string, records, size int, sync bool) (at core.Offset, err error) {
+	b := &core.Batch{Time: time.Now().UnixMilli(), Sync: sync}
+	for range records {
+		b.Buf = core.AppendRecord(b.Buf, &core.Envelope{Topic: topic, Payload: []byte(strings.Repeat("payload ", size/8))})
+		b.Ends = append(b.Ends, uint32(len(b.Buf)))
+	}
+	done := make(chan error)
+	l.Append(b, func(_ *core.Batch, first core.Offset, err error) { at = first; done <- err })
+	err = <-done
+	return at, err
+}
+
+// TestLeftoverIsNotJoined: a batch that was refused for lack of room is written
+// over by one of the same size, and a power cut leaves the first frame of the one
+// and the others of the other. Neither is there, since neither was whole.
+func TestLeftoverIsNotJoined(t *testing.T) {
+	needPython(t)
+	ctx := t.Context()
+	memory := vfs.NewMemory()
+	var full atomic.Bool
+	fs := &vfs.Faulty{FS: memory, Inject: func(op vfs.Op) *vfs.Fault {
+		if full.Load() && op.Kind == vfs.KindWrite && strings.HasPrefix(op.Name, "/data/log/") {
+			return &vfs.Fault{Err: syscall.ENOSPC, Short: op.Bytes - 1}
+		}
+		return nil
+	}}
+	o := small(fs)
+	o.SegmentBytes = 1 << 20
+	l, err := Open(ctx, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close(context.WithoutCancel(ctx))
+	if _, err := publishBatch(l, "confirmed", 1, 100, true); err != nil {
+		t.Fatal(err)
+	}
+	at := l.committer.segment.span.size
+	full.Store(true)
+	if _, err := publishBatch(l, "refused", 40, 2000, true); !errors.Is(err, core.ErrStorageFull) {
+		t.Fatalf("with no room: %v", err)
+	}
+	refused := memory.Crash(vfs.CrashKind)
+	full.Store(false)
+	if _, err := publishBatch(l, "pending", 40, 2000, false); err != nil {
+		t.Fatal(err)
+	}
+	cut := memory.Crash(vfs.CrashKind)
+
+	name := "/data/log/" + l.committer.segment.name
+	old, now := content(t, refused, name)[at:], content(t, cut, name)[at:]
+	was, is := decodeFrameHeader(old), decodeFrameHeader(now)
+	if was.commit != is.commit || was.base != is.base || was.size() != is.size() || was.flags&flagMore == 0 {
+		t.Fatalf("not the frames of two batches that are alike: %+v and %+v", was, is)
+	}
+	edit(t, cut, name, func(data []byte) []byte {
+		copy(data[at:], old[:was.size()])
+		return data
+	})
+	data := filepath.Join(t.TempDir(), "data")
+	export(t, cut, "/data", data)
+	compareReaders(t, data, false)
+	after, err := Open(ctx, small(cut))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer after.Close(ctx)
+	records, _, err := everything(after)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at, r := range records {
+		if r.Topic != "confirmed" {
+			t.Errorf("at %d is a record of %q", at, r.Topic)
+		}
+	}
+	if len(records) != 1 {
+		t.Errorf("%d records, want 1", len(records))
 	}
 }

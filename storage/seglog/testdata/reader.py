@@ -366,7 +366,7 @@ class Log:
         n = durable + 1
         while n in commits:
             c = commits[n]
-            if c[0].flags & CONTINUED or c[-1].flags & MORE:
+            if c[0].flags & CONTINUED or c[-1].flags & MORE or any(f.time != c[0].time for f in c):
                 break
             whole.add(n)
             n += 1
