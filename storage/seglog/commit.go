@@ -1,9 +1,11 @@
 package seglog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"sync"
 	"time"
@@ -11,6 +13,7 @@ import (
 	"github.com/sluicemq/sluice/core"
 	"github.com/sluicemq/sluice/core/pause"
 	"github.com/sluicemq/sluice/core/seeded"
+	"github.com/sluicemq/sluice/storage/vfs"
 )
 
 // A pending commit is a batch on its way into the log.
@@ -56,8 +59,12 @@ type committer struct {
 	synced  uint64      // of the last one durable
 	next    core.Offset // of the next record
 	time    int64       // of the last one
-	refused time.Time   // when the disk last had no room for what had been begun
-	failed  error       // why nothing is appended any more
+	page    lastPage    // that it ends in
+
+	gathering *indexBuilder // of the active segment; nil where its index will be made of the file
+
+	refused time.Time // when the disk last had no room for what had been begun
+	failed  error     // why nothing is appended any more
 
 	ready chan prepared // will have the next segment, once one is being prepared
 
@@ -189,6 +196,7 @@ const markEvery = crashSkip / 4
 // publish makes a commit readable.
 func (l *Log) publish(s *segment, p *pending, pos int64, base core.Offset) {
 	s.mu.Lock()
+	from := pos
 	for buf := p.buf; len(buf) > 0; {
 		h := decodeFrameHeader(buf)
 		s.span.add(&h, pos)
@@ -196,14 +204,12 @@ func (l *Log) publish(s *segment, p *pending, pos int64, base core.Offset) {
 		buf = buf[h.size():]
 	}
 	s.mu.Unlock()
+	l.committer.gathered(from, pos, base, p.batch)
 	if n := len(p.batch.Ends); n > 0 {
 		l.tail.push(p.batch, base, l.committer.time)
 		l.end.Store(uint64(base) + uint64(n))
 	}
 }
-
-// pageBytes is what the operating system reads and writes at once.
-const pageBytes = 4096
 
 // write writes frames at the log's end. The page that they end in is filled up
 // with zeros: of a file that was used before, what is left in a page that is
@@ -212,13 +218,11 @@ const pageBytes = 4096
 // error nothing is written any more.
 func (l *Log) write(s *segment, frames *[]byte, pos int64) error {
 	size := len(*frames)
-	end := pos + int64(size)
-	l.zeros.reach(end)
-	fill := int(-end & (pageBytes - 1))
+	fill := int(-(pos + int64(size)) & (vfs.Page - 1))
 	*frames = slices.Grow(*frames, fill)
 	buf := (*frames)[:size+fill]
 	clear(buf[size:])
-	n, err := s.file.WriteAt(buf, pos)
+	n, err := l.put(s, buf, pos, size)
 	switch {
 	case err == nil, n > 0 && seeded.On(seeded.ShortWriteAccepted):
 		return nil
@@ -227,6 +231,71 @@ func (l *Log) write(s *segment, frames *[]byte, pos int64) error {
 		return fmt.Errorf("%w: %w", core.ErrStorageFull, err)
 	}
 	return l.fail(fmt.Errorf("%w: writing the log: %w", core.ErrStorage, err))
+}
+
+// put writes frames of so many bytes, and zeros up to the end of a page. What is
+// large is written past the operating system's cache, and what then follows it
+// begins with what is in its first page already, which is not in the cache either.
+func (l *Log) put(s *segment, buf []byte, pos int64, size int) (n int, err error) {
+	c := &l.committer
+	large := l.o.DirectBytes > 0 && len(buf) >= l.o.DirectBytes
+	if large || c.page.is(s, pos) {
+		if whole, err := c.page.lead(s, buf, pos); err == nil {
+			start := pos - pos%vfs.Page
+			if !large {
+				l.zeros.reach(pos + int64(size))
+				n, err = s.file.WriteAt(whole, start)
+			} else {
+				l.zeros.exclude(pos+int64(len(buf)), func() { n, err = s.file.WriteDirect(whole, start) })
+			}
+			c.page.segment = nil
+			if err == nil && large {
+				c.page.keep(s, pos+int64(size), whole)
+			}
+			return n, err
+		}
+		// The page cannot be read. What stands in it is durable or not, as it was.
+	}
+	l.zeros.reach(pos + int64(size))
+	return s.file.WriteAt(buf, pos)
+}
+
+// A lastPage is the page that the log ends in, while the operating system need not
+// have it in its cache.
+type lastPage struct {
+	segment *segment // nil while there is none
+	end     int64    // of the log
+	bytes   [vfs.Page]byte
+
+	pages []byte // for what is written
+}
+
+func (p *lastPage) is(s *segment, pos int64) bool { return p.segment == s && p.end == pos }
+
+// keep takes the page that the log ends in from what has been written.
+func (p *lastPage) keep(s *segment, end int64, whole []byte) {
+	p.segment, p.end = s, end
+	copy(p.bytes[:], whole[len(whole)-vfs.Page:])
+	if cap(p.pages) > maxIdleBuffer && len(whole) < cap(p.pages)/4 {
+		p.pages = nil
+	}
+}
+
+// lead returns what is to be written at pos, and what stands in front of it in the
+// same page, in memory that is valid until the next call.
+func (p *lastPage) lead(s *segment, buf []byte, pos int64) ([]byte, error) {
+	head := int(pos % vfs.Page)
+	if size := head + len(buf); cap(p.pages) < size {
+		p.pages = vfs.MakePages((size + vfs.Page - 1) / vfs.Page)
+	}
+	whole := p.pages[:head+len(buf)]
+	if p.is(s, pos) {
+		copy(whole, p.bytes[:head])
+	} else if n, err := readFull(s.file, whole[:head], pos-int64(head)); err != nil || n < head {
+		return nil, cmp.Or(err, io.ErrUnexpectedEOF)
+	}
+	copy(whole[head:], buf)
+	return whole, nil
 }
 
 // turnAway sees to it that the next commit has another time than one that the disk

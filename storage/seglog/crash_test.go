@@ -36,7 +36,7 @@ type ledgerBatch struct {
 
 // small are options under which a little makes many segments.
 func small(fs vfs.FS) Options {
-	return Options{Dir: "/data", FS: fs, SegmentBytes: 16 << 10, TailBytes: 2 << 10, SyncDelay: time.Hour, ZeroBytes: 4 << 10, PackRecords: packRecords}
+	return Options{Dir: "/data", FS: fs, SegmentBytes: 16 << 10, TailBytes: 2 << 10, SyncDelay: time.Hour, ZeroBytes: 4 << 10, DirectBytes: 2 << 10, PackRecords: packRecords}
 }
 
 func (g *ledger) payload(batch, record int) string {

@@ -585,7 +585,7 @@ func (x *examiner) index(s *segment, last bool) error {
 		x.add(f)
 		return nil
 	}
-	b := indexBuilder{log: x.log, segment: s}
+	b := newIndexBuilder(x.log, s)
 	if err := b.scan(); err != nil {
 		return err
 	}

@@ -58,7 +58,7 @@ func TestGolden(t *testing.T) {
 	s.file = f
 	s.span.opened, s.span.first, s.span.next, s.span.size = 40, 42, 62, int64(len(content))
 	s.rewritten = false
-	b := indexBuilder{log: &Log{closing: make(chan struct{})}, segment: s}
+	b := newIndexBuilder(&Log{closing: make(chan struct{})}, s)
 	if err := b.scan(); err != nil {
 		t.Fatal(err)
 	}

@@ -44,12 +44,12 @@ func formerFound(t *testing.T) bool {
 	// page appends a record that fills a page of the file.
 	page := func(l *Log, topic string) {
 		e := core.Envelope{Topic: topic}
-		rest := pageBytes - l.active().view().size%pageBytes - frameHeaderSize - int64(len(core.AppendRecord(nil, &e)))
+		rest := vfs.Page - l.active().view().size%vfs.Page - frameHeaderSize - int64(len(core.AppendRecord(nil, &e)))
 		e.Payload = make([]byte, rest)
 		b := &core.Batch{Sync: true, Buf: core.AppendRecord(nil, &e)}
 		b.Ends = []uint32{uint32(len(b.Buf))}
 		appendWait(t, l, b)
-		if l.active().view().size%pageBytes != 0 {
+		if l.active().view().size%vfs.Page != 0 {
 			t.Fatal("a frame does not fill its page")
 		}
 	}

@@ -74,7 +74,7 @@ func (l *Log) shrinkActive() error {
 // shrink cuts off what a file has behind a place, if that is worth it. Nothing of
 // the log stands there: it need not be durable that it is gone.
 func (l *Log) shrink(f vfs.File, end int64) error {
-	end += -end & (pageBytes - 1)
+	end += -end & (vfs.Page - 1)
 	size, err := f.Size()
 	if err != nil || size < end+l.o.SegmentBytes/crumb/16 {
 		return err

@@ -202,7 +202,7 @@ func TestSparesAreGivenBack(t *testing.T) {
 		return bytes
 	}
 	// Zeros ahead, the header of the next one, and pages that are filled up.
-	if after := onDisk(t, fs); spares() != 0 || after > held()+6*pageBytes {
+	if after := onDisk(t, fs); spares() != 0 || after > held()+6*vfs.Page {
 		t.Errorf("%d spare files and %d bytes are left, %d are used", spares(), after, held())
 	}
 	// It goes on as before, in the files that were cut.
@@ -227,7 +227,7 @@ func TestSparesAreGivenBack(t *testing.T) {
 	indexAll(t, l)
 	busy = false
 	aMinute(t, l, none)
-	if after := onDisk(t, fs); spares() != 0 || after > held()+8*pageBytes {
+	if after := onDisk(t, fs); spares() != 0 || after > held()+8*vfs.Page {
 		t.Errorf("after a crash: %d spare files and %d bytes are left, %d are used", spares(), after, held())
 	}
 	records, _, err := everything(l)

@@ -110,9 +110,13 @@ func (l *Log) ensureIndex(s *segment) error {
 		}
 		l.log.Warn("index is bad and is built again", "file", indexName(s.name), "err", err)
 	}
-	b := indexBuilder{log: l, segment: s}
-	if err := b.scan(); err != nil {
-		return err
+	b := s.gathered
+	s.gathered = nil
+	if b == nil || !b.gatheredAll() {
+		b = newIndexBuilder(l, s)
+		if err := b.scan(); err != nil {
+			return err
+		}
 	}
 	name := path.Join(l.dir, indexName(s.name))
 	if err := writeFile(l.fs, name, b.encode()); err != nil {
@@ -163,6 +167,60 @@ type indexBuilder struct {
 	of     []uint32    // the topic of each record
 	runs   []run       // the offset of each record
 	expect core.Offset // of the next one, if it goes on a run
+
+	reached int64 // in the file, by what was gathered
+}
+
+func newIndexBuilder(l *Log, s *segment) *indexBuilder {
+	return &indexBuilder{log: l, segment: s, ids: make(map[uint64]uint32), others: make(map[string]uint32)}
+}
+
+// What is gathered of a segment while it is written need not be read for its index.
+// That is worth its memory only for a log that fills a segment soon.
+const (
+	gatherRecords = 4 << 20
+	gatherTopics  = 1 << 16
+	gatherTime    = 60_000 // milliseconds
+)
+
+// gather begins to gather what the active segment gets, if it has no records yet.
+func (l *Log) gather() {
+	c := &l.committer
+	c.gathering = nil
+	if s := c.segment; s.span.records == 0 {
+		c.gathering = newIndexBuilder(l, s)
+		c.gathering.reached = s.span.size
+	}
+}
+
+// gathered takes what was written to the active segment between two places of its
+// file: a batch, nil being one without records, or gives up.
+func (c *committer) gathered(pos, end int64, base core.Offset, batch *core.Batch) {
+	b := c.gathering
+	if b == nil {
+		return
+	}
+	if b.reached != pos || len(b.of) > gatherRecords || len(b.topics) > gatherTopics || c.time-c.segment.span.firstTime > gatherTime {
+		c.gathering = nil
+		return
+	}
+	b.reached = end
+	if batch == nil {
+		return
+	}
+	at := uint32(0)
+	for i, end := range batch.Ends {
+		b.record(base+core.Offset(i), batch.Buf[at:end])
+		at = end
+	}
+}
+
+// gatheredAll reports whether all that the segment has was gathered, and completes
+// it.
+func (b *indexBuilder) gatheredAll() bool {
+	was := b.segment.view()
+	b.span = was.span
+	return b.reached == was.size && len(b.of) == int(was.records)
 }
 
 // A run is records whose offsets follow each other, from one to the next run.
@@ -183,8 +241,6 @@ func (b *indexBuilder) scan() error {
 	was := s.view()
 	b.span = span{size: segmentHeaderSize, opened: was.opened, after: was.after, next: was.opened, first: was.first}
 	b.span.gaps = slices.Clone(was.gaps)
-	b.ids = make(map[uint64]uint32)
-	b.others = make(map[string]uint32)
 	b.of = make([]uint32, 0, was.records)
 	sc := newScanner(s.file, s.generation, segmentHeaderSize, was.size)
 	var room []byte
@@ -274,17 +330,22 @@ func (b *indexBuilder) records(h *frameHeader, body []byte) {
 			b.span.next = offset + 1
 		}
 		size := recordSize(rest)
-		name := rest[core.RecordHeaderSize:][:binary.LittleEndian.Uint16(rest[12:])]
-		id := b.topic(binary.LittleEndian.Uint64(rest[4:]), name)
-		b.topics[id].bytes += uint64(size)
-		b.topics[id].count++
-		if len(b.of) == 0 || b.expect != offset {
-			b.runs = append(b.runs, run{uint32(len(b.of)), offset})
-		}
-		b.expect = offset + 1
-		b.of = append(b.of, id)
+		b.record(offset, rest[:size])
 		rest = rest[size:]
 	}
+}
+
+// record takes one record.
+func (b *indexBuilder) record(offset core.Offset, r []byte) {
+	name := r[core.RecordHeaderSize:][:binary.LittleEndian.Uint16(r[12:])]
+	id := b.topic(binary.LittleEndian.Uint64(r[4:]), name)
+	b.topics[id].bytes += uint64(len(r))
+	b.topics[id].count++
+	if len(b.of) == 0 || b.expect != offset {
+		b.runs = append(b.runs, run{uint32(len(b.of)), offset})
+	}
+	b.expect = offset + 1
+	b.of = append(b.of, id)
 }
 
 // topic is the number of a topic.

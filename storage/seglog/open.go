@@ -36,6 +36,9 @@ func Open(ctx context.Context, o Options) (_ *Log, err error) {
 	if o.SyncDelay == 0 {
 		o.SyncDelay = defaultSyncDelay
 	}
+	if o.DirectBytes == 0 {
+		o.DirectBytes = defaultDirectBytes
+	}
 	if o.ZeroBytes == 0 {
 		o.ZeroBytes = defaultZeroBytes
 	}

@@ -156,14 +156,15 @@ type stateDir struct {
 
 var errDir = errors.New("is a directory")
 
-func (d stateDir) Sync() error                        { return d.fs.SyncDir(d.name) }
-func (d stateDir) SyncData() error                    { return d.fs.SyncDir(d.name) }
-func (d stateDir) Close() error                       { return nil }
-func (d stateDir) Size() (int64, error)               { return 0, nil }
-func (d stateDir) ReadAt([]byte, int64) (int, error)  { return 0, errDir }
-func (d stateDir) WriteAt([]byte, int64) (int, error) { return 0, errDir }
-func (d stateDir) Truncate(int64) error               { return errDir }
-func (d stateDir) Map(int) (vfs.Mapping, error)       { return vfs.Mapping{}, errDir }
+func (d stateDir) Sync() error                            { return d.fs.SyncDir(d.name) }
+func (d stateDir) SyncData() error                        { return d.fs.SyncDir(d.name) }
+func (d stateDir) Close() error                           { return nil }
+func (d stateDir) Size() (int64, error)                   { return 0, nil }
+func (d stateDir) ReadAt([]byte, int64) (int, error)      { return 0, errDir }
+func (d stateDir) WriteAt([]byte, int64) (int, error)     { return 0, errDir }
+func (d stateDir) WriteDirect([]byte, int64) (int, error) { return 0, errDir }
+func (d stateDir) Truncate(int64) error                   { return errDir }
+func (d stateDir) Map(int) (vfs.Mapping, error)           { return vfs.Mapping{}, errDir }
 
 type stateInfo struct {
 	vfs.Info

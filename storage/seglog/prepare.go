@@ -143,9 +143,13 @@ func (l *Log) roll() error {
 		}
 		return l.fail(fmt.Errorf("%w: beginning a segment: %w", core.ErrStorage, err))
 	}
+	gathered := c.gathering
 	if err := l.activate(next.segment); err != nil {
 		return l.fail(fmt.Errorf("%w: beginning a segment: %w", core.ErrStorage, err))
 	}
+	s.building.Lock()
+	s.gathered = gathered
+	s.building.Unlock()
 	l.indexLater(s)
 	return nil
 }
@@ -196,6 +200,7 @@ func (l *Log) activate(s *segment) error {
 		l.filled += former.span.size
 	}
 	l.committer.segment = s
+	l.gather()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.segments = append(l.segments[:len(l.segments):len(l.segments)], s)
@@ -249,6 +254,16 @@ func (z *zeros) reach(end int64) {
 		default:
 		}
 	}
+}
+
+// exclude is reach, and does something while no zeros are written; up to end there
+// will be none later.
+func (z *zeros) exclude(end int64, do func()) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.end = end
+	z.frontier = max(z.frontier, end)
+	do()
 }
 
 // run writes zeros until closing is closed.

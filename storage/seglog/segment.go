@@ -188,9 +188,10 @@ type segment struct {
 	// missing there was removed. The slice's elements never change.
 	lostBefore []gap
 
-	shrunk   bool       // its file ends where it does; the one who reclaims keeps it
-	building sync.Mutex // held by the one who builds the index
-	damage   sync.Map   // the places, in bytes, that were reported as damaged
+	shrunk   bool          // its file ends where it does; the one who reclaims keeps it
+	building sync.Mutex    // held by the one who builds the index; guards what follows
+	gathered *indexBuilder // what is known for it already; nil is nothing
+	damage   sync.Map      // the places, in bytes, that were reported as damaged
 
 	// users counts the readers that are in the segment, and the log itself as
 	// one. At 0 idle is closed.

@@ -126,7 +126,13 @@ type faultyFile struct {
 	name string
 }
 
-func (f *faultyFile) WriteAt(b []byte, at int64) (int, error) {
+func (f *faultyFile) WriteAt(b []byte, at int64) (int, error) { return f.write(f.File.WriteAt, b, at) }
+
+func (f *faultyFile) WriteDirect(b []byte, at int64) (int, error) {
+	return f.write(f.File.WriteDirect, b, at)
+}
+
+func (f *faultyFile) write(do func(b []byte, at int64) (int, error), b []byte, at int64) (int, error) {
 	if fault := f.f.op(KindWrite, f.name, len(b)); fault != nil {
 		n := min(fault.Short, len(b))
 		if n > 0 {
@@ -136,7 +142,7 @@ func (f *faultyFile) WriteAt(b []byte, at int64) (int, error) {
 		}
 		return n, fault.Err
 	}
-	return f.File.WriteAt(b, at)
+	return do(b, at)
 }
 
 func (f *faultyFile) ReadAt(b []byte, at int64) (int, error) {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"unsafe"
 )
 
 // Memory is a file system in memory that knows what a crash would leave of it.
@@ -474,6 +475,14 @@ func (f *memoryFile) WriteAt(b []byte, at int64) (int, error) {
 		f.m.size += int64(len(n.data) - before)
 	}
 	return len(b), err
+}
+
+// WriteDirect fails where a real file's would have to be done in another way.
+func (f *memoryFile) WriteDirect(b []byte, at int64) (int, error) {
+	if at%Page != 0 || len(b)%Page != 0 || uintptr(unsafe.Pointer(unsafe.SliceData(b)))%Page != 0 {
+		return 0, &fs.PathError{Op: "write", Path: f.name, Err: syscall.EINVAL}
+	}
+	return f.WriteAt(b, at)
 }
 
 // drop has what was written since the last sync never get to the disk.

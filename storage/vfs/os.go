@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"sort"
+	"unsafe"
 
 	"github.com/gofrs/flock"
 	"golang.org/x/sys/unix"
@@ -26,7 +27,7 @@ func (OS) Create(name string) (File, error) {
 	for {
 		f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
 		if err == nil {
-			return osFile{f}, nil
+			return &osFile{File: f}, nil
 		}
 		if !errors.Is(err, os.ErrExist) {
 			return nil, err
@@ -43,7 +44,7 @@ func (OS) Open(name string) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return osFile{f}, nil
+	return &osFile{File: f}, nil
 }
 
 // OpenRead opens a file that exists for reading.
@@ -52,7 +53,7 @@ func (OS) OpenRead(name string) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return osFile{f}, nil
+	return &osFile{File: f}, nil
 }
 
 // Rename is rename(2).
@@ -120,16 +121,36 @@ func (OS) Space(dir string) (Space, error) {
 	return Space{Free: uint64(s.Bavail) * uint64(s.Bsize), Total: uint64(s.Blocks) * uint64(s.Bsize)}, nil
 }
 
-type osFile struct{ *os.File }
+type osFile struct {
+	*os.File
+	direct direct
+}
 
-func (f osFile) SyncData() error {
+// Close closes the file.
+func (f *osFile) Close() error {
+	f.direct.close()
+	return f.File.Close()
+}
+
+func (f *osFile) WriteDirect(b []byte, at int64) (int, error) {
+	if d := f.direct.open(f.File); d != nil && uintptr(unsafe.Pointer(unsafe.SliceData(b)))%Page == 0 {
+		n, err := d.WriteAt(b, at)
+		if !errors.Is(err, unix.EINVAL) {
+			return n, err
+		}
+		f.direct.refused() // by this file system, or by this disk for its size of a block
+	}
+	return f.WriteAt(b, at)
+}
+
+func (f *osFile) SyncData() error {
 	if err := syncData(f.File); err != nil {
 		return &os.PathError{Op: "fdatasync", Path: f.Name(), Err: err}
 	}
 	return nil
 }
 
-func (f osFile) Size() (int64, error) {
+func (f *osFile) Size() (int64, error) {
 	i, err := f.Stat()
 	if err != nil {
 		return 0, err
@@ -137,7 +158,7 @@ func (f osFile) Size() (int64, error) {
 	return i.Size(), nil
 }
 
-func (f osFile) Map(size int) (Mapping, error) {
+func (f *osFile) Map(size int) (Mapping, error) {
 	if size == 0 {
 		return Mapping{Unmap: func() {}, Forget: func() {}}, nil
 	}

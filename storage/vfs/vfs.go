@@ -14,7 +14,10 @@
 // was written since the last one that succeeded.
 package vfs
 
-import "io"
+import (
+	"io"
+	"unsafe"
+)
 
 // An FS is a tree of files. Names are slash-separated paths. All methods may be
 // called from several goroutines at once. Errors satisfy errors.Is with the
@@ -55,6 +58,11 @@ type File interface {
 	io.ReaderAt
 	io.WriterAt
 	io.Closer
+	// WriteDirect is WriteAt for what is large and not soon read again: where
+	// that can be, it leaves no copy in the operating system's memory. Both at
+	// and the length are multiples of [Page]. It costs least where the bytes
+	// come from [MakePages]. As of WriteAt, nothing is durable before Sync.
+	WriteDirect(b []byte, at int64) (int, error)
 	// Sync makes the file's bytes and its size durable, and SyncData does,
 	// without the times and other attributes.
 	Sync() error
@@ -63,6 +71,15 @@ type File interface {
 	Truncate(size int64) error
 	// Map returns the file's first size bytes to be read, as they are now.
 	Map(size int) (Mapping, error)
+}
+
+// Page is what the operating system reads and writes at once, in bytes.
+const Page = 4096
+
+// MakePages makes a slice of so many pages, or a few more, that begins with one.
+func MakePages(n int) []byte {
+	b := make([]byte, (n+1)*Page)
+	return b[-int(uintptr(unsafe.Pointer(&b[0])))&(Page-1):]
 }
 
 // A Mapping is a part of a file that can be read like memory. Touching its data

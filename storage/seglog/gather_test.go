@@ -1,0 +1,112 @@
+package seglog
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"path"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/storage/vfs"
+)
+
+// TestGathered compares the indexes made of what was gathered while the segments
+// were written, without reading them, with those made by reading them.
+func TestGathered(t *testing.T) {
+	ctx := t.Context()
+	for _, life := range []string{"new", "closed before", "killed before"} {
+		t.Run(life, func(t *testing.T) {
+			memory := vfs.NewMemory()
+			var reads sync.Map // how often each segment was read
+			var full atomic.Bool
+			fs := &vfs.Faulty{
+				FS: memory,
+				Inject: func(op vfs.Op) *vfs.Fault {
+					if full.Load() && op.Kind == vfs.KindWrite && strings.HasSuffix(op.Name, segmentSuffix) {
+						return &vfs.Fault{Err: syscall.ENOSPC, Short: op.Bytes / 2}
+					}
+					return nil
+				},
+				Read: func(name string, at int64) *vfs.Fault {
+					if at == segmentHeaderSize {
+						reads.Store(path.Base(name), true)
+					}
+					return nil
+				},
+			}
+			random := rand.New(rand.NewPCG(1, 2))
+			fill := func(l *Log, commits int) {
+				for i := range commits {
+					b := &core.Batch{Time: 1_000_000 + int64(i)*10, Sync: random.IntN(2) == 0}
+					for range random.IntN(40) {
+						b.Buf = core.AppendRecord(b.Buf, &core.Envelope{
+							Topic: fmt.Sprintf("topic/%d", random.IntN(30)), Payload: bytes.Repeat([]byte("p"), random.IntN(300)),
+						})
+						b.Ends = append(b.Ends, uint32(len(b.Buf)))
+					}
+					if random.IntN(4) == 0 {
+						b.Changes = []core.Change{{Key: "key", Value: []byte("value")}}
+					}
+					full.Store(random.IntN(10) == 0)
+					done := make(chan error, 1)
+					l.Append(b, func(_ *core.Batch, _ core.Offset, err error) { done <- err })
+					if err := <-done; err != nil && !errors.Is(err, core.ErrStorageFull) {
+						t.Fatal(err)
+					}
+					full.Store(false)
+				}
+			}
+			o := small(fs)
+			o.DirectBytes = -1 // it reads, too
+			if life != "new" {
+				l, err := Open(ctx, o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				fill(l, 10)
+				if life == "killed before" {
+					fs.FS = memory.Crash(vfs.CrashKind)
+				}
+				if err := l.Close(ctx); err != nil {
+					t.Fatal(err)
+				}
+			}
+			l, err := Open(ctx, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close(ctx)
+			first := len(l.segmentsNow()) - 1
+			if life == "closed before" {
+				first++ // whose first records were there before
+			}
+			fill(l, 200)
+			if err := l.Seal(ctx); err != nil {
+				t.Fatal(err)
+			}
+			segments := l.segmentsNow()
+			if len(segments) < first+5 {
+				t.Fatalf("%d segments", len(segments))
+			}
+			for _, s := range segments[first : len(segments)-1] {
+				if _, read := reads.Load(spareName(s.generation)); read { // which it was made as
+					t.Errorf("%s was read", s.name)
+				}
+				made := content(t, fs.FS, "/data/log/"+indexName(s.name))
+				b := newIndexBuilder(l, s)
+				if err := b.scan(); err != nil {
+					t.Fatal(err)
+				}
+				if !bytes.Equal(made, b.encode()) {
+					t.Errorf("%s: the index is another one than that of the file", s.name)
+				}
+			}
+		})
+	}
+}
