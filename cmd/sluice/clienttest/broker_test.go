@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -33,6 +34,8 @@ type broker struct {
 	// failing says that its disk is made to fail, so that it may call that an
 	// error.
 	failing bool
+	// cut says that its disk is losing its power, or has lost it.
+	cut atomic.Bool
 }
 
 // A logBuffer is a bounded buffer of what a process wrote.
@@ -109,6 +112,7 @@ func freeAddress(t testing.TB) string {
 // start starts the process and waits until every door answers.
 func (b *broker) start() {
 	b.t.Helper()
+	b.cut.Store(false)
 	path, err := binary()
 	if err != nil {
 		b.t.Fatal(err)

@@ -1,7 +1,11 @@
 package clienttest
 
 import (
+	"bytes"
 	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -15,8 +19,13 @@ type ledger struct {
 	name      string
 	mu        sync.Mutex // guards what follows
 	confirmed []string
+	late      int // how many were confirmed when the power was going
 	attempted int
 }
+
+// maxLate is how many confirms a publisher may get of syncs that were on their way
+// when the power was cut. One that failed and is not heeded gives it many more.
+const maxLate = 10
 
 // roomy lets an offline session keep all that is published in 200 cycles and
 // more. By default the oldest of 100,000 messages make room.
@@ -89,6 +98,7 @@ func loseNothing(t *testing.T, b *broker, name string, end func(cycle int) (more
 	for _, p := range publishers {
 		ledgers = append(ledgers, &ledger{name: p.name})
 	}
+	large := &largeLedger{topic: name + "-large", confirmed: make(map[int]string)}
 	for cycle, more := 0, true; more; cycle++ {
 		before := make(map[*ledger]int)
 		for _, l := range ledgers {
@@ -100,8 +110,9 @@ func loseNothing(t *testing.T, b *broker, name string, end func(cycle int) (more
 			if err != nil {
 				t.Fatal(err)
 			}
-			publishing.Go(func() { ledgers[i].fill(publish, fmt.Sprintf("%s/%d", name, i)) })
+			publishing.Go(func() { ledgers[i].fill(b, publish, fmt.Sprintf("%s/%d", name, i)) })
 		}
+		publishing.Go(func() { large.fill(b) })
 		// Killed once there is something to lose, at a moment that differs
 		// from cycle to cycle.
 		eventually(t, 3*time.Minute, func() error {
@@ -117,6 +128,12 @@ func loseNothing(t *testing.T, b *broker, name string, end func(cycle int) (more
 		})
 		more = end(cycle)
 		publishing.Wait()
+		for _, l := range ledgers {
+			if l.late > maxLate {
+				t.Errorf("%s: %d messages were confirmed when the power was gone", l.name, l.late)
+			}
+			l.late = 0
+		}
 		b.start()
 		if cycle%10 == 9 {
 			n := 0
@@ -127,6 +144,7 @@ func loseNothing(t *testing.T, b *broker, name string, end func(cycle int) (more
 		}
 	}
 
+	large.check(t, b)
 	wanted := make(map[string]bool)
 	for _, l := range ledgers {
 		t.Logf("%-14s %d confirmed of %d", l.name, len(l.confirmed), l.attempted)
@@ -162,7 +180,7 @@ func loseNothing(t *testing.T, b *broker, name string, end func(cycle int) (more
 }
 
 // fill publishes until the broker is gone.
-func (l *ledger) fill(publish publishFunc, topic string) {
+func (l *ledger) fill(b *broker, publish publishFunc, topic string) {
 	for {
 		l.mu.Lock()
 		word := topic + " " + strconv.Itoa(l.attempted)
@@ -172,7 +190,11 @@ func (l *ledger) fill(publish publishFunc, topic string) {
 			return
 		}
 		l.mu.Lock()
-		l.confirmed = append(l.confirmed, word)
+		if b.cut.Load() {
+			l.late++
+		} else {
+			l.confirmed = append(l.confirmed, word)
+		}
 		l.mu.Unlock()
 	}
 }
@@ -214,5 +236,63 @@ func checkLedger(t *testing.T, where string, in *inbox, wanted map[string]bool) 
 			t.Errorf("%s: %q came after %d", where, word, before)
 		}
 		last[topic] = i
+	}
+}
+
+// A largeLedger is what was confirmed of messages that are so large that each has
+// the log write it in another way: past the page cache.
+type largeLedger struct {
+	topic     string
+	attempted int
+	confirmed map[int]string // by number: the offset
+}
+
+// payload is the message of a number: 100 to 1,000 KiB that are like no other.
+func (*largeLedger) payload(number int) []byte {
+	random := rand.NewChaCha8([32]byte{byte(number), byte(number >> 8), byte(number >> 16)})
+	b := make([]byte, 100<<10+int(random.Uint64()%(900<<10)))
+	random.Read(b)
+	return b
+}
+
+// fill publishes until the broker is gone.
+func (l *largeLedger) fill(b *broker) {
+	for ; ; time.Sleep(20 * time.Millisecond) {
+		number := l.attempted
+		l.attempted++
+		answer, err := http.Post("http://"+b.HTTP+"/t/"+l.topic, "application/octet-stream", bytes.NewReader(l.payload(number)))
+		if err != nil {
+			return
+		}
+		answer.Body.Close()
+		if answer.StatusCode != http.StatusCreated {
+			return
+		}
+		if !b.cut.Load() {
+			l.confirmed[number] = answer.Header.Get("X-Offset")
+		}
+	}
+}
+
+// check reads each message that was confirmed at its offset.
+func (l *largeLedger) check(t *testing.T, b *broker) {
+	t.Helper()
+	t.Logf("%-14s %d confirmed of %d", l.topic, len(l.confirmed), l.attempted)
+	if len(l.confirmed) == 0 {
+		t.Errorf("%s: nothing was confirmed", l.topic)
+	}
+	for number, offset := range l.confirmed {
+		answer, err := http.Get("http://" + b.HTTP + "/t/" + l.topic + "?format=raw&limit=1&from=" + offset)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(answer.Body)
+		answer.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at := answer.Header.Get("X-Offset"); at != offset || !bytes.Equal(got, l.payload(number)) {
+			t.Errorf("%s: message %d was confirmed at %s; there is another one of %d bytes, at %s", l.topic, number, offset, len(got), at)
+		}
 	}
 }

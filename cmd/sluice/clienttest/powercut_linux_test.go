@@ -31,7 +31,11 @@ func TestPowerCut(t *testing.T) {
 			b.kill()
 			d.shutdown()
 		} else {
-			// The broker is still there and must confirm nothing any more.
+			// The broker is still there and must soon confirm nothing any more.
+			// What it confirms meanwhile counts as neither: of the syncs that are
+			// on their way, ext4 says of some that they were done although they
+			// were not. Behind a real cut nobody would be told.
+			b.cut.Store(true)
 			d.shutdown()
 			time.Sleep(time.Duration(rand.IntN(100)) * time.Millisecond)
 			b.kill()
