@@ -7,7 +7,8 @@
 //	commitLoop    one commit at a time, on a goroutine of the log's     commit.go
 //	              or on that of a caller who waits for it
 //	  makeRoom    the next segment, made ready in the background        prepare.go
-//	  write       at the log's end, over zeros or a former use
+//	  write       at the log's end, over zeros or a former use; what is    commit.go
+//	              large past the page cache
 //	  sync        fdatasync: from here on it is durable                 commit.go
 //	  apply       state changes go to the view in Pebble                state.go
 //	  publish     readers see it, in the block table and the tail       tail.go
@@ -20,7 +21,8 @@
 //	              on two goroutines where there is much to pick         ahead.go
 //	              or frame by frame                                     walk.go
 //
-// Beside them: a sealed segment gets its index (indexbuild.go, index.go);
+// Beside them: a sealed segment gets its index, of what was gathered while it was
+// written or else by reading it (indexbuild.go, index.go);
 // retention frees segments and copies forward what is needed of them
 // (reclaim.go, dead.go, rewrite.go), notes what it frees (freed.go), and gives it
 // back where the log is not busy (pace.go, giveback.go); Open finds out
