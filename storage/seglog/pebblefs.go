@@ -163,6 +163,7 @@ func (d stateDir) Size() (int64, error)                   { return 0, nil }
 func (d stateDir) ReadAt([]byte, int64) (int, error)      { return 0, errDir }
 func (d stateDir) WriteAt([]byte, int64) (int, error)     { return 0, errDir }
 func (d stateDir) WriteDirect([]byte, int64) (int, error) { return 0, errDir }
+func (d stateDir) EndDirect()                             {}
 func (d stateDir) Truncate(int64) error                   { return errDir }
 func (d stateDir) Map(int) (vfs.Mapping, error)           { return vfs.Mapping{}, errDir }
 

@@ -10,10 +10,9 @@ import (
 
 // A direct is a file opened once more, for writes past the page cache.
 type direct struct {
-	mu     sync.Mutex // guards what follows
-	file   *os.File
-	asked  bool // whether that can be
-	closed bool
+	mu    sync.Mutex // guards what follows
+	file  *os.File
+	asked bool // whether that can be; it is not asked again
 }
 
 // open is the file to write to, or nil where there is none. The second opening is
@@ -21,26 +20,31 @@ type direct struct {
 func (d *direct) open(f *os.File) *os.File {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.asked && !d.closed {
+	if !d.asked {
 		d.asked = true
 		d.file, _ = os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), os.O_WRONLY|unix.O_DIRECT, 0)
 	}
 	return d.file
 }
 
-// refused says that there is none.
-func (d *direct) refused() {
+// close closes it for good.
+func (d *direct) close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.asked = true
 	if d.file != nil {
 		d.file.Close()
 		d.file = nil
 	}
 }
 
-func (d *direct) close() {
-	d.refused()
+// rest closes it until it is asked for again.
+func (d *direct) rest() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.closed = true
+	if d.file != nil {
+		d.asked = false
+		d.file.Close()
+		d.file = nil
+	}
 }

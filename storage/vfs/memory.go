@@ -485,6 +485,8 @@ func (f *memoryFile) WriteDirect(b []byte, at int64) (int, error) {
 	return f.WriteAt(b, at)
 }
 
+func (f *memoryFile) EndDirect() {}
+
 // drop has what was written since the last sync never get to the disk.
 func (f *memoryFile) drop() {
 	f.m.mu.Lock()

@@ -53,7 +53,7 @@ func (OS) OpenRead(name string) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &osFile{File: f}, nil
+	return &osFile{File: f, readOnly: true}, nil
 }
 
 // Rename is rename(2).
@@ -123,7 +123,8 @@ func (OS) Space(dir string) (Space, error) {
 
 type osFile struct {
 	*os.File
-	direct direct
+	readOnly bool // the second opening would not be
+	direct   direct
 }
 
 // Close closes the file.
@@ -133,15 +134,20 @@ func (f *osFile) Close() error {
 }
 
 func (f *osFile) WriteDirect(b []byte, at int64) (int, error) {
-	if d := f.direct.open(f.File); d != nil && uintptr(unsafe.Pointer(unsafe.SliceData(b)))%Page == 0 {
+	if f.readOnly || uintptr(unsafe.Pointer(unsafe.SliceData(b)))%Page != 0 {
+		return f.WriteAt(b, at)
+	}
+	if d := f.direct.open(f.File); d != nil {
 		n, err := d.WriteAt(b, at)
-		if !errors.Is(err, unix.EINVAL) {
+		if !errors.Is(err, unix.EINVAL) && !errors.Is(err, errors.ErrUnsupported) {
 			return n, err
 		}
-		f.direct.refused() // by this file system, or by this disk for its size of a block
+		f.direct.close() // refused by this file system, or by this disk for its size of a block
 	}
 	return f.WriteAt(b, at)
 }
+
+func (f *osFile) EndDirect() { f.direct.rest() }
 
 func (f *osFile) SyncData() error {
 	if err := syncData(f.File); err != nil {

@@ -61,8 +61,11 @@ type File interface {
 	// WriteDirect is WriteAt for what is large and not soon read again: where
 	// that can be, it leaves no copy in the operating system's memory. Both at
 	// and the length are multiples of [Page]. It costs least where the bytes
-	// come from [MakePages]. As of WriteAt, nothing is durable before Sync.
+	// come from [MakePages]. As of WriteAt, nothing is durable before Sync. While
+	// it runs, nobody else may write to the file.
 	WriteDirect(b []byte, at int64) (int, error)
+	// EndDirect gives back what the file keeps open for the next WriteDirect.
+	EndDirect()
 	// Sync makes the file's bytes and its size durable, and SyncData does,
 	// without the times and other attributes.
 	Sync() error
