@@ -143,13 +143,15 @@ func (l *Log) roll() error {
 		}
 		return l.fail(fmt.Errorf("%w: beginning a segment: %w", core.ErrStorage, err))
 	}
-	gathered := c.gathering
+	s.file.EndDirect()
+	// Before the segment can be seen to be sealed: whoever builds its index then
+	// has it, and holds nobody up here.
+	s.building.Lock()
+	s.gathered = c.gathering
+	s.building.Unlock()
 	if err := l.activate(next.segment); err != nil {
 		return l.fail(fmt.Errorf("%w: beginning a segment: %w", core.ErrStorage, err))
 	}
-	s.building.Lock()
-	s.gathered = gathered
-	s.building.Unlock()
 	l.indexLater(s)
 	return nil
 }
