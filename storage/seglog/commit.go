@@ -299,14 +299,13 @@ func (p *lastPage) lead(s *segment, buf []byte, pos int64) ([]byte, error) {
 }
 
 // turnAway sees to it that the next commit has another time than one that the disk
-// had no room for, and that is written over: a power cut may leave frames of both.
-// No more than once in a millisecond, so that the log's time does not run ahead;
-// nothing is written back as soon as that.
+// had no room for, and that is written over: a power cut may leave frames of both,
+// at any moment of what is written past the cache. It waits, so that there is no
+// more than one in a millisecond and the log's time does not run ahead.
 func (c *committer) turnAway() {
-	if now := time.Now(); now.Sub(c.refused) >= time.Millisecond {
-		c.refused = now
-		c.time++
-	}
+	time.Sleep(time.Millisecond - time.Since(c.refused))
+	c.refused = time.Now()
+	c.time++
 }
 
 // sync makes durable what was written. It is never tried again after an error:

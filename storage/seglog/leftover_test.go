@@ -196,3 +196,54 @@ func TestLeftoverIsNotJoined(t *testing.T) {
 		t.Errorf("%d records, want 1", len(records))
 	}
 }
+
+// TestRefusedHaveTheirOwnTimes: of commits that the disk had no room for, in the same
+// place and one directly after the other, no two have the same time, nor has the
+// one that is written over them: a power cut may leave frames of each.
+func TestRefusedHaveTheirOwnTimes(t *testing.T) {
+	ctx := t.Context()
+	memory := vfs.NewMemory()
+	full := true
+	var times []int64
+	fs := &vfs.Faulty{FS: memory}
+	o := small(fs)
+	o.SegmentBytes, o.ZeroBytes = 1<<20, -1
+	var l *Log
+	fs.Inject = func(op vfs.Op) *vfs.Fault {
+		if op.Kind == vfs.KindWrite && strings.HasPrefix(op.Name, "/data/log/") && l != nil && full {
+			times = append(times, l.committer.time)
+			return &vfs.Fault{Err: syscall.ENOSPC, Short: op.Bytes - 1}
+		}
+		return nil
+	}
+	opened, err := Open(ctx, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer opened.Close(ctx)
+	batches := make([]*core.Batch, 20)
+	for i := range batches {
+		// Some are written past the cache, which is at once.
+		b := &core.Batch{Time: 1000, Sync: true, Buf: core.AppendRecord(nil, &core.Envelope{Topic: "t", Payload: make([]byte, 100+i%2*8000)})}
+		b.Ends = []uint32{uint32(len(b.Buf))}
+		batches[i] = b
+	}
+	l = opened
+	for i, b := range batches {
+		full = i < len(batches)-1
+		done := make(chan error, 1)
+		l.Append(b, func(_ *core.Batch, _ core.Offset, err error) { done <- err })
+		if err := <-done; full != errors.Is(err, core.ErrStorageFull) {
+			t.Fatalf("append %d: %v", i, err)
+		}
+	}
+	times = append(times, l.committer.time)
+	if len(times) != len(batches) {
+		t.Fatalf("%d writes, want %d", len(times), len(batches))
+	}
+	for i := range times[1:] {
+		if times[i+1] <= times[i] {
+			t.Fatalf("the times are %d", times)
+		}
+	}
+}
