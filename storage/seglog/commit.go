@@ -238,6 +238,7 @@ func (l *Log) write(s *segment, frames *[]byte, pos int64) error {
 // begins with what is in its first page already, which is not in the cache either.
 func (l *Log) put(s *segment, buf []byte, pos int64, size int) (n int, err error) {
 	c := &l.committer
+	defer c.page.rest(len(buf))
 	large := l.o.DirectBytes > 0 && len(buf) >= l.o.DirectBytes
 	if large || c.page.is(s, pos) {
 		if whole, err := c.page.lead(s, buf, pos); err == nil {
@@ -276,7 +277,11 @@ func (p *lastPage) is(s *segment, pos int64) bool { return p.segment == s && p.e
 func (p *lastPage) keep(s *segment, end int64, whole []byte) {
 	p.segment, p.end = s, end
 	copy(p.bytes[:], whole[len(whole)-vfs.Page:])
-	if cap(p.pages) > maxIdleBuffer && len(whole) < cap(p.pages)/4 {
+}
+
+// rest gives back the memory of a much larger write than the one of so many bytes.
+func (p *lastPage) rest(bytes int) {
+	if cap(p.pages) > maxIdleBuffer && bytes < cap(p.pages)/4 {
 		p.pages = nil
 	}
 }

@@ -2,6 +2,7 @@ package seglog
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -11,6 +12,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/sluicemq/sluice/core"
 	"github.com/sluicemq/sluice/storage/vfs"
@@ -108,5 +110,47 @@ func TestGathered(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestIdleGivesBack: a log that is idle after much was written keeps neither what
+// was gathered for the index nor room for a large commit.
+func TestIdleGivesBack(t *testing.T) {
+	ctx := context.Background()
+	o := small(vfs.NewMemory())
+	o.SegmentBytes, o.DirectBytes = 64<<20, 64<<10
+	busy := true
+	o.Busy = func(int64, time.Duration) bool { return busy }
+	l, err := Open(ctx, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close(ctx)
+	publish := func(size int) {
+		t.Helper()
+		b := &core.Batch{Time: time.Now().Add(-2 * gatherTime * time.Millisecond).UnixMilli(), Sync: true}
+		b.Buf = core.AppendRecord(nil, &core.Envelope{Topic: "t", Payload: make([]byte, size)})
+		b.Ends = []uint32{uint32(len(b.Buf))}
+		appendWait(t, l, b)
+	}
+	publish(2 * maxIdleBuffer)
+	c := &l.committer
+	look := func() (gathering bool, room int) {
+		t.Helper()
+		if _, err := l.Reclaim(ctx, core.Retention{Now: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.request(ctx, func() error { gathering, room = c.gathering != nil, cap(c.page.pages); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		return gathering, room
+	}
+	if gathering, room := look(); !gathering || room < 2*maxIdleBuffer {
+		t.Fatalf("while it is busy: %v, %d", gathering, room)
+	}
+	publish(1)
+	busy = false
+	if gathering, room := look(); gathering || room > maxIdleBuffer {
+		t.Errorf("it still gathers: %v, and has room for %d bytes", gathering, room)
 	}
 }

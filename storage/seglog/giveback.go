@@ -5,14 +5,16 @@ import (
 	"errors"
 	"io/fs"
 	"path"
+	"time"
 
 	"github.com/sluicemq/sluice/core/pause"
 	"github.com/sluicemq/sluice/storage/vfs"
 )
 
-// giveBack gives to the disk what a log that is not busy does not want soon: the
-// spare files, and what stands behind the log's end in files that were used
-// before. It is for the one who reclaims.
+// giveBack gives back what a log that is not busy does not want soon: to the disk
+// the spare files, and what stands behind the log's end in files that were used
+// before, and the memory of what was gathered for an index that is not made soon.
+// It is for the one who reclaims.
 func (l *Log) giveBack(ctx context.Context) error {
 	if err := l.dropSpares(); err != nil {
 		return err
@@ -56,6 +58,9 @@ func (l *Log) shrinkActive() error {
 	c := &l.committer
 	if c.failed != nil {
 		return nil
+	}
+	if at := &c.segment.span; at.records > 0 && time.Now().UnixMilli()-at.firstTime > gatherTime {
+		c.gathering = nil // the next commit would say so, but there may be none
 	}
 	var err error
 	select {
