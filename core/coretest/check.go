@@ -415,6 +415,9 @@ func (l *Ledger) resolve(s *sight) {
 			continue
 		}
 		m.cancel = fact{}
+		if m.left.session != "" && len(there) > 0 {
+			m.due = true // though its session, which was about to end, is there again
+		}
 		if m.told == 0 {
 			m.told = l.now
 		}
