@@ -239,26 +239,24 @@ func (l *Log) write(s *segment, frames *[]byte, pos int64) error {
 func (l *Log) put(s *segment, buf []byte, pos int64, size int) (n int, err error) {
 	c := &l.committer
 	defer c.page.rest(len(buf))
-	large := l.o.DirectBytes > 0 && len(buf) >= l.o.DirectBytes
+	large, start := l.o.DirectBytes > 0 && len(buf) >= l.o.DirectBytes, pos
 	if large || c.page.is(s, pos) {
 		if whole, err := c.page.lead(s, buf, pos); err == nil {
-			start := pos - pos%vfs.Page
-			if !large {
-				l.zeros.reach(pos + int64(size))
-				n, err = s.file.WriteAt(whole, start)
-			} else {
-				l.zeros.exclude(pos+int64(len(buf)), func() { n, err = s.file.WriteDirect(whole, start) })
-			}
-			c.page.segment = nil
-			if err == nil && large {
-				c.page.keep(s, pos+int64(size), whole)
-			}
-			return n, err
+			buf, start = whole, pos-pos%vfs.Page
+		} else {
+			large = false // what stands in the page is durable or not, as it was
 		}
-		// The page cannot be read. What stands in it is durable or not, as it was.
 	}
-	l.zeros.reach(pos + int64(size))
-	return s.file.WriteAt(buf, pos)
+	c.page.segment = nil
+	if !large {
+		l.zeros.reach(pos + int64(size))
+		return s.file.WriteAt(buf, start)
+	}
+	l.zeros.exclude(start+int64(len(buf)), func() { n, err = s.file.WriteDirect(buf, start) })
+	if err == nil {
+		c.page.keep(s, pos+int64(size), buf)
+	}
+	return n, err
 }
 
 // A lastPage is the page that the log ends in, while the operating system need not

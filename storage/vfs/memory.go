@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"unsafe"
 )
 
 // Memory is a file system in memory that knows what a crash would leave of it.
@@ -479,7 +478,7 @@ func (f *memoryFile) WriteAt(b []byte, at int64) (int, error) {
 
 // WriteDirect fails where a real file's would have to be done in another way.
 func (f *memoryFile) WriteDirect(b []byte, at int64) (int, error) {
-	if at%Page != 0 || len(b)%Page != 0 || uintptr(unsafe.Pointer(unsafe.SliceData(b)))%Page != 0 {
+	if at%Page != 0 || len(b)%Page != 0 || !inPages(b) {
 		return 0, &fs.PathError{Op: "write", Path: f.name, Err: syscall.EINVAL}
 	}
 	return f.WriteAt(b, at)

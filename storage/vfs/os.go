@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"sort"
-	"unsafe"
 
 	"github.com/gofrs/flock"
 	"golang.org/x/sys/unix"
@@ -134,7 +133,7 @@ func (f *osFile) Close() error {
 }
 
 func (f *osFile) WriteDirect(b []byte, at int64) (int, error) {
-	if f.readOnly || uintptr(unsafe.Pointer(unsafe.SliceData(b)))%Page != 0 {
+	if f.readOnly || !inPages(b) {
 		return f.WriteAt(b, at)
 	}
 	if d := f.direct.open(f.File); d != nil {

@@ -85,6 +85,9 @@ func MakePages(n int) []byte {
 	return b[-int(uintptr(unsafe.Pointer(&b[0])))&(Page-1):]
 }
 
+// inPages reports whether a slice begins with a page of memory.
+func inPages(b []byte) bool { return uintptr(unsafe.Pointer(unsafe.SliceData(b)))%Page == 0 }
+
 // A Mapping is a part of a file that can be read like memory. Touching its data
 // may fault (see runtime/debug.SetPanicOnFault) where the disk fails.
 type Mapping struct {
