@@ -43,6 +43,14 @@ func (g *ledger) payload(batch, record int) string {
 	return fmt.Sprintf("batch %d record %d %s", batch, record, strings.Repeat("x", (batch*7+record*13)%90))
 }
 
+// appendBatch appends a batch, waits for it, and says at which offset it begins.
+func appendBatch(l *Log, b *core.Batch) (at core.Offset, err error) {
+	done := make(chan error, 1)
+	l.Append(b, func(_ *core.Batch, first core.Offset, err error) { at = first; done <- err })
+	err = <-done
+	return at, err
+}
+
 // append appends one batch and waits for it.
 func (g *ledger) append(l *Log, b ledgerBatch) error {
 	g.mu.Lock()

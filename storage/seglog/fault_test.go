@@ -108,10 +108,8 @@ func TestFull(t *testing.T) {
 			b := &core.Batch{Time: 1, Sync: true}
 			b.Buf = core.AppendRecord(nil, &core.Envelope{Topic: "t", Payload: make([]byte, 700)})
 			b.Ends = []uint32{uint32(len(b.Buf))}
-			done := make(chan error, 1)
-			var at core.Offset
-			l.Append(b, func(_ *core.Batch, first core.Offset, err error) { at = first; done <- err })
-			if err := <-done; err != nil {
+			at, err := appendBatch(l, b)
+			if err != nil {
 				return err
 			}
 			if appended++; at != core.Offset(appended) {

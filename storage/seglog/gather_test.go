@@ -56,9 +56,7 @@ func TestGathered(t *testing.T) {
 						b.Changes = []core.Change{{Key: "key", Value: []byte("value")}}
 					}
 					full.Store(random.IntN(10) == 0)
-					done := make(chan error, 1)
-					l.Append(b, func(_ *core.Batch, _ core.Offset, err error) { done <- err })
-					if err := <-done; err != nil && !errors.Is(err, core.ErrStorageFull) {
+					if _, err := appendBatch(l, b); err != nil && !errors.Is(err, core.ErrStorageFull) {
 						t.Fatal(err)
 					}
 					full.Store(false)

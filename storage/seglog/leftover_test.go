@@ -123,10 +123,7 @@ func publishBatch(l *Log, topic string, records, size int, sync bool) (at core.O
 		b.Buf = core.AppendRecord(b.Buf, &core.Envelope{Topic: topic, Payload: []byte(strings.Repeat("payload ", size/8))})
 		b.Ends = append(b.Ends, uint32(len(b.Buf)))
 	}
-	done := make(chan error)
-	l.Append(b, func(_ *core.Batch, first core.Offset, err error) { at = first; done <- err })
-	err = <-done
-	return at, err
+	return appendBatch(l, b)
 }
 
 // TestLeftoverIsNotJoined: a batch that was refused for lack of room is written
@@ -231,9 +228,7 @@ func TestRefusedHaveTheirOwnTimes(t *testing.T) {
 	l = opened
 	for i, b := range batches {
 		full = i < len(batches)-1
-		done := make(chan error, 1)
-		l.Append(b, func(_ *core.Batch, _ core.Offset, err error) { done <- err })
-		if err := <-done; full != errors.Is(err, core.ErrStorageFull) {
+		if _, err := appendBatch(l, b); full != errors.Is(err, core.ErrStorageFull) {
 			t.Fatalf("append %d: %v", i, err)
 		}
 	}
