@@ -545,6 +545,172 @@ func TestRefusedSettlement(t *testing.T) {
 	}
 }
 
+// A message was released, and that is refused when it has gone further already:
+// it was on its way to a consumer, which left meanwhile, or it was moved, or
+// purged, by a later commit that there is room for. Then it has the attempts that
+// it had, and stays where it went.
+func TestReleaseRefusedTooLate(t *testing.T) {
+	for name, test := range map[string]struct {
+		settings core.QueueSettings
+		lease    bool
+		// further is what happens while the release is on its way.
+		further func(w *world, a *peer, k *core.Consumer)
+		q, to   string // what the queues have after it, each with its attempt
+	}{
+		"assigned": {q: "in:3", further: func(w *world, _ *peer, k *core.Consumer) {
+			k.Grant(plenty)
+			synctest.Wait()
+			k.Close()
+		}},
+		"assigned in order": {settings: core.QueueSettings{Ordered: true}, q: "in:3", further: func(w *world, _ *peer, k *core.Consumer) {
+			k.Grant(plenty)
+			synctest.Wait()
+			k.Close()
+		}},
+		"moved": {to: "in:1", further: func(w *world, a *peer, _ *core.Consumer) {
+			go a.Move(context.Background(), "q", core.Transfer{To: core.QueueTopic("to")})
+		}},
+		"purged": {further: func(w *world, a *peer, _ *core.Consumer) {
+			go a.Purge(context.Background(), "q", core.Selection{}, false)
+		}},
+		"leased and moved": {lease: true, to: "in:1", further: func(w *world, a *peer, _ *core.Consumer) {
+			go a.Move(context.Background(), "q", core.Transfer{To: core.QueueTopic("to")})
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, func(w *world) {
+				ctx := context.Background()
+				a := w.peer("a")
+				s := test.settings
+				s.Backoff, s.BackoffMax = 1, 1
+				a.declare("q", s)
+				a.declare("to", core.QueueSettings{})
+				if err := a.Publish(ctx, &core.Envelope{Topic: core.QueueTopic("q"), Key: "k", Payload: []byte("in")}, 0); err != nil {
+					t.Fatal(err)
+				}
+				var k *core.Consumer
+				var release func()
+				if test.lease {
+					leases, err := a.Lease(ctx, core.LeaseRequest{Consumption: core.Consumption{Queue: "q"}, Max: 1, Wait: time.Minute, For: time.Hour})
+					if err != nil || len(leases) != 1 {
+						t.Fatalf("%d leases, %v", len(leases), err)
+					}
+					release = func() {
+						go a.SettleLease(ctx, leases[0].Token, core.Released, core.SettleOptions{Delay: core.NoDelay})
+					}
+				} else {
+					one := core.Credit{Messages: 1, Bytes: 1 << 20}
+					k = a.consumeWhere("q", "", one)
+					for attempt := 1; ; attempt++ {
+						held := a.deliveries()
+						if len(held) != 1 || int(held[0].Attempt) != attempt {
+							t.Fatalf("%+v", held)
+						}
+						if attempt == 2 || test.to != "" || test.q == "" {
+							release = func() {
+								if err := k.Settle(held[0].Offset, core.Released, core.SettleOptions{Receipt: 1, Delay: core.NoDelay}); err != nil {
+									t.Error(err)
+								}
+							}
+							break
+						}
+						if err := k.Settle(held[0].Offset, core.Released, core.SettleOptions{Delay: core.NoDelay, Credit: one}); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				time.Sleep(time.Second)
+				synctest.Wait()
+
+				// The release is on its way alone, and what comes further is the next
+				// commit.
+				turn, first := make(chan bool), true
+				w.engine.Hold = func() { <-turn }
+				w.engine.Refuse = func(*core.Batch) error {
+					if first {
+						first = false
+						return core.ErrStorageFull
+					}
+					return nil
+				}
+				release()
+				synctest.Wait()
+				test.further(w, a, k)
+				synctest.Wait()
+				close(turn)
+				time.Sleep(time.Second)
+				synctest.Wait()
+				if first || len(a.take()) > 0 {
+					t.Error("nothing was refused, or a consumer got it that had left")
+				}
+				if k != nil {
+					k.Close()
+				}
+				for i, want := range []string{test.q, test.to} {
+					q := []string{"q", "to"}[i]
+					b := w.peer("b" + q)
+					held := b.consumeWhere(q, "", plenty)
+					if got := b.attempts(); got != want {
+						t.Errorf("the queue %q has %q, want %q", q, got, want)
+					}
+					held.Close()
+					if info, err := b.Queue(q); err != nil || info.Held != 0 {
+						t.Errorf("%+v, %v", info, err)
+					}
+				}
+				for i, want := range []string{test.q, test.to} {
+					q := []string{"q", "to"}[i]
+					if got := w.inQueue(w.engine.Clone(), q); (len(got) > 0) != (want != "") {
+						t.Errorf("after a kill the queue %q has %q", q, got)
+					}
+				}
+			})
+		})
+	}
+}
+
+// What a consumer released comes to it once more while that is on its way, by the
+// credit that came with it. If the release is refused then, the credit is spent.
+func TestCreditOfALateRefusal(t *testing.T) {
+	run(t, func(w *world) {
+		a := w.peer("a")
+		a.declare("q", core.QueueSettings{Backoff: 1, BackoffMax: 1})
+		a.publish(core.QueueTopic("q"), "in")
+		one := core.Credit{Messages: 1, Bytes: 1 << 20}
+		k := a.consumeWhere("q", "", one)
+		at := a.deliveries()[0].Offset
+		time.Sleep(time.Second)
+		synctest.Wait()
+		turn, first := make(chan bool), true
+		w.engine.Hold = func() { <-turn }
+		w.engine.Refuse = func(*core.Batch) error {
+			if first {
+				first = false
+				return core.ErrStorageFull
+			}
+			return nil
+		}
+		if err := k.Settle(at, core.Released, core.SettleOptions{Receipt: 1, Credit: one, Delay: core.NoDelay}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		close(turn)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if got := a.attempts(); got != "in:2" || !errors.Is(a.confirms[len(a.confirms)-1].Err, core.ErrStorageFull) {
+			t.Fatalf("got %q, and of the release %v", got, a.confirms)
+		}
+		if err := k.Settle(at, core.Accepted, core.SettleOptions{Credit: one}); err != nil {
+			t.Fatal(err)
+		}
+		a.publish(core.QueueTopic("q"), "next")
+		if got := a.attempts(); got != "next:1" {
+			t.Fatalf("got %q: a credit is lost", got)
+		}
+	})
+}
+
 // Publishes that there was no room for do not push out what is remembered of
 // others, however often they are tried again.
 func TestRefusedIDsPushNothingOut(t *testing.T) {

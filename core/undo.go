@@ -2,6 +2,7 @@ package core
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,9 +16,7 @@ import (
 type undo struct {
 	q       *queue
 	k       *Consumer
-	entries []outEntry
-	keys    []string // of an ordered queue's entries
-	led     []*bound // of those that were given as retained values
+	entries []undone
 	// waited are the accepted ones of an ordered queue, which hold up their keys
 	// until the commit is done.
 	waited []Offset
@@ -29,6 +28,17 @@ type undo struct {
 	granted Credit
 }
 
+// An undone is one entry as it was.
+type undone struct {
+	outEntry
+	key string // in an ordered queue
+	led *bound // of one that was given as a retained value
+	// stays says that it waits since, or is on its way to the dead letters. It may
+	// have gone further before the commit is done: to another consumer, or out of
+	// the queue, by a later commit that is not refused.
+	stays bool
+}
+
 // undoRetry is how long to wait before a dead letter that there was no room for
 // is written again.
 const undoRetry = time.Second
@@ -38,9 +48,7 @@ const never = math.MaxInt64
 
 // keep takes note of an entry as it is. cursor.mu is held.
 func (u *undo) keep(e *outEntry) {
-	u.entries = append(u.entries, *e)
-	u.keys = append(u.keys, u.q.keyOf[e.offset])
-	u.led = append(u.led, u.q.out.retained[e.offset])
+	u.entries = append(u.entries, undone{outEntry: *e, key: u.q.keyOf[e.offset], led: u.q.out.retained[e.offset]})
 }
 
 // keepNew takes note of a message that nobody has been given yet. Taken back, it
@@ -50,13 +58,11 @@ func (u *undo) keepNew(d *Delivery) {
 	if len(u.q.maybe) > 0 && u.q.maybe.has(d.Offset) {
 		e.attempts = 1 // it may have been given to somebody before a crash
 	}
-	u.entries = append(u.entries, e)
 	key := ""
 	if u.q.settings.Ordered {
 		key = strings.Clone(d.Envelope.Key)
 	}
-	u.keys = append(u.keys, key)
-	u.led = append(u.led, nil)
+	u.entries = append(u.entries, undone{outEntry: e, key: key})
 }
 
 // settle settles what the consumer holds at an offset, or through it, as part of
@@ -128,12 +134,13 @@ func (u *undo) settleLease(at Offset, token uint64, o Outcome, opts SettleOption
 // cursor.mu is held.
 func (u *undo) await(from int, o Outcome) {
 	for i := from; i < len(u.entries); i++ {
-		if e := u.q.out.find(u.entries[i].offset); e != nil && e.state == entryRejected {
+		was := &u.entries[i]
+		if e := u.q.out.find(was.offset); e != nil && e.state == entryRejected {
 			e.due = never
 		}
-		if key := u.keys[i]; key != "" && o == Accepted {
-			u.waited = append(u.waited, u.entries[i].offset)
-			u.q.follow(&Envelope{Key: key}, u.entries[i].offset)
+		if was.stays = o != Accepted; !was.stays && was.key != "" {
+			u.waited = append(u.waited, was.offset)
+			u.q.follow(&Envelope{Key: was.key}, was.offset)
 		}
 	}
 }
@@ -170,40 +177,35 @@ func (u *undo) takeBack() {
 	if q.deleted {
 		return
 	}
-	if u.k != nil {
-		u.k.credit.Messages -= u.granted.Messages
-		u.k.credit.Bytes -= u.granted.Bytes
-	}
 	for _, at := range u.waited {
 		q.unfollow(at)
 	}
-	for i, e := range u.entries {
-		if now := q.out.find(e.offset); now != nil && now.state != entrySettled {
+	attached, again := u.k != nil && slices.Contains(q.consumers, u.k), false
+	for i := range u.entries {
+		was := &u.entries[i]
+		e := was.outEntry
+		now := q.out.find(e.offset)
+		if was.wentOn(now) {
+			if e.state == entryLeased {
+				q.unleased(1)
+			}
+			continue
+		}
+		if now != nil && now.state != entrySettled {
 			switch now.state {
 			case entryRejected:
 				q.rejected--
 			case entryWaiting:
 				q.waiting--
-			case entryParked:
-			default:
-				// Released, and with the next one already.
-				if e.state == entryLeased {
-					q.unleased(1)
-				}
-				continue
 			}
 			q.settled(now)
 		}
 		if now := q.out.find(e.offset); now != nil {
 			q.out.settle(now) // it was noted as settled
 		}
-		if u.keys[i] != "" {
-			q.follow(&Envelope{Key: u.keys[i]}, e.offset)
-			q.park(u.keys[i])
-		}
-		attached := false
-		for _, k := range q.consumers {
-			attached = attached || k == u.k
+		if was.key != "" {
+			q.follow(&Envelope{Key: was.key}, e.offset)
+			q.park(was.key)
 		}
 		switch {
 		case e.state == entryRejected:
@@ -212,7 +214,7 @@ func (u *undo) takeBack() {
 		case e.state == entryLeased:
 			// It ends when it would have.
 		case attached && e.state == entryHeld:
-			e.due = 0
+			again, e.due = true, 0
 			if lease := q.settings.lease(); lease > 0 {
 				e.due = q.now() + int64(lease)
 			}
@@ -228,10 +230,28 @@ func (u *undo) takeBack() {
 			}
 		}
 		q.add(e)
-		if u.led[i] != nil {
-			q.out.give(e.offset, u.led[i])
+		if was.led != nil {
+			q.out.give(e.offset, was.led)
 		}
 		q.recount(&e)
 	}
+	if again {
+		u.k.credit.Messages -= u.granted.Messages
+		u.k.credit.Bytes -= u.granted.Bytes
+	}
 	q.changed()
+}
+
+// wentOn reports whether an entry, as it is now, has gone further than what the
+// commit made of it: somebody has been assigned it since, or a later commit has
+// settled it.
+func (u *undone) wentOn(now *outEntry) bool {
+	if now == nil || now.state == entrySettled {
+		return u.stays
+	}
+	switch now.state {
+	case entryWaiting, entryParked, entryRejected:
+		return u.stays && now.attempts != u.attempts
+	}
+	return true
 }
