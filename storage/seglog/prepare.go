@@ -210,8 +210,9 @@ func (l *Log) activate(s *segment) error {
 }
 
 // Writing zeros ahead is not worth its bytes while more than zeroMaxRate bytes are
-// appended per second. That is looked at no more often than zeroLook: of a log that
-// is written with large batches a moment says nothing.
+// appended per second, or past the operating system's cache, which would have to be
+// rid of them first. That is looked at no more often than zeroLook: of a log that is
+// written with large batches a moment says nothing.
 const (
 	zeroMaxRate = 8 << 20
 	zeroLook    = 50 * time.Millisecond
@@ -231,6 +232,7 @@ type zeros struct {
 	file     vfs.File
 	frontier int64 // up to which the file has been written
 	end      int64 // of the log
+	direct   bool  // it was written past the cache since the last look
 }
 
 func (z *zeros) begin(f vfs.File, size int64) {
@@ -242,30 +244,30 @@ func (z *zeros) begin(f vfs.File, size int64) {
 // reach says that the log is about to be written up to end. It waits for zeros
 // that are on their way to the same place.
 func (z *zeros) reach(end int64) {
-	if z.window <= 0 {
-		return
-	}
 	z.mu.Lock()
+	z.advance(end)
+	z.mu.Unlock()
+}
+
+// exclude is reach, and writes past the operating system's cache while no zeros are
+// written; up to end there will be none later.
+func (z *zeros) exclude(end int64, write func()) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.direct = true
+	z.advance(end)
+	write()
+}
+
+func (z *zeros) advance(end int64) {
 	z.end = end
 	z.frontier = max(z.frontier, end)
-	short := z.frontier-end < z.window/2
-	z.mu.Unlock()
-	if short {
+	if z.window > 0 && z.frontier-end < z.window/2 {
 		select {
 		case z.wake <- struct{}{}:
 		default:
 		}
 	}
-}
-
-// exclude is reach, and does something while no zeros are written; up to end there
-// will be none later.
-func (z *zeros) exclude(end int64, do func()) {
-	z.mu.Lock()
-	defer z.mu.Unlock()
-	z.end = end
-	z.frontier = max(z.frontier, end)
-	do()
 }
 
 // run writes zeros until closing is closed.
@@ -274,41 +276,60 @@ func (z *zeros) run(closing <-chan struct{}) {
 	var file vfs.File
 	var end int64
 	began := time.Now()
+	look := time.NewTimer(0)
+	defer look.Stop()
 	for {
 		select {
 		case <-closing:
 			return
 		case <-z.wake:
 		}
-		passed := time.Since(began)
-		if passed < zeroLook {
-			continue // the next commit asks again
-		}
-		z.mu.Lock()
-		grown := z.end - end
-		if z.file != file {
-			grown = z.end
-		}
-		file, end, began = z.file, z.end, time.Now()
-		for more := float64(grown) <= zeroMaxRate*passed.Seconds(); more; {
-			n := min(z.window-(z.frontier-z.end), zeroPiece)
-			if n <= 0 || z.file != file {
-				break
-			}
-			if _, err := z.file.WriteAt(nothing[:n], z.frontier); err != nil {
-				// The log will meet the error itself, or not, if it is about
-				// room that it does not need.
-				break
-			}
-			z.frontier += n
-			z.mu.Unlock()
+		// There may be no other commit to ask again.
+		for busy := true; busy; {
+			look.Reset(zeroLook - time.Since(began))
 			select {
 			case <-closing:
-				more = false
-			default:
+				return
+			case <-look.C:
 			}
+			passed := time.Since(began)
 			z.mu.Lock()
+			grown := z.end - end
+			if z.file != file {
+				grown = z.end
+			}
+			file, end, began = z.file, z.end, time.Now()
+			busy, z.direct = z.direct || float64(grown) > zeroMaxRate*passed.Seconds(), false
+			z.mu.Unlock()
+		}
+		z.write(file, nothing, closing)
+	}
+}
+
+// write writes zeros to the file as far ahead of the log's end as they are to be,
+// piece by piece, as long as the log is in that file.
+func (z *zeros) write(file vfs.File, piece []byte, closing <-chan struct{}) {
+	for {
+		select {
+		case <-closing:
+			return
+		default:
+		}
+		z.mu.Lock()
+		n := min(z.window-(z.frontier-z.end), int64(len(piece)))
+		if n <= 0 || z.file != file {
+			z.mu.Unlock()
+			return
+		}
+		_, err := z.file.WriteAt(piece[:n], z.frontier)
+		if err == nil {
+			z.frontier += n
 		}
 		z.mu.Unlock()
+		if err != nil {
+			// The log will meet the error itself, or not, if it is about room that
+			// it does not need.
+			return
+		}
 	}
 }
