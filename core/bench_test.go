@@ -56,7 +56,7 @@ func BenchmarkPublish(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			k.Grant(core.Credit{Messages: 1, Bytes: 1 << 60})
+			k.Grant(core.Credit{Messages: 1, Bytes: 1 << 30})
 			b.ReportAllocs()
 			b.ResetTimer()
 			var wg sync.WaitGroup
@@ -113,7 +113,7 @@ func BenchmarkFanOut(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		k.Grant(core.Credit{Messages: 1, Bytes: 1 << 60})
+		k.Grant(core.Credit{Messages: 1, Bytes: 1 << 30})
 	}
 	client, err := broker.Connect(ctx, core.Credentials{Client: "bench"}, nil)
 	if err != nil {

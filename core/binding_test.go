@@ -95,7 +95,7 @@ func TestStressBindRetained(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k.Grant(core.Credit{Messages: 1 << 20, Bytes: 1 << 40})
+	k.Grant(core.Credit{Messages: 1 << 20, Bytes: 1 << 30})
 	for i := range 300 {
 		topic := fmt.Sprint("t", i)
 		go func() {

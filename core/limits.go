@@ -1,6 +1,9 @@
 package core
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // Limits are the bounds that the core keeps, the same on every door. What a
 // zero means, DefaultLimits replaces: there is no way to say "without bound".
@@ -58,8 +61,8 @@ func DefaultLimits() Limits {
 		DedupIDs:        1_000_000,
 		DiskLow:         10,
 		DiskFull:        5,
-		DiskLowBytes:    4 << 30,
-		DiskFullBytes:   2 << 30,
+		DiskLowBytes:    min(4<<30, math.MaxInt),
+		DiskFullBytes:   min(2<<30, math.MaxInt),
 		MemoryHigh:      75,
 		MemoryFull:      85,
 	}

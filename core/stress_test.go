@@ -49,7 +49,7 @@ func TestStress(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.k.Grant(core.Credit{Messages: 10, Bytes: 1 << 40})
+		s.k.Grant(core.Credit{Messages: 10, Bytes: 1 << 30})
 		wg.Go(func() { s.run1(ctx) })
 	}
 	stop := make(chan struct{})
@@ -199,7 +199,7 @@ func (s *stressConsumer) Deliver(ds []core.Delivery) {
 func (s *stressConsumer) Notice(core.Notice) {}
 
 func (s *stressConsumer) work(k *core.Consumer, rounds int) {
-	k.Grant(core.Credit{Messages: 20, Bytes: 1 << 40})
+	k.Grant(core.Credit{Messages: 20, Bytes: 1 << 30})
 	for range rounds {
 		s.mu.Lock()
 		got := s.got
@@ -244,7 +244,7 @@ func TestStressBind(t *testing.T) {
 	var busy sync.WaitGroup
 	defer busy.Wait()
 	defer close(stop)
-	k.Grant(core.Credit{Messages: 1 << 30, Bytes: 1 << 40})
+	k.Grant(core.Credit{Messages: 1 << 30, Bytes: 1 << 30})
 	busy.Go(func() { // others' messages, and what has a pump look
 		for i := 0; ; i++ {
 			select {

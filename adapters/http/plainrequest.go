@@ -136,7 +136,7 @@ func plainTypeOf(value []byte) bool {
 func plainNumber(b []byte) (int, bool) {
 	n := 0
 	for _, c := range b {
-		if c < '0' || c > '9' || n > math.MaxInt32 {
+		if c < '0' || c > '9' || n > (math.MaxInt32-9)/10 {
 			return 0, false
 		}
 		n = 10*n + int(c-'0')

@@ -11,5 +11,5 @@ func diskSpace(dir string) (free, total uint64) {
 	if err := unix.Statfs(dir, &s); err != nil {
 		return 0, 0
 	}
-	return s.Bavail * uint64(s.Bsize), s.Blocks * uint64(s.Bsize)
+	return uint64(s.Bavail) * uint64(s.Bsize), uint64(s.Blocks) * uint64(s.Bsize) // signed on some systems
 }

@@ -47,7 +47,7 @@ func (w *Workload) attach(ctx context.Context, queue string) (*worker, error) {
 	told()
 	k.consumer = c
 	w.workers = append(w.workers, k)
-	c.Grant(core.Credit{Messages: workerCredit, Bytes: 1 << 40})
+	c.Grant(core.Credit{Messages: workerCredit, Bytes: 1 << 30})
 	return k, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"path/filepath"
 	"runtime"
@@ -535,7 +536,7 @@ func delayedScenario() scenario {
 				if err != nil {
 					return err
 				}
-				k.Grant(core.Credit{Messages: 1 << 40, Bytes: 1 << 50})
+				k.Grant(core.Credit{Messages: math.MaxInt / 2, Bytes: math.MaxInt / 2})
 				cpu := ownCPU()
 				if err := flood(ctx, b, n, func(e *core.Envelope, i int) {
 					e.Topic, e.DeliverAt = "delayed", due(uint64(i))
