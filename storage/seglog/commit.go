@@ -1,12 +1,10 @@
 package seglog
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"sync"
 	"time"
 
@@ -20,14 +18,62 @@ import (
 type pending struct {
 	batch *core.Batch
 	done  func(*core.Batch, core.Offset, error)
-	// section holds its state changes, buf its frames, complete but for what
-	// the seal adds.
-	section, buf []byte
+	// section holds its state changes, frames are complete but for what the seal
+	// adds.
+	section []byte
+	frames  frames
+	// before is how many bytes of frames were appended before it.
+	before int64
+}
+
+// Frames are those of one commit, in memory that begins with a page. In front of
+// them is as much room as in the page of the file that they will begin in, as far
+// as that is foreseen, so that they can be written together with what stands there.
+type frames struct {
+	lead int
+	all  []byte // behind lead bytes
+}
+
+func (f *frames) bytes() []byte { return f.all[f.lead:] }
+
+// begin empties it and makes the room in front.
+func (f *frames) begin(lead int) {
+	f.all = grow(f.all[:0], lead)[:lead]
+	f.lead = lead
+}
+
+// move gives the frames another lead.
+func (f *frames) move(lead int) {
+	if lead == f.lead {
+		return
+	}
+	size := len(f.all) - f.lead
+	f.all = grow(f.all, lead)
+	all := f.all[:lead+size]
+	copy(all[lead:], f.bytes())
+	f.all, f.lead = all, lead
+}
+
+// fill returns the frames, with so many zeros behind them.
+func (f *frames) fill(n int) []byte {
+	size := len(f.all)
+	f.all = grow(f.all, n)
+	whole := f.all[:size+n]
+	clear(whole[size:])
+	return whole[f.lead:]
 }
 
 // maxIdleBuffer is how large a frame buffer may be that is kept for later although
 // little of it was used.
 const maxIdleBuffer = 4 << 20
+
+// rest gives back the memory if it is much more than was used, or used now, as the
+// log is idle.
+func (f *frames) rest(idle bool) {
+	if cap(f.all) > maxIdleBuffer && (idle || len(f.all) < cap(f.all)/4) {
+		f.all, f.lead = nil, 0
+	}
+}
 
 // Append implements core.Engine. The batch is turned into frames here, on the
 // caller's goroutine, while the committer still waits for the disk with the
@@ -35,12 +81,14 @@ const maxIdleBuffer = 4 << 20
 func (l *Log) Append(b *core.Batch, done func(*core.Batch, core.Offset, error)) {
 	p := <-l.free
 	p.batch, p.done = b, done
-	p.buf, p.section = p.buf[:0], p.section[:0]
+	p.section, p.before = p.section[:0], l.framed
+	p.frames.begin(int((l.framed + l.shift.Load()) & (vfs.Page - 1)))
 	if len(b.Changes) > 0 {
 		p.section = appendChanges(p.section, b.Changes)
 	}
 	if len(b.Ends) > 0 || len(b.Changes) > 0 {
-		p.buf = l.packer.append(p.buf, p.section, b, l.o.PackRecords)
+		p.frames.all = l.packer.append(p.frames.all, p.section, b, l.o.PackRecords)
+		l.framed += int64(len(p.frames.bytes()))
 	}
 	if b.Here {
 		l.carryOut(p)
@@ -114,9 +162,7 @@ func (l *Log) carryOut(p *pending) {
 	l.committer.turn.Unlock()
 	b, done := p.batch, p.done
 	p.batch, p.done = nil, nil
-	if cap(p.buf) > maxIdleBuffer && len(p.buf) < cap(p.buf)/4 {
-		p.buf = nil
-	}
+	p.frames.rest(false)
 	l.free <- p
 	done(b, first, err)
 }
@@ -128,8 +174,8 @@ func (l *Log) commit(p *pending) (core.Offset, error) {
 	if c.failed != nil {
 		return 0, c.failed
 	}
-	b := p.batch
-	if len(p.buf) == 0 {
+	b, size := p.batch, len(p.frames.bytes())
+	if size == 0 {
 		if b.Sync {
 			if err := l.sync(); err != nil {
 				return 0, err
@@ -140,18 +186,19 @@ func (l *Log) commit(p *pending) (core.Offset, error) {
 	if len(b.Changes) > 0 && l.state.shield.full() {
 		return 0, fmt.Errorf("%w: the state waits for room", core.ErrStorageFull)
 	}
-	if err := l.makeRoom(int64(len(p.buf))); err != nil {
+	if err := l.makeRoom(int64(size)); err != nil {
 		return 0, err
 	}
 	s := c.segment
 	base, pos := c.next, s.span.size
+	l.shift.Store(pos - p.before)
 	c.time = max(c.time, b.Time)
-	seal{generation: s.generation, commit: c.commit + 1, synced: c.synced, base: base, time: c.time}.apply(p.buf)
-	if err := l.write(s, &p.buf, pos); err != nil {
+	seal{generation: s.generation, commit: c.commit + 1, synced: c.synced, base: base, time: c.time}.apply(p.frames.bytes())
+	if err := l.write(s, &p.frames, pos); err != nil {
 		return 0, err
 	}
 	c.commit++
-	c.unsyncedBytes += len(p.buf)
+	c.unsyncedBytes += size
 	c.unsyncedRecords += len(b.Ends)
 	// Changes to the state are synced at once, even if nobody waits: the
 	// state must not be ahead of the log, or it would remember, say, the ID
@@ -166,7 +213,7 @@ func (l *Log) commit(p *pending) (core.Offset, error) {
 		if err := l.sync(); err != nil {
 			return 0, err
 		}
-	} else if c.unsyncedBytes == len(p.buf) {
+	} else if c.unsyncedBytes == size {
 		c.timer.Reset(l.o.SyncDelay)
 	}
 	c.next = base + core.Offset(len(b.Ends))
@@ -197,7 +244,7 @@ const markEvery = crashSkip / 4
 func (l *Log) publish(s *segment, p *pending, pos int64, base core.Offset) {
 	s.mu.Lock()
 	from := pos
-	for buf := p.buf; len(buf) > 0; {
+	for buf := p.frames.bytes(); len(buf) > 0; {
 		h := decodeFrameHeader(buf)
 		s.span.add(&h, pos)
 		pos += h.size()
@@ -216,13 +263,8 @@ func (l *Log) publish(s *segment, p *pending, pos int64, base core.Offset) {
 // written in part would have to be read first. Where the disk has no room the
 // batch is refused and the next one is written in the same place; after any other
 // error nothing is written any more.
-func (l *Log) write(s *segment, frames *[]byte, pos int64) error {
-	size := len(*frames)
-	fill := int(-(pos + int64(size)) & (vfs.Page - 1))
-	*frames = slices.Grow(*frames, fill)
-	buf := (*frames)[:size+fill]
-	clear(buf[size:])
-	n, err := l.put(s, buf, pos, size)
+func (l *Log) write(s *segment, f *frames, pos int64) error {
+	n, err := l.put(s, f, pos)
 	switch {
 	case err == nil, n > 0 && seeded.On(seeded.ShortWriteAccepted):
 		return nil
@@ -233,28 +275,33 @@ func (l *Log) write(s *segment, frames *[]byte, pos int64) error {
 	return l.fail(fmt.Errorf("%w: writing the log: %w", core.ErrStorage, err))
 }
 
-// put writes frames of so many bytes, and zeros up to the end of a page. What is
-// large is written past the operating system's cache, and what then follows it
-// begins with what is in its first page already, which is not in the cache either.
-func (l *Log) put(s *segment, buf []byte, pos int64, size int) (n int, err error) {
+// put writes frames, and zeros up to the end of a page. What is large is written
+// past the operating system's cache, and what then follows it begins with what is in
+// its first page already, which is not in the cache either.
+func (l *Log) put(s *segment, f *frames, pos int64) (n int, err error) {
 	c := &l.committer
-	defer c.page.rest(len(buf))
-	large, start := l.o.DirectBytes > 0 && len(buf) >= l.o.DirectBytes, pos
-	if large || c.page.is(s, pos) {
-		if whole, err := c.page.lead(s, buf, pos); err == nil {
-			buf, start = whole, pos-pos%vfs.Page
-		} else {
-			large = false // what stands in the page is durable or not, as it was
+	end := pos + int64(len(f.bytes()))
+	zeros := int(-end & (vfs.Page - 1))
+	large := l.o.DirectBytes > 0 && len(f.bytes())+zeros >= l.o.DirectBytes
+	whole := large || c.page.is(s, pos)
+	if whole {
+		f.move(int(pos & (vfs.Page - 1)))
+		if c.page.lead(s, f.all[:f.lead], pos) != nil {
+			large, whole = false, false // what stands in the page is durable or not, as it was
 		}
+	}
+	buf, start := f.fill(zeros), pos
+	if whole {
+		buf, start = f.all[:f.lead+len(buf)], pos-int64(f.lead)
 	}
 	c.page.segment = nil
 	if !large {
-		l.zeros.reach(pos + int64(size))
+		l.zeros.reach(end)
 		return s.file.WriteAt(buf, start)
 	}
 	l.zeros.exclude(start+int64(len(buf)), func() { n, err = s.file.WriteDirect(buf, start) })
 	if err == nil {
-		c.page.keep(s, pos+int64(size), buf)
+		c.page.keep(s, end, buf)
 	}
 	return n, err
 }
@@ -265,8 +312,6 @@ type lastPage struct {
 	segment *segment // nil while there is none
 	end     int64    // of the log
 	bytes   [vfs.Page]byte
-
-	pages []byte // for what is written
 }
 
 func (p *lastPage) is(s *segment, pos int64) bool { return p.segment == s && p.end == pos }
@@ -277,28 +322,17 @@ func (p *lastPage) keep(s *segment, end int64, whole []byte) {
 	copy(p.bytes[:], whole[len(whole)-vfs.Page:])
 }
 
-// rest gives back the memory of a much larger write than the one of so many bytes.
-func (p *lastPage) rest(bytes int) {
-	if cap(p.pages) > maxIdleBuffer && bytes < cap(p.pages)/4 {
-		p.pages = nil
-	}
-}
-
-// lead returns what is to be written at pos, and what stands in front of it in the
-// same page, in memory that is valid until the next call.
-func (p *lastPage) lead(s *segment, buf []byte, pos int64) ([]byte, error) {
-	head := int(pos % vfs.Page)
-	if size := head + len(buf); cap(p.pages) < size {
-		p.pages = vfs.MakePages((size + vfs.Page - 1) / vfs.Page)
-	}
-	whole := p.pages[:head+len(buf)]
+// lead reads what stands in front of pos in the same page.
+func (p *lastPage) lead(s *segment, head []byte, pos int64) error {
 	if p.is(s, pos) {
-		copy(whole, p.bytes[:head])
-	} else if n, err := readFull(s.file, whole[:head], pos-int64(head)); err != nil || n < head {
-		return nil, cmp.Or(err, io.ErrUnexpectedEOF)
+		copy(head, p.bytes[:])
+		return nil
 	}
-	copy(whole[head:], buf)
-	return whole, nil
+	n, err := readFull(s.file, head, pos-int64(len(head)))
+	if err == nil && n < len(head) {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // turnAway sees to it that the next commit has another time than one that the disk

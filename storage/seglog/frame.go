@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluicemq/sluice/core"
 	"github.com/sluicemq/sluice/core/seeded"
+	"github.com/sluicemq/sluice/storage/vfs"
 )
 
 // A commit is written as one or more frames. Each has a header, then its body,
@@ -174,7 +175,7 @@ type packer struct {
 // not packed.
 func (p *packer) append(dst, prefix []byte, b *core.Batch, least int) []byte {
 	frames := 1 + len(b.Buf)/(frameTarget/2)
-	dst = grow(dst, len(prefix)+len(b.Buf)+frames*(frameHeaderSize+frameAlign))
+	dst = grow(dst, len(prefix)+len(b.Buf)+frames*(frameHeaderSize+frameAlign)+vfs.Page)
 	start := uint32(0)
 	var flags uint32
 	for i := 0; ; {
@@ -236,13 +237,14 @@ func (p *packer) appendFrame(dst []byte, h *frameHeader, body []byte, pack bool)
 	return dst
 }
 
-// grow makes sure that n bytes more fit, and some for the padding.
+// grow makes sure that n bytes more fit, and some for the padding. It makes whole
+// pages.
 func grow(b []byte, n int) []byte {
 	n += frameAlign
 	if cap(b)-len(b) >= n {
 		return b
 	}
-	grown := make([]byte, len(b), max(len(b)+n, 2*cap(b)))
+	grown := vfs.MakePages((max(len(b)+n, 2*cap(b)) + vfs.Page - 1) / vfs.Page)[:len(b)]
 	copy(grown, b)
 	return grown
 }

@@ -12,9 +12,9 @@ import (
 )
 
 // giveBack gives back what a log that is not busy does not want soon: to the disk
-// the spare files, and what stands behind the log's end in files that were used
-// before, and the memory of what was gathered for an index that is not made soon.
-// It is for the one who reclaims.
+// the spare files and what stands behind the log's end in files that were used
+// before; and the memory of large commits, and of what was gathered for an index that
+// is not made soon. It is for the one who reclaims.
 func (l *Log) giveBack(ctx context.Context) error {
 	if err := l.dropSpares(); err != nil {
 		return err
@@ -61,6 +61,14 @@ func (l *Log) shrinkActive() error {
 	}
 	if at := &c.segment.span; at.records > 0 && time.Now().UnixMilli()-at.firstTime > gatherTime {
 		c.gathering = nil // the next commit would say so, but there may be none
+	}
+	for range cap(l.free) {
+		select {
+		case p := <-l.free:
+			p.frames.rest(true)
+			l.free <- p
+		default:
+		}
 	}
 	var err error
 	select {

@@ -94,7 +94,9 @@ type Log struct {
 	commits    chan *pending // to the committer
 	requests   chan request  // to the committer, too
 	free       chan *pending // pending commits that may be used again
-	packer     packer        // Append's own
+	packer     packer        // Append's own, as is what follows
+	framed     int64         // bytes of frames that it has made
+	shift      atomic.Int64  // from that to where frames stand in the file
 	committed  chan struct{} // closed when the committer has ended
 	closing    chan struct{} // closed to end the background work
 	background sync.WaitGroup

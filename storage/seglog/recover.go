@@ -342,13 +342,13 @@ func (l *Log) writeMark(h *frameHeader, prefix []byte) error {
 	s := c.segment
 	h.generation, h.commit, h.time = s.generation, c.commit+1, c.time
 	var p packer
-	buf := p.appendFrame(nil, h.withBody(prefix), prefix, false)
+	f := frames{all: p.appendFrame(nil, h.withBody(prefix), prefix, false)}
 	pos := s.span.size
-	if err := l.write(s, &buf, pos); err != nil {
+	if err := l.write(s, &f, pos); err != nil {
 		return err
 	}
 	c.commit++
-	c.unsyncedBytes += len(buf)
+	c.unsyncedBytes += len(f.bytes())
 	if err := l.sync(); err != nil {
 		return err
 	}
