@@ -47,6 +47,10 @@ type counted struct {
 	fresh    int    // messages that the state does not know of
 	due      bool   // the state is to have it
 
+	// coming and comingBytes are what the meter has counted of commits that are not
+	// done.
+	coming, comingBytes atomic.Int64
+
 	// refused is what the meter has counted and counted off again because the log
 	// had no room for it; cursor.mu guards it.
 	refused tally

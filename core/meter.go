@@ -112,10 +112,15 @@ func (q *queue) room(n, size int64) error {
 	return nil
 }
 
-// over reports whether the queue holds more than its bounds.
+// over reports whether the queue holds more than its bounds, of what is in the log:
+// that may yet refuse the rest.
 func (q *queue) over() bool {
 	s := &q.settings
-	return s.metered() && (s.MaxLength > 0 && q.meter.length.Load() > s.MaxLength || s.MaxBytes > 0 && q.meter.bytes.Load() > s.MaxBytes)
+	if !s.metered() {
+		return false
+	}
+	c := q.meter.counted
+	return s.MaxLength > 0 && q.meter.length.Load()-c.coming.Load() > s.MaxLength || s.MaxBytes > 0 && q.meter.bytes.Load()-c.comingBytes.Load() > s.MaxBytes
 }
 
 // count counts a message that is about to be put into a commit to a topic. The
@@ -126,8 +131,11 @@ func (b *Broker) count(p *commit, e *Envelope, topic string) {
 		size := int64(e.Size())
 		q.meter.length.Add(1)
 		q.meter.bytes.Add(size)
-		trim := q.settings.Overflow == OverflowDropOldest && q.over()
+		q.meter.counted.coming.Add(1)
+		q.meter.counted.comingBytes.Add(size)
 		p.after = append(p.after, func(first Offset, err error) {
+			q.meter.counted.coming.Add(-1)
+			q.meter.counted.comingBytes.Add(-size)
 			if err == nil {
 				q.counted(func(c *counted) bool { return c.add(first+record, size) })
 			}
@@ -137,7 +145,7 @@ func (b *Broker) count(p *commit, e *Envelope, topic string) {
 				q.meter.counted.refused.count++
 				q.meter.counted.refused.bytes += size
 				q.mu.Unlock()
-			} else if trim {
+			} else if q.settings.Overflow == OverflowDropOldest && q.over() {
 				q.mu.Lock()
 				q.shrinks = true
 				q.mu.Unlock()
