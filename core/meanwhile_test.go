@@ -31,6 +31,32 @@ func (p *peer) confirmed(r core.Receipt) error {
 	return nil
 }
 
+// An exclusive queue that there was no room for is its client's nevertheless, who
+// may declare it once more, and ends with it.
+func TestExclusiveQueueIsRefused(t *testing.T) {
+	run(t, func(w *world) {
+		ctx := context.Background()
+		a, b := w.peer("a"), w.peer("b")
+		d := core.QueueDefinition{Name: "q", Settings: core.QueueSettings{Exclusive: true}}
+		w.engine.Fail(core.ErrStorageFull)
+		if err := a.DeclareQueue(ctx, d); !errors.Is(err, core.ErrStorageFull) {
+			t.Fatal(err)
+		}
+		w.engine.Fail(nil)
+		if err := b.DeclareQueue(ctx, d); !errors.Is(err, core.ErrInUse) {
+			t.Errorf("another client: %v", err)
+		}
+		if err := a.DeclareQueue(ctx, d); err != nil {
+			t.Errorf("the same client: %v", err)
+		}
+		a.Close()
+		rest()
+		if b.HasQueue("q") {
+			t.Error("it is there still")
+		}
+	})
+}
+
 // A publish that is refused pushes nothing out of a queue that drops its oldest.
 func TestRefusedPublishPushesNothingOut(t *testing.T) {
 	run(t, func(w *world) {

@@ -214,6 +214,11 @@ func (c *Client) declare(ctx context.Context, d QueueDefinition) (q *queue, made
 	if err != nil || !made {
 		return q, made, err
 	}
+	if d.Settings.Exclusive { // also where it is refused: it is there
+		if err := c.own(q); err != nil {
+			return q, true, err
+		}
+	}
 	if err := <-done; err != nil {
 		return q, true, err
 	}
@@ -221,9 +226,6 @@ func (c *Client) declare(ctx context.Context, d QueueDefinition) (q *queue, made
 		if err := q.borrow(ctx, func(p *pump) error { return p.recount(q) }); err != nil {
 			return q, true, err
 		}
-	}
-	if d.Settings.Exclusive {
-		return q, true, c.own(q)
 	}
 	return q, true, nil
 }
