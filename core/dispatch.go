@@ -238,7 +238,7 @@ func (d *dispatcher) confirm(c *commit) {
 
 // finish settles what the journal remembers of a commit.
 func (j *journal) finish(c *commit) {
-	if len(c.remembered) == 0 && c.err == nil {
+	if len(c.remembered)+len(c.forgotten) == 0 && c.err == nil {
 		return
 	}
 	j.mu.Lock()
@@ -250,9 +250,7 @@ func (j *journal) finish(c *commit) {
 		j.memory.failed(c)
 		return
 	}
-	for _, r := range c.remembered {
-		r.offset = c.first + Offset(r.record)
-	}
+	j.memory.done(c)
 }
 
 func (b *Batch) mustRecord(i int) Record {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -106,6 +107,21 @@ func (j *journal) enter(ctx context.Context) (*commit, error) {
 		return nil, ErrClosed
 	}
 	return j.pending, nil
+}
+
+// enterSure is enter for messages that are published all or none: it waits for
+// what they repeat that is still on its way, as that may yet be refused.
+func (j *journal) enterSure(ctx context.Context, es []*Envelope) (*commit, error) {
+	for {
+		p, err := j.enter(ctx)
+		if err != nil || !slices.ContainsFunc(es, func(e *Envelope) bool { return j.memory.unsure(p, e) }) {
+			return p, err
+		}
+		j.leave()
+		if err := j.catchUp(ctx); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // leave ends what enter began: what is pending goes to the engine as soon as

@@ -10,6 +10,28 @@ import (
 	"github.com/sluicemq/sluice/core"
 )
 
+// refuseNext has the engine hold the commits that come. Once goOn is called, the
+// first ones are refused, so many, and those behind them are not.
+func (w *world) refuseNext(n int) (goOn func()) {
+	turn := make(chan bool)
+	w.engine.Hold = func() { <-turn }
+	w.engine.Refuse = func(*core.Batch) error {
+		if n--; n >= 0 {
+			return core.ErrStorageFull
+		}
+		return nil
+	}
+	return func() {
+		w.t.Helper()
+		synctest.Wait()
+		close(turn)
+		rest()
+		if n > 0 {
+			w.t.Errorf("%d more were to be refused", n)
+		}
+	}
+}
+
 // rest lets everything become durable that is to be.
 func rest() {
 	time.Sleep(time.Second)
@@ -29,6 +51,136 @@ func (p *peer) confirmed(r core.Receipt) error {
 	}
 	p.t.Fatalf("nothing is confirmed of the receipt %d", r)
 	return nil
+}
+
+// A transaction that has a publish which repeats another one, still on its way,
+// has it itself when that is refused.
+func TestTransactionRepeatsARefusedPublish(t *testing.T) {
+	for _, once := range []bool{false, true} {
+		for _, refused := range []int{0, 1} {
+			run(t, func(w *world) {
+				ctx := context.Background()
+				a, b := w.peer("a"), w.peer("b")
+				a.declare("q", core.QueueSettings{})
+				rest()
+				x := func() *core.Envelope {
+					e := &core.Envelope{Topic: "$queue/q", ID: "x", Payload: []byte("x"), Guarantee: core.AtLeastOnce}
+					if once {
+						e.ID, e.Once = "", "x"
+					}
+					return e
+				}
+				goOn := w.refuseNext(refused)
+				if err := a.Publish(ctx, x(), 1); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				go b.Commit(ctx, core.Transaction{Publish: []*core.Envelope{x(), {Topic: "$queue/q", Payload: []byte("y")}, x()}}, 1)
+				goOn()
+				if err := a.confirmed(1); errors.Is(err, core.ErrStorageFull) != (refused > 0) {
+					t.Fatal(err)
+				}
+				if err := b.confirmed(1); err != nil {
+					t.Fatal(err)
+				}
+				if got := a.browse("q"); got != "x y" {
+					t.Errorf("there are %q", got)
+				}
+			})
+		}
+	}
+}
+
+// What is forgotten twice is not known any more if the log has room for one of
+// both.
+func TestForgottenTwice(t *testing.T) {
+	for _, refused := range []func(n int) bool{
+		func(n int) bool { return n == 1 },
+		func(n int) bool { return n == 2 },
+		func(n int) bool { return n <= 2 },
+		func(n int) bool { return false },
+	} {
+		run(t, func(w *world) {
+			ctx := context.Background()
+			a, b := w.peer("a"), w.peer("b")
+			publish := func(r core.Receipt) (duplicate bool) {
+				t.Helper()
+				if err := a.Publish(ctx, &core.Envelope{Topic: "t", Once: "1", Guarantee: core.ExactlyOnce}, r); err != nil {
+					t.Fatal(err)
+				}
+				if err := a.confirmed(r); err != nil {
+					t.Fatal(err)
+				}
+				return a.confirms[len(a.confirms)-1].Duplicate
+			}
+			publish(1)
+			goOn, n := w.refuseNext(0), 0
+			w.engine.Refuse = func(*core.Batch) error {
+				if n++; refused(n) {
+					return core.ErrStorageFull
+				}
+				return nil
+			}
+			for _, p := range []*peer{a, b} {
+				if err := p.Forget(ctx, "1", 2); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+			}
+			goOn()
+			known := true
+			for i, p := range []*peer{a, b} {
+				err := p.confirmed(2)
+				if errors.Is(err, core.ErrStorageFull) != refused(i+1) {
+					t.Fatal(err)
+				}
+				known = known && err != nil
+			}
+			if value, _ := w.engine.Get("o/1"); (value != nil) != known {
+				t.Errorf("the state knows it: %v, want %v", value != nil, known)
+			}
+			if publish(3) != known {
+				t.Errorf("a publish is a duplicate: %v, want %v", !known, known)
+			}
+		})
+	}
+}
+
+// What was to be forgotten, which is refused, is forgotten nevertheless if its
+// session ends meanwhile.
+func TestForgottenAsTheSessionEnds(t *testing.T) {
+	run(t, func(w *world) {
+		ctx := context.Background()
+		a := w.peer("a")
+		s := core.QueueSettings{Kind: core.KindSession, Once: []byte("of s ")}
+		if _, err := a.Consume(ctx, core.Consumption{Queue: core.SessionQueue("s"), Create: true, Settings: &s}, a); err != nil {
+			t.Fatal(err)
+		}
+		publish := func(r core.Receipt) {
+			if err := a.Publish(ctx, &core.Envelope{Topic: "t", Once: "of s 1", Guarantee: core.ExactlyOnce}, r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		publish(1)
+		rest()
+		goOn := w.refuseNext(1)
+		if err := a.Forget(ctx, "of s 1", 2); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		go a.EndSession(ctx, "s")
+		goOn()
+		if err := a.confirmed(2); !errors.Is(err, core.ErrStorageFull) {
+			t.Fatal(err)
+		}
+		if value, _ := w.engine.Get("o/of s 1"); value != nil {
+			t.Error("the state knows it still")
+		}
+		publish(3)
+		if a.confirmed(3); a.confirms[len(a.confirms)-1].Duplicate {
+			t.Error("it is known still")
+		}
+	})
 }
 
 // An exclusive queue that there was no room for is its client's nevertheless, who

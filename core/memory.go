@@ -23,6 +23,8 @@ type memory struct {
 	ids     map[string]*remembered // by state key
 	once    map[string]*remembered
 	queue   []*remembered // of ids, oldest first
+	// leaving are those that a commit forgets that is not done, by state key.
+	leaving map[string]*remembered
 }
 
 // A remembered publish.
@@ -32,10 +34,14 @@ type remembered struct {
 	offset Offset // set by the dispatcher before it confirms
 	record int    // its index within its commit
 	err    error
+	// leaving is how many commits forget it that are not done; gone says that one
+	// was, so that it does not come back where others are refused.
+	leaving int
+	gone    bool
 }
 
 func newMemory(l Limits, wall func() time.Time) *memory {
-	return &memory{wall: wall, window: l.DedupWindow, longest: l.DedupWindow, windows: make(map[string]time.Duration), max: l.DedupIDs, ids: make(map[string]*remembered), once: make(map[string]*remembered)}
+	return &memory{wall: wall, window: l.DedupWindow, longest: l.DedupWindow, windows: make(map[string]time.Duration), max: l.DedupIDs, ids: make(map[string]*remembered), once: make(map[string]*remembered), leaving: make(map[string]*remembered)}
 }
 
 func idKey(e *Envelope) string   { return keyID + e.Topic + "\x00" + e.ID }
@@ -72,6 +78,16 @@ func (m *memory) repeats(e *Envelope) *remembered {
 		return r
 	}
 	return nil
+}
+
+// unsure reports whether an envelope repeats a publish of an earlier commit, of
+// which it is not known yet whether it is refused.
+func (m *memory) unsure(p *commit, e *Envelope) bool {
+	if e.ID == "" && e.Once == "" {
+		return false
+	}
+	r := m.repeats(e)
+	return r != nil && r.offset == 0 && !slices.Contains(p.remembered, r)
 }
 
 // remember adds a publish with its state changes to a commit.
@@ -111,11 +127,29 @@ func (m *memory) expire(p *commit, now time.Time) {
 }
 
 func (m *memory) forget(p *commit, once string) {
-	key := onceKey(once)
-	if r := m.once[key]; r != nil {
-		delete(m.once, key)
-		p.forgotten = append(p.forgotten, r)
-		p.Changes = append(p.Changes, Change{Key: key})
+	r := m.once[onceKey(once)]
+	if r == nil {
+		// Where the commit that forgets it already is refused, this one does.
+		r = m.leaving[onceKey(once)]
+	}
+	if r != nil {
+		delete(m.once, r.key)
+		m.leave(p, r)
+	}
+}
+
+// leave adds to a commit that a publish is forgotten.
+func (m *memory) leave(p *commit, r *remembered) {
+	r.leaving++
+	m.leaving[r.key] = r
+	p.forgotten = append(p.forgotten, r)
+	p.Changes = append(p.Changes, Change{Key: r.key})
+}
+
+// left takes note that a commit is done, or was refused, that forgets a publish.
+func (m *memory) left(r *remembered) {
+	if r.leaving--; r.leaving == 0 && m.leaving[r.key] == r {
+		delete(m.leaving, r.key)
 	}
 }
 
@@ -124,8 +158,7 @@ func (m *memory) forget(p *commit, once string) {
 func (m *memory) forgetID(p *commit, key string, at Offset) {
 	if r := m.ids[key]; r != nil && r.offset != 0 && r.offset <= at {
 		delete(m.ids, key)
-		p.forgotten = append(p.forgotten, r)
-		p.Changes = append(p.Changes, Change{Key: key})
+		m.leave(p, r)
 	}
 }
 
@@ -137,6 +170,23 @@ func (m *memory) forgetAll(p *commit, prefix string) {
 			delete(m.once, key)
 			p.Changes = append(p.Changes, Change{Key: key})
 		}
+	}
+	for key, r := range m.leaving {
+		if strings.HasPrefix(key, prefix) {
+			r.gone = true
+			p.Changes = append(p.Changes, Change{Key: key})
+		}
+	}
+}
+
+// done takes note of what a durable commit has remembered and forgotten.
+func (m *memory) done(c *commit) {
+	for _, r := range c.remembered {
+		r.offset = c.first + Offset(r.record)
+	}
+	for _, r := range c.forgotten {
+		r.gone = true
+		m.left(r)
 	}
 }
 
@@ -161,7 +211,7 @@ func (m *memory) failed(c *commit) {
 		if strings.HasPrefix(r.key, keyID) {
 			of = m.ids
 		}
-		if of[r.key] == nil && r.err == nil {
+		if m.left(r); m.leaving[r.key] == nil && !r.gone && of[r.key] == nil && r.err == nil {
 			of[r.key] = r
 		}
 	}

@@ -358,7 +358,7 @@ func (c *Client) Commit(ctx context.Context, t Transaction, r Receipt) error {
 		queues[q] = true
 	}
 	j := c.broker.journal
-	p, err := j.enter(ctx)
+	p, err := j.enterSure(ctx, t.Publish)
 	if err != nil {
 		return err
 	}
