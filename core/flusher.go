@@ -17,9 +17,10 @@ type flusher struct {
 
 	mu   sync.Mutex // guards what follows; the last mutex to be taken
 	list []*queue
-	// exchanges are those whose definition the log had no room for, gone the
-	// keys whose end it had none for.
-	exchanges, gone []string
+	// exchanges are those whose definition the log had no room for, ended says
+	// that it had none for the end of something.
+	exchanges []string
+	ended     bool
 
 	wake    chan struct{}
 	stop    chan struct{}
@@ -44,13 +45,13 @@ func (f *flusher) addExchange(name string) {
 	f.note(func() { f.exchanges = append(f.exchanges, name) })
 }
 
-func (f *flusher) addGone(key string) {
-	f.note(func() { f.gone = append(f.gone, key) })
+func (f *flusher) addEnded() {
+	f.note(func() { f.ended = true })
 }
 
 func (f *flusher) note(add func()) {
 	f.mu.Lock()
-	first := len(f.list)+len(f.exchanges)+len(f.gone) == 0
+	first := len(f.list)+len(f.exchanges) == 0 && !f.ended
 	add()
 	f.mu.Unlock()
 	if first {
@@ -88,12 +89,15 @@ func (f *flusher) flush() {
 	f.flushing.Lock()
 	defer f.flushing.Unlock()
 	f.mu.Lock()
-	list, exchanges, gone := f.list, f.exchanges, f.gone
-	f.list, f.exchanges, f.gone = nil, nil, nil
+	list, exchanges, ended := f.list, f.exchanges, f.ended
+	f.list, f.exchanges, f.ended = nil, nil, false
 	f.mu.Unlock()
 	pause.At("flushing")
-	for _, key := range gone {
-		f.b.putGone(key)
+	if ended {
+		if p, err := f.b.journal.enterUnbounded(); err == nil {
+			f.b.journal.putEnded(p)
+			f.b.journal.leave()
+		}
 	}
 	for _, name := range exchanges {
 		f.b.putExchange(name)

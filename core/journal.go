@@ -28,12 +28,13 @@ type journal struct {
 	pending *commit
 	spare   []*commit
 	closed  bool
-	failed  error     // why nothing more is durable
-	owed    []*queue  // what was refused of them goes into the next commit
-	time    int64     // of the last batch
-	at      time.Time // when that was, by the clock that cannot be set
-	size    int       // what batches lately came to
-	chunk   []byte    // for batches to come
+	failed  error           // why nothing more is durable
+	owed    []*queue        // what was refused of them goes into the next commit
+	ended   map[string]bool // keys whose end was refused; likewise
+	time    int64           // of the last batch
+	at      time.Time       // when that was, by the clock that cannot be set
+	size    int             // what batches lately came to
+	chunk   []byte          // for batches to come
 
 	taken   uint64 // how many commits were; the pending one is the next
 	done    uint64 // how many of them are dispatched
@@ -75,7 +76,7 @@ type entry struct {
 const maxRecords = 1 << 16
 
 func newJournal(e Engine, l Limits, wall func() time.Time, d *dispatcher) *journal {
-	j := &journal{engine: e, wall: wall, at: time.Now(), memory: newMemory(l, wall), dispatcher: d, maxBytes: l.PendingBytes, pending: new(commit), wake: make(chan struct{}, 1)}
+	j := &journal{engine: e, wall: wall, at: time.Now(), memory: newMemory(l, wall), dispatcher: d, maxBytes: l.PendingBytes, pending: new(commit), ended: make(map[string]bool), wake: make(chan struct{}, 1)}
 	j.room.L = &j.mu
 	j.gathering.yield = runtime.Gosched
 	return j
@@ -412,6 +413,7 @@ func (j *journal) take() (c *commit, closed bool) {
 			q.putPosition(c)
 		}
 		j.owed = nil
+		j.putEnded(c)
 	}
 	if n := len(j.spare); n > 0 {
 		j.pending, j.spare = j.spare[n-1], j.spare[:n-1]

@@ -3,11 +3,13 @@ package core_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/sluicemq/sluice/core"
+	"github.com/sluicemq/sluice/core/coretest"
 )
 
 // refuseNext has the engine hold the commits that come. Once goOn is called, the
@@ -181,6 +183,98 @@ func TestForgottenAsTheSessionEnds(t *testing.T) {
 			t.Error("it is known still")
 		}
 	})
+}
+
+// A session that begins anew where the end of the one before was refused has
+// nothing of that, whenever the broker is killed: not the retained values that
+// were left to deliver, nor what was remembered of its publishes.
+func TestSessionAnewWhenItsEndIsRefused(t *testing.T) {
+	for _, known := range []bool{false, true} { // that it is refused, as the next one begins
+		for _, fails := range []bool{false, true} { // as does the first publish of that
+			run(t, func(w *world) {
+				ctx := context.Background()
+				a := w.peer("a")
+				if err := a.Publish(ctx, &core.Envelope{Topic: "r", Payload: []byte("retained"), Retain: true, Guarantee: core.AtLeastOnce}, 0); err != nil {
+					t.Fatal(err)
+				}
+				begin := func(s core.QueueSettings, retained bool) {
+					s.Kind, s.Once = core.KindSession, []byte("of s ")
+					k, err := a.Consume(ctx, core.Consumption{Queue: core.SessionQueue("s"), Create: true, Settings: &s, Settlement: core.SettleAlways}, a)
+					if err == nil {
+						err = k.Bind(ctx, core.Binding{Filter: "r", Settlement: core.SettleAlways}, core.BindOptions{Retained: retained})
+					}
+					if err != nil {
+						t.Error(err)
+					}
+				}
+				publish := func(p *peer, r core.Receipt) {
+					if err := p.Publish(ctx, &core.Envelope{Topic: "t", Once: "of s 1", Guarantee: core.ExactlyOnce}, r); err != nil {
+						t.Error(err)
+					}
+				}
+				begin(core.QueueSettings{}, true) // without credit
+				publish(a, 1)
+				rest()
+				var images []*coretest.Engine
+				turn, n := make(chan bool), 0
+				w.engine.Hold = func() {
+					images = append(images, w.engine.Clone())
+					<-turn
+				}
+				w.engine.Refuse = func(b *core.Batch) error {
+					if n++; n == 1 || fails && len(b.Ends) > 0 {
+						return core.ErrStorageFull
+					}
+					return nil
+				}
+				go a.EndSession(ctx, "s")
+				synctest.Wait()
+				if known {
+					turn <- true
+					synctest.Wait()
+				}
+				go func() {
+					begin(core.QueueSettings{Expires: time.Hour}, false)
+					publish(a, 2)
+				}()
+				synctest.Wait()
+				close(turn)
+				rest()
+				if err := a.confirmed(2); errors.Is(err, core.ErrStorageFull) != fails {
+					t.Fatal(err)
+				}
+				anew := 0
+				for i, e := range append(images, w.engine.Clone()) {
+					if value, _ := e.Get("q/" + core.SessionQueue("s")); !strings.Contains(string(value), `"expires"`) {
+						continue // that is the session before
+					}
+					anew++
+					b, err := core.Open(ctx, core.Options{Engine: e})
+					if err != nil {
+						t.Fatal(err)
+					}
+					other := &world{t: t, engine: e, broker: b}
+					p := other.peer("s")
+					k, err := p.Consume(ctx, core.Consumption{Queue: core.SessionQueue("s"), Settings: &core.QueueSettings{Kind: core.KindSession}, Settlement: core.SettleAlways}, p)
+					if err != nil {
+						t.Fatal(err)
+					}
+					k.Grant(plenty)
+					if got := p.take(); len(got) > 0 {
+						t.Errorf("known %v, killed before commit %d: it is given %q", known, i, got)
+					}
+					publish(p, 1)
+					if p.confirmed(1); fails && p.confirms[0].Duplicate {
+						t.Errorf("known %v, killed before commit %d: its publish is a duplicate", known, i)
+					}
+					other.close()
+				}
+				if anew == 0 {
+					t.Error("no session has begun anew")
+				}
+			})
+		}
+	}
 }
 
 // An exclusive queue that there was no room for is its client's nevertheless, who

@@ -61,17 +61,18 @@ func (b *Broker) storageFailed(c *commit) {
 // the commit had settled has been taken back.
 func (b *Broker) owe(c *commit) {
 	queues := make(map[*queue]bool) // whether a definition is owed, too
+	var ended []string
 	for _, change := range c.Changes {
 		isPosition, isDefinition := strings.HasPrefix(change.Key, keyPosition), strings.HasPrefix(change.Key, keyQueue)
 		switch {
 		case strings.HasPrefix(change.Key, keyStep):
 			if q := b.queue(queueOfStep(change.Key)); q == nil {
-				b.flusher.addGone(change.Key)
+				ended = append(ended, change.Key)
 			} else if change.Value != nil {
 				queues[q] = queues[q] || isDefinition
 			}
 		case change.Value == nil && (isPosition || isDefinition || strings.HasPrefix(change.Key, keyCounted) || strings.HasPrefix(change.Key, keySnapshots) || strings.HasPrefix(change.Key, keyOnce) || change.Key == keyClosed):
-			b.flusher.addGone(change.Key)
+			ended = append(ended, change.Key)
 		case isPosition, isDefinition:
 			if q := b.queue(change.Key[len(keyQueue):]); q != nil {
 				queues[q] = queues[q] || isDefinition
@@ -82,29 +83,34 @@ func (b *Broker) owe(c *commit) {
 	}
 	for q, definition := range queues {
 		q.journalAgain(definition)
+		// What else there is of it comes with its position.
+		ended = slices.DeleteFunc(ended, func(key string) bool { return key == keyCounted+q.name || key == keySnapshots+q.name })
 	}
 	j := b.journal
 	j.mu.Lock()
 	j.owed = slices.AppendSeq(j.owed, maps.Keys(queues))
+	for _, key := range ended {
+		// Who asked for a publish to be forgotten was told that it is not.
+		if r := j.memory.once[key]; r == nil || r.offset == 0 {
+			j.ended[key] = true
+		}
+	}
 	j.mu.Unlock()
+	if len(ended) > 0 {
+		b.flusher.addEnded()
+	}
 }
 
-// putGone journals once more that something has ended, unless it is there again.
-func (b *Broker) putGone(key string) {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	for _, prefix := range []string{keyQueue, keyPosition, keyCounted, keySnapshots} {
-		if name, is := strings.CutPrefix(key, prefix); is && b.queues[name] != nil {
-			return
-		}
+// putEnded adds to a commit what has ended in refused ones. It comes first: what
+// the commit has of the same name has begun anew. The journal is entered.
+func (j *journal) putEnded(p *commit) {
+	if len(j.ended) == 0 {
+		return
 	}
-	if strings.HasPrefix(key, keyStep) && b.queues[queueOfStep(key)] != nil {
-		return // it means nothing to that one, or is its own
+	var changes []Change
+	for _, key := range slices.Sorted(maps.Keys(j.ended)) {
+		changes = append(changes, Change{Key: key})
 	}
-	if p, err := b.journal.enterUnbounded(); err == nil {
-		if b.journal.memory.once[key] == nil { // who asked was told that it is there still
-			p.Changes = append(p.Changes, Change{Key: key})
-		}
-		b.journal.leave()
-	}
+	p.Changes = slices.Insert(p.Changes, 0, changes...)
+	clear(j.ended)
 }
