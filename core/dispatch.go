@@ -112,6 +112,7 @@ func (d *dispatcher) dispatch(c *commit) {
 	}
 	pause.At("delivered")
 	d.b.journal.finish(c)
+	c.settled()
 	for _, f := range c.after {
 		f(c.first, c.err)
 	}

@@ -51,6 +51,8 @@ type journal struct {
 type commit struct {
 	Batch
 	entries []entry
+	// undos are what it settles.
+	undos []*undo
 	// after runs on the dispatcher once the batch is durable, or has failed.
 	after []func(first Offset, err error)
 	// remembered are the publishes that others may turn out to repeat.
@@ -272,7 +274,7 @@ func (j *journal) cut(c *commit) {
 func (c *commit) empty() bool { return len(c.Ends) == 0 && len(c.Changes) == 0 }
 
 // idle reports whether nobody waits for the commit.
-func (c *commit) idle() bool { return c.empty() && len(c.entries) == 0 && len(c.after) == 0 }
+func (c *commit) idle() bool { return c.empty() && len(c.entries)+len(c.undos)+len(c.after) == 0 }
 
 // catchUp blocks until what was handed in before has been dispatched, or has
 // failed. It makes nothing durable, and does not wait where there is nothing.
@@ -460,6 +462,7 @@ func (j *journal) now() int64 {
 // recycle takes back a commit that nobody needs any more.
 func (j *journal) recycle(c *commit) {
 	clear(c.entries)
+	clear(c.undos)
 	clear(c.after)
 	clear(c.remembered)
 	clear(c.forgotten)
@@ -467,7 +470,7 @@ func (j *journal) recycle(c *commit) {
 	clear(c.Changes)
 	*c = commit{
 		Batch:   Batch{Ends: c.Ends[:0], Changes: c.Changes[:0]},
-		entries: c.entries[:0], after: c.after[:0], remembered: c.remembered[:0], forgotten: c.forgotten[:0], expired: c.expired[:0],
+		entries: c.entries[:0], undos: c.undos[:0], after: c.after[:0], remembered: c.remembered[:0], forgotten: c.forgotten[:0], expired: c.expired[:0],
 	}
 	j.mu.Lock()
 	j.done++

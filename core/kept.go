@@ -93,7 +93,7 @@ func (q *queue) forsake(session string) {
 
 // isFor reports whether the queue has to do with a session. cursor.mu is held.
 func (q *queue) isFor(session string) bool {
-	if slices.ContainsFunc(q.consumers, func(k *Consumer) bool { return k.session == session }) {
+	if q.attends(session) {
 		return true
 	}
 	for _, s := range q.out.kept {
@@ -102,6 +102,11 @@ func (q *queue) isFor(session string) bool {
 		}
 	}
 	return false
+}
+
+// attends reports whether a consumer of a session is there. cursor.mu is held.
+func (q *queue) attends(session string) bool {
+	return slices.ContainsFunc(q.consumers, func(k *Consumer) bool { return k.session == session })
 }
 
 // keepers are the queues that keep messages for a session, or have a consumer of

@@ -158,7 +158,7 @@ func (c *Client) SettleLeases(ctx context.Context, leases []LeaseSettling) []err
 				continue
 			}
 			q.putPosition(p)
-			p.after = append(p.after, func(_ Offset, err error) { u.done(err) })
+			p.undos = append(p.undos, u)
 		}
 		return nil
 	})

@@ -55,6 +55,90 @@ func (p *peer) confirmed(r core.Receipt) error {
 	return nil
 }
 
+// A message that is kept for a session is so still when the log has no room for
+// its settlement: no lease ends that, and if the session's client leaves it waits
+// for the next one, or, where the session has ended, goes to the dead letters.
+func TestKeptWhenRefused(t *testing.T) {
+	for _, o := range []core.Outcome{core.Accepted, core.Released, core.Rejected} {
+		for name, test := range map[string]struct {
+			before, after func(a *peer, k *core.Consumer) // the refusal
+			to, dead      string                          // where it is then: with the session's next consumer, or dead
+			held          bool
+		}{
+			"stays":           {held: true},
+			"leaves later":    {after: func(_ *peer, k *core.Consumer) { k.Close() }, to: "in:2"},
+			"leaves":          {before: func(_ *peer, k *core.Consumer) { k.Close() }, to: "in:2"},
+			"ends later":      {after: endSession, dead: "in"},
+			"ends":            {before: endSession, dead: "in"},
+			"waits for hours": {after: func(*peer, *core.Consumer) { time.Sleep(3 * time.Hour) }, held: true},
+		} {
+			run(t, func(w *world) {
+				ctx := context.Background()
+				a, b := w.peer("a"), w.peer("b")
+				s := core.QueueSettings{Kind: core.KindSession}
+				if _, err := a.Consume(ctx, core.Consumption{Queue: core.SessionQueue("s"), Create: true, Settings: &s}, a); err != nil {
+					t.Fatal(err)
+				}
+				group := core.DefaultGroupSettings()
+				member := func(p *peer, session string) *core.Consumer {
+					k, err := p.Consume(ctx, core.Consumption{
+						Queue: keptGroup, Create: true, Settings: &group, Bindings: []core.Binding{{Filter: "x", Settlement: core.SettleAlways}},
+						Settlement: core.SettleAlways, Session: session, Once: true,
+					}, p)
+					if err != nil {
+						t.Fatal(err)
+					}
+					k.Grant(core.Credit{Messages: 1, Bytes: 1 << 20})
+					return k
+				}
+				k := member(a, "s")
+				if err := a.Publish(ctx, &core.Envelope{Topic: "x", Payload: []byte("in"), Guarantee: core.ExactlyOnce}, 0); err != nil {
+					t.Fatal(err)
+				}
+				held := a.deliveries()
+				member(b, "other")
+				rest()
+				goOn := w.refuseNext(1)
+				if err := k.Settle(held[0].Offset, o, core.SettleOptions{Receipt: 1, Delay: time.Minute}); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				if test.before != nil {
+					test.before(a, k)
+				}
+				goOn()
+				if err := a.confirmed(1); !errors.Is(err, core.ErrStorageFull) {
+					t.Fatal(err)
+				}
+				if test.after != nil {
+					test.after(a, k)
+				}
+				rest()
+				if got := b.take(); len(got) > 0 {
+					t.Errorf("%v, %s: another session was given %q", o, name, got)
+				}
+				if k.Holds(held[0].Offset) != test.held {
+					t.Errorf("%v, %s: it is held: %v", o, name, !test.held)
+				}
+				c := w.peer("c")
+				member(c, "s")
+				if got := c.attempts(); got != test.to {
+					t.Errorf("%v, %s: the next consumer gets %q, want %q", o, name, got, test.to)
+				}
+				if got := strings.Join(w.inQueue(w.engine.Clone(), "g.dead"), " "); got != test.dead {
+					t.Errorf("%v, %s: the dead letters are %q, want %q", o, name, got, test.dead)
+				}
+			})
+		}
+	}
+}
+
+func endSession(a *peer, k *core.Consumer) {
+	k.Close()
+	go a.EndSession(context.Background(), "s")
+	synctest.Wait()
+}
+
 // A transaction that has a publish which repeats another one, still on its way,
 // has it itself when that is refused.
 func TestTransactionRepeatsARefusedPublish(t *testing.T) {
@@ -277,6 +361,37 @@ func TestSessionAnewWhenItsEndIsRefused(t *testing.T) {
 	}
 }
 
+// What was settled twice in one commit that is refused is what it was before both:
+// a message that a lease had released and that was moved is leased as before.
+func TestReleasedAndMovedInOneCommit(t *testing.T) {
+	run(t, func(w *world) {
+		ctx := context.Background()
+		a := w.peer("a")
+		a.declare("q", core.QueueSettings{})
+		a.publish("$queue/q", "in")
+		leases, err := a.Lease(ctx, core.LeaseRequest{Consumption: core.Consumption{Queue: "q"}, Max: 1, Wait: time.Minute, For: time.Hour})
+		if err != nil || len(leases) != 1 {
+			t.Fatalf("%d leases, %v", len(leases), err)
+		}
+		rest()
+		goOn := w.refuseNext(2)
+		a.publish("t", "before")
+		go a.SettleLease(ctx, leases[0].Token, core.Released, core.SettleOptions{Delay: core.NoDelay})
+		synctest.Wait()
+		go a.Move(ctx, "q", core.Transfer{To: "$queue/to"})
+		goOn()
+		if err := a.SettleLease(ctx, leases[0].Token, core.Accepted, core.SettleOptions{}); err != nil {
+			t.Error(err)
+		}
+		if got := w.inQueue(w.engine.Clone(), "to"); len(got) > 0 {
+			t.Errorf("it was moved, too: %q", got)
+		}
+		if got := a.browse("q"); got != "" {
+			t.Errorf("it is there still: %q", got)
+		}
+	})
+}
+
 // An exclusive queue that there was no room for is its client's nevertheless, who
 // may declare it once more, and ends with it.
 func TestExclusiveQueueIsRefused(t *testing.T) {
@@ -338,6 +453,35 @@ func TestRefusedPublishPushesNothingOut(t *testing.T) {
 		}
 		if got := a.browse("q"); got != "2 3 4" {
 			t.Errorf("the queue has %q", got)
+		}
+	})
+}
+
+// A consumer that is given nothing new holds what it holds also where there is no
+// room for its settlement.
+func TestRetiredWhenRefused(t *testing.T) {
+	run(t, func(w *world) {
+		a, b := w.peer("a"), w.peer("b")
+		k := a.consume("q")
+		a.publish("$queue/q", "in")
+		k.Grant(plenty)
+		at := a.deliveries()[0].Offset
+		k.Retire()
+		b.consume("q").Grant(plenty)
+		rest()
+		w.engine.Fail(core.ErrStorageFull)
+		if err := k.Settle(at, core.Accepted, core.SettleOptions{Receipt: 1}); err != nil {
+			t.Fatal(err)
+		}
+		rest()
+		w.engine.Fail(nil)
+		rest()
+		if err := a.confirmed(1); !errors.Is(err, core.ErrStorageFull) {
+			t.Fatal(err)
+		}
+		b.want()
+		if err := k.Settle(at, core.Accepted, core.SettleOptions{Receipt: 2}); err != nil || a.confirmed(2) != nil {
+			t.Errorf("%v, %v", err, a.confirms)
 		}
 	})
 }

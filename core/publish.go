@@ -384,6 +384,9 @@ func (c *Client) Commit(ctx context.Context, t Transaction, r Receipt) error {
 				u.takeBack()
 			}
 			j.leave()
+			for _, u := range undos {
+				u.forsake()
+			}
 			return refuse(err)
 		}
 		undos = append(undos, u)
@@ -408,13 +411,7 @@ func (c *Client) Commit(ctx context.Context, t Transaction, r Receipt) error {
 			first = -1
 		}
 	}
-	if len(undos) > 0 {
-		p.after = append(p.after, func(_ Offset, err error) {
-			for _, u := range undos {
-				u.done(err)
-			}
-		})
-	}
+	p.undos = append(p.undos, undos...)
 	for q := range queues {
 		q.putPosition(p)
 	}

@@ -339,11 +339,7 @@ func (b *Broker) buryOne(q *queue, at Offset, to string, letter *Envelope) bool 
 	}
 	u := &undo{q: q}
 	u.keep(e)
-	c.after = append(c.after, func(_ Offset, err error) {
-		if err != nil {
-			u.done(err)
-		}
-	})
+	c.undos = append(c.undos, u)
 	q.rejected--
 	q.settled(e)
 	q.mu.Unlock()

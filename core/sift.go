@@ -324,12 +324,8 @@ func (p *pump) siftOnce(c *Client, q *queue, at, end Offset, round int64, picks 
 		q.putPosition(commit)
 	}
 	commit.Sync = true
-	commit.after = append(commit.after, func(_ Offset, err error) {
-		if err != nil {
-			u.done(err)
-		}
-		done <- err
-	})
+	commit.undos = append(commit.undos, u)
+	commit.after = append(commit.after, func(_ Offset, err error) { done <- err })
 	leave()
 	if failed := <-done; failed != nil {
 		return after, Sifted{}, failed

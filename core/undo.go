@@ -17,6 +17,8 @@ type undo struct {
 	q       *queue
 	k       *Consumer
 	entries []undone
+	// awaited says that somebody waits for the commit to settle the entries.
+	awaited bool
 	// waited are the accepted ones of an ordered queue, which hold up their keys
 	// until the commit is done.
 	waited []Offset
@@ -33,6 +35,8 @@ type undone struct {
 	outEntry
 	key string // in an ordered queue
 	led *bound // of one that was given as a retained value
+	// session is the one that it was kept for, "" if it was for none.
+	session string
 	// stays says that it waits since, or is on its way to the dead letters. It may
 	// have gone further before the commit is done: to another consumer, or out of
 	// the queue, by a later commit that is not refused.
@@ -48,7 +52,7 @@ const never = math.MaxInt64
 
 // keep takes note of an entry as it is. cursor.mu is held.
 func (u *undo) keep(e *outEntry) {
-	u.entries = append(u.entries, undone{outEntry: *e, key: u.q.keyOf[e.offset], led: u.q.out.retained[e.offset]})
+	u.entries = append(u.entries, undone{outEntry: *e, key: u.q.keyOf[e.offset], led: u.q.out.retained[e.offset], session: u.q.out.kept[e.offset]})
 }
 
 // keepNew takes note of a message that nobody has been given yet. Taken back, it
@@ -66,7 +70,7 @@ func (u *undo) keepNew(d *Delivery) {
 }
 
 // settle settles what the consumer holds at an offset, or through it, as part of
-// a commit: [undo.done] must be called once that is durable, or has failed. What
+// a commit: the undo goes with that. What
 // is rejected waits until then, and so does the next message of its key. The
 // journal is entered.
 func (u *undo) settle(at Offset, o Outcome, opts SettleOptions) error {
@@ -100,7 +104,7 @@ func (q *queue) settleConfirmed(k *Consumer, at Offset, o Outcome, opts SettleOp
 		q.b.journal.leave()
 		return err
 	}
-	p.after = append(p.after, func(_ Offset, err error) { u.done(err) })
+	p.undos = append(p.undos, u)
 	if !seeded.On(seeded.LostAckState) {
 		q.putPosition(p)
 		p.Sync = true
@@ -133,6 +137,7 @@ func (u *undo) settleLease(at Offset, token uint64, o Outcome, opts SettleOption
 // await has the entries from one on, which were settled, wait for the commit.
 // cursor.mu is held.
 func (u *undo) await(from int, o Outcome) {
+	u.awaited = true
 	for i := from; i < len(u.entries); i++ {
 		was := &u.entries[i]
 		if e := u.q.out.find(was.offset); e != nil && e.state == entryRejected {
@@ -145,12 +150,28 @@ func (u *undo) await(from int, o Outcome) {
 	}
 }
 
+// settled is called once it is known what became of the commit. If it was
+// refused, what it settled last is taken back first: it may have settled what it
+// had released before.
+func (c *commit) settled() {
+	if noRoom(c.err) {
+		slices.Reverse(c.undos)
+	}
+	for _, u := range c.undos {
+		u.done(c.err)
+	}
+}
+
 // done is called with what became of the commit.
 func (u *undo) done(err error) {
-	if noRoom(err) {
+	switch {
+	case noRoom(err):
 		u.q.b.undone.Add(1)
 		u.takeBack()
-	} else {
+		u.forsake()
+	case !u.awaited:
+		return
+	default:
 		u.q.mu.Lock()
 		for i := range u.entries {
 			if e := u.q.out.find(u.entries[i].offset); e != nil && e.state == entryRejected && e.due == never {
@@ -180,7 +201,7 @@ func (u *undo) takeBack() {
 	for _, at := range u.waited {
 		q.unfollow(at)
 	}
-	attached, again := u.k != nil && slices.Contains(q.consumers, u.k), false
+	attached, again := u.k != nil && (u.k.retired || slices.Contains(q.consumers, u.k)), false
 	for i := range u.entries {
 		was := &u.entries[i]
 		e := was.outEntry
@@ -218,6 +239,8 @@ func (u *undo) takeBack() {
 			if lease := q.settings.lease(); lease > 0 {
 				e.due = q.now() + int64(lease)
 			}
+		case was.session != "" && !q.attends(was.session):
+			e.state, e.holder = entryKept, nil
 		default:
 			if e.state == entryHeld {
 				e.due = 0
@@ -228,6 +251,10 @@ func (u *undo) takeBack() {
 			} else {
 				q.waiting++
 			}
+		}
+		if was.session != "" {
+			q.out.keep(&e, was.session)
+			q.b.keepers.add(was.session, q)
 		}
 		q.add(e)
 		if was.led != nil {
@@ -240,6 +267,16 @@ func (u *undo) takeBack() {
 		u.k.credit.Bytes -= u.granted.Bytes
 	}
 	q.changed()
+}
+
+// forsake lets go what is kept again for sessions that have ended. No lock is
+// held.
+func (u *undo) forsake() {
+	for i := range u.entries {
+		if session := u.entries[i].session; session != "" && !u.q.b.lives(session) {
+			u.q.forsake(session)
+		}
+	}
 }
 
 // wentOn reports whether an entry, as it is now, has gone further than what the
