@@ -3,7 +3,11 @@ package core_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -457,6 +461,61 @@ func TestRefusedPublishPushesNothingOut(t *testing.T) {
 	})
 }
 
+// What was released, which is refused, is settled by who holds it while it is on
+// its way there once more; but that is refused, too, and so is the settlement. Then
+// it is held as before.
+func TestSettledOnItsWay(t *testing.T) {
+	for _, o := range []core.Outcome{core.Accepted, core.Released, core.Rejected} {
+		run(t, func(w *world) {
+			a := w.peer("a")
+			a.declare("q", core.QueueSettings{Backoff: 1, BackoffMax: 1})
+			a.publish("$queue/q", "in")
+			k := a.consumeWhere("q", "", core.Credit{Messages: 1, Bytes: 1 << 20})
+			at := a.deliveries()[0].Offset
+			rest()
+			turn := make(chan bool)
+			w.engine.Hold = func() { <-turn }
+			w.engine.Fail(core.ErrStorageFull)
+			if err := k.Settle(at, core.Released, core.SettleOptions{Receipt: 1, Delay: core.NoDelay}); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			k.Grant(core.Credit{Messages: 1})
+			synctest.Wait()
+			turn <- true
+			synctest.Wait()
+			if err := k.Settle(at, o, core.SettleOptions{Receipt: 2, Delay: core.NoDelay}); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				turn <- true
+				synctest.Wait()
+			}
+			close(turn)
+			synctest.Wait()
+			w.engine.Fail(nil)
+			for r := core.Receipt(1); r <= 2; r++ {
+				if err := a.confirmed(r); !errors.Is(err, core.ErrStorageFull) {
+					t.Fatal(r, err)
+				}
+			}
+			rest()
+			if !k.Holds(at) {
+				t.Errorf("%v: it is not held any more", o)
+			}
+			k.Close()
+			if got := w.inQueue(w.engine.Clone(), "q"); len(got) != 1 {
+				t.Errorf("%v: after a kill there are %q", o, got)
+			}
+			b := w.peer("b")
+			b.consumeWhere("q", "", plenty)
+			if got := b.take(); len(got) != 1 {
+				t.Errorf("%v: the next consumer gets %q", o, got)
+			}
+		})
+	}
+}
+
 // A consumer that is given nothing new holds what it holds also where there is no
 // room for its settlement.
 func TestRetiredWhenRefused(t *testing.T) {
@@ -484,4 +543,296 @@ func TestRetiredWhenRefused(t *testing.T) {
 			t.Errorf("%v, %v", err, a.confirms)
 		}
 	})
+}
+
+// However commits are refused and what comes in between, each message is in one
+// place: where it was published to, unless a settlement has taken it from there
+// that was not refused, and then nowhere else than that says. The queue counts
+// what it has, and holds nothing for nobody.
+func TestRefusedAtRandom(t *testing.T) {
+	for seed := range 100 {
+		for _, s := range []core.QueueSettings{
+			{}, {Ordered: true}, {Priority: true}, {MaxLength: 1000}, {SingleActive: true},
+		} {
+			s.MaxAttempts, s.Backoff, s.BackoffMax = core.Unlimited, 1, 1
+			runWith(t, core.Options{}, func(w *world) {
+				(&refusing{world: w, r: rand.New(rand.NewPCG(uint64(seed), 1)), settings: s}).run(seed)
+			})
+		}
+	}
+}
+
+// refusing is a queue of which commits are refused at random, with what must have
+// become of its messages.
+type refusing struct {
+	*world
+	r        *rand.Rand
+	settings core.QueueSettings
+
+	mu      sync.Mutex
+	places  map[string][]string // by payload, where a settlement has taken it to
+	there   map[string]bool     // what was published
+	pending map[*peer]map[core.Receipt]func(err error)
+	history []string
+}
+
+func (w *refusing) say(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.history = append(w.history, fmt.Sprintf(format, args...))
+}
+
+func (w *refusing) took(payload, to string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.places[payload] = append(w.places[payload], to)
+}
+
+// confirmations has what waits for them.
+func (w *refusing) confirmations() {
+	synctest.Wait()
+	for p, waits := range w.pending {
+		p.mu.Lock()
+		cs := p.confirms
+		p.confirms = nil
+		p.mu.Unlock()
+		for _, c := range cs {
+			waits[c.Receipt](c.Err)
+			delete(waits, c.Receipt)
+		}
+	}
+}
+
+var settledTo = map[core.Outcome]string{core.Accepted: "nowhere", core.Rejected: "q.dead"}
+
+func (w *refusing) run(seed int) {
+	t, r, ctx := w.t, w.r, context.Background()
+	w.places, w.there, w.pending = make(map[string][]string), make(map[string]bool), make(map[*peer]map[core.Receipt]func(error))
+	a := w.peer("a")
+	a.declare("q", w.settings)
+	a.declare("q.dead", core.QueueSettings{MaxAttempts: core.Unlimited})
+	a.declare("to", core.QueueSettings{})
+	type member struct {
+		p    *peer
+		k    *core.Consumer
+		held []core.Delivery
+	}
+	var members []*member
+	var leases []core.Lease
+	receipt, n := core.Receipt(0), 0
+	expect := func(p *peer, f func(error)) core.Receipt {
+		receipt++
+		if w.pending[p] == nil {
+			w.pending[p] = make(map[core.Receipt]func(error))
+		}
+		w.pending[p][receipt] = f
+		return receipt
+	}
+	turn := make(chan bool)
+	held, closing := true, false
+	w.engine.Hold = func() {
+		if held {
+			<-turn
+		}
+	}
+	refuse := rand.New(rand.NewPCG(uint64(seed), 2))
+	w.engine.Refuse = func(*core.Batch) error {
+		if !closing && refuse.IntN(3) == 0 {
+			w.say("refused")
+			return core.ErrStorageFull
+		}
+		w.say("durable")
+		return nil
+	}
+	for range 80 {
+		switch op := r.IntN(14); {
+		case op < 4:
+			select {
+			case turn <- true:
+			default:
+			}
+		case op < 6:
+			n++
+			payload := fmt.Sprint(n)
+			e := &core.Envelope{Topic: "$queue/q", Key: fmt.Sprint("k", r.IntN(3)), Payload: []byte(payload), Guarantee: core.AtLeastOnce}
+			w.say("publish %s", payload)
+			if err := a.Publish(ctx, e, expect(a, func(err error) { w.there[payload] = err == nil })); err != nil {
+				t.Fatal(err)
+			}
+		case op == 6 && len(members) < 3:
+			m := &member{p: w.peer(fmt.Sprint("m", n, len(members)))}
+			members = append(members, m)
+			started := make(chan *core.Consumer, 1)
+			go func() {
+				k, err := m.p.Consume(ctx, core.Consumption{Queue: "q", Settlement: core.SettleAlways}, m.p)
+				if err != nil {
+					k = nil
+				}
+				started <- k
+			}()
+			synctest.Wait()
+			select {
+			case m.k = <-started:
+				m.k.Grant(core.Credit{Messages: 1 + r.IntN(3), Bytes: 1 << 20})
+			default:
+				t.Fatal("consuming waits")
+			}
+			w.say("member")
+		case op == 7 && len(members) > 0:
+			i := r.IntN(len(members))
+			w.say("member leaves, who held %d", len(members[i].held))
+			members[i].k.Close()
+			members = slices.Delete(members, i, i+1)
+		case op < 11 && len(members) > 0:
+			m := members[r.IntN(len(members))]
+			m.held = append(m.held, m.p.deliveries()...)
+			if len(m.held) == 0 {
+				break
+			}
+			i := r.IntN(len(m.held))
+			d := m.held[i]
+			payload := string(d.Payload)
+			m.held = slices.Delete(m.held, i, i+1)
+			o := []core.Outcome{core.Accepted, core.Released, core.Rejected}[r.IntN(3)]
+			opts := core.SettleOptions{Delay: core.NoDelay, Credit: core.Credit{Messages: 1}}
+			if r.IntN(4) > 0 {
+				opts.Receipt = expect(m.p, func(err error) {
+					w.say("%v of %s with a receipt: %v", o, payload, err)
+					switch {
+					case err != nil:
+						m.held = append(m.held, d)
+					case o != core.Released:
+						w.took(payload, settledTo[o])
+					}
+				})
+			}
+			err := m.k.Settle(d.Offset, o, opts)
+			w.say("%v of %s, receipt %d: %v", o, payload, opts.Receipt, err)
+			switch {
+			case err != nil:
+				delete(w.pending[m.p], opts.Receipt)
+			case opts.Receipt == 0 && o != core.Released:
+				w.took(payload, settledTo[o])
+			}
+		case op == 11:
+			go func() {
+				got, err := a.Lease(ctx, core.LeaseRequest{Consumption: core.Consumption{Queue: "q"}, Max: 1, For: time.Hour})
+				w.mu.Lock()
+				leases = append(leases, got...)
+				w.mu.Unlock()
+				for _, l := range got {
+					w.say("leased %s, %v", l.Payload, err)
+				}
+			}()
+		case op == 12 && len(leases) > 0:
+			w.mu.Lock()
+			i := r.IntN(len(leases))
+			l := leases[i]
+			leases = slices.Delete(leases, i, i+1)
+			w.mu.Unlock()
+			o := []core.Outcome{core.Accepted, core.Released, core.Rejected}[r.IntN(3)]
+			payload := string(l.Payload)
+			w.say("%v of %s, leased", o, payload)
+			go func() {
+				err := a.SettleLease(ctx, l.Token, o, core.SettleOptions{Delay: core.NoDelay})
+				w.say("%v of %s, leased: %v", o, payload, err)
+				switch {
+				case errors.Is(err, core.ErrStorageFull):
+					w.mu.Lock()
+					leases = append(leases, l)
+					w.mu.Unlock()
+				case err == nil && o != core.Released:
+					w.took(payload, settledTo[o])
+				}
+			}()
+		case op == 13 && n > 0:
+			payload, purge := fmt.Sprint(1+r.IntN(n)), r.IntN(3) == 0
+			var sel core.Selection
+			page, err := a.Browse(ctx, "q", core.ReadRequest{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range page.Messages {
+				if string(d.Payload) == payload {
+					sel.Offsets = []core.Offset{d.Offset}
+				}
+			}
+			if sel.Offsets == nil {
+				break
+			}
+			w.say("move or purge %s", payload)
+			go func() {
+				var got core.Sifted
+				var err error
+				if purge {
+					got, err = a.Purge(ctx, "q", sel, false)
+				} else {
+					got, err = a.Move(ctx, "q", core.Transfer{Selection: sel, To: "$queue/to"})
+				}
+				w.say("moved or purged %s: %d, %v", payload, got.Messages, err)
+				switch {
+				case got.Messages == 0:
+				case purge:
+					w.took(payload, "nowhere")
+				default:
+					w.took(payload, "to")
+				}
+			}()
+		}
+		synctest.Wait()
+		if r.IntN(3) == 0 {
+			time.Sleep(30 * time.Millisecond)
+		}
+		w.confirmations()
+	}
+	closing, held = true, false
+	close(turn)
+	time.Sleep(10 * time.Second)
+	w.confirmations()
+	for _, m := range members {
+		m.k.Close()
+	}
+	for _, l := range leases {
+		_ = a.SettleLease(ctx, l.Token, core.Released, core.SettleOptions{Delay: core.NoDelay})
+	}
+	time.Sleep(10 * time.Second)
+	w.confirmations()
+
+	is := make(map[string][]string)
+	if err := w.broker.Miscounts(ctx, "q"); err != nil {
+		t.Error(err)
+	}
+	if info, err := a.Queue("q"); err != nil || info.Held != 0 && !w.settings.Ordered {
+		t.Errorf("%d are held by nobody, %v", info.Held, err)
+	}
+	for _, q := range []string{"q", "to", "q.dead"} {
+		p := w.peer("drains " + q)
+		k := p.consume(q)
+		for range 30 {
+			k.Grant(plenty)
+			for _, d := range p.deliveries() {
+				is[string(d.Payload)] = append(is[string(d.Payload)], q)
+				if err := k.Settle(d.Offset, core.Accepted, core.SettleOptions{}); err != nil {
+					t.Error(err)
+				}
+			}
+			time.Sleep(20 * time.Second)
+		}
+	}
+	for payload, there := range w.there {
+		want := w.places[payload]
+		if want == nil {
+			want = []string{"q"}
+		}
+		if !there {
+			want = nil
+		}
+		want = slices.DeleteFunc(slices.Clone(want), func(to string) bool { return to == "nowhere" })
+		if !slices.Equal(is[payload], want) || len(w.places[payload]) > 1 {
+			t.Errorf("%s is in %q, settled to %q", payload, is[payload], w.places[payload])
+		}
+	}
+	if t.Failed() {
+		t.Fatalf("seed %d, %v:\n%s", seed, w.settings, strings.Join(w.history, "\n"))
+	}
 }

@@ -70,9 +70,8 @@ func (u *undo) keepNew(d *Delivery) {
 }
 
 // settle settles what the consumer holds at an offset, or through it, as part of
-// a commit: the undo goes with that. What
-// is rejected waits until then, and so does the next message of its key. The
-// journal is entered.
+// a commit, which the undo goes with. What is rejected waits until that is done,
+// and so does the next message of its key. The journal is entered.
 func (u *undo) settle(at Offset, o Outcome, opts SettleOptions) error {
 	u.q.mu.Lock()
 	from := at
@@ -213,6 +212,7 @@ func (u *undo) takeBack() {
 			continue
 		}
 		if now != nil && now.state != entrySettled {
+			e.attempts = min(e.attempts, now.attempts) // it never came with the last one
 			switch now.state {
 			case entryRejected:
 				q.rejected--
@@ -288,7 +288,7 @@ func (u *undone) wentOn(now *outEntry) bool {
 	}
 	switch now.state {
 	case entryWaiting, entryParked, entryRejected:
-		return u.stays && now.attempts != u.attempts
+		return u.stays && now.attempts > u.attempts // fewer: it was being assigned before
 	}
 	return true
 }
