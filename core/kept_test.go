@@ -125,6 +125,15 @@ func (w *keptWorld) settle(m *keptMember) {
 	}
 	i := w.r.IntN(len(m.held))
 	d := m.held[i]
+	if w.r.IntN(3) == 0 { // a settlement that there is no room for changes nothing
+		w.engine.Fail(core.ErrStorageFull)
+		err := m.k.Settle(d.Offset, []core.Outcome{core.Accepted, core.Released, core.Rejected}[w.r.IntN(3)], core.SettleOptions{Receipt: 1, Delay: time.Hour})
+		synctest.Wait()
+		if w.engine.Fail(nil); err != nil && d.Guarantee == core.ExactlyOnce {
+			w.t.Fatalf("%s of %s: %v", d.Payload, m.session(), err)
+		}
+		return
+	}
 	m.held = slices.Delete(m.held, i, i+1)
 	err := m.k.Settle(d.Offset, core.Accepted, core.SettleOptions{Credit: core.Credit{Messages: 1, Bytes: d.Size()}})
 	if err != nil && d.Guarantee == core.ExactlyOnce {
