@@ -410,7 +410,7 @@ func (j *journal) take() (c *commit, closed bool) {
 		return nil, j.closed
 	}
 	j.taken++
-	if !c.empty() {
+	if !c.empty() || c.Sync {
 		for _, q := range j.owed {
 			q.putPosition(c)
 		}

@@ -516,6 +516,49 @@ func TestSettledOnItsWay(t *testing.T) {
 	}
 }
 
+// What is owed of a refused commit goes into the next one also where that is made
+// for nothing but to be waited for: who waits, as to reclaim space does, relies on
+// what there was before.
+func TestOwedWithWhatIsWaitedFor(t *testing.T) {
+	run(t, func(w *world) {
+		a := w.peer("a")
+		a.declare("q", core.QueueSettings{})
+		a.publish("$queue/q", "in")
+		k := a.consumeWhere("q", "", plenty)
+		at := a.deliveries()[0].Offset
+		rest()
+		turn, first := make(chan bool), true
+		w.engine.Hold = func() { <-turn }
+		w.engine.Refuse = func(*core.Batch) error {
+			if first {
+				first = false
+				return core.ErrStorageFull
+			}
+			return nil
+		}
+		if err := k.Settle(at, core.Accepted, core.SettleOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond) // its position is on its way
+		if err := a.Forget(context.Background(), "unknown", 1); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			turn <- true
+			synctest.Wait()
+		}
+		if err := a.confirmed(1); err != nil {
+			t.Fatal(err)
+		}
+		left := w.engine.Clone()
+		close(turn)
+		rest()
+		if got := w.inQueue(left, "q"); len(got) > 0 {
+			t.Errorf("what was accepted is there once more: %q", got)
+		}
+	})
+}
+
 // A consumer that is given nothing new holds what it holds also where there is no
 // room for its settlement.
 func TestRetiredWhenRefused(t *testing.T) {
