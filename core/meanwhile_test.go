@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,10 +20,11 @@ import (
 // refuseNext has the engine hold the commits that come. Once goOn is called, the
 // first ones are refused, so many, and those behind them are not.
 func (w *world) refuseNext(n int) (goOn func()) {
-	turn := make(chan bool)
+	turn, left := make(chan bool), new(atomic.Int64)
+	left.Store(int64(n))
 	w.engine.Hold = func() { <-turn }
 	w.engine.Refuse = func(*core.Batch) error {
-		if n--; n >= 0 {
+		if left.Add(-1) >= 0 {
 			return core.ErrStorageFull
 		}
 		return nil
@@ -32,7 +34,7 @@ func (w *world) refuseNext(n int) (goOn func()) {
 		synctest.Wait()
 		close(turn)
 		rest()
-		if n > 0 {
+		if n := left.Load(); n > 0 {
 			w.t.Errorf("%d more were to be refused", n)
 		}
 	}
@@ -715,16 +717,11 @@ func (w *refusing) run(seed int) {
 		w.pending[p][receipt] = f
 		return receipt
 	}
-	turn := make(chan bool)
-	held, closing := true, false
-	w.engine.Hold = func() {
-		if held {
-			<-turn
-		}
-	}
+	turn, room := make(chan bool), new(atomic.Bool)
+	w.engine.Hold = func() { <-turn }
 	refuse := rand.New(rand.NewPCG(uint64(seed), 2))
 	w.engine.Refuse = func(*core.Batch) error {
-		if !closing && refuse.IntN(3) == 0 {
+		if !room.Load() && refuse.IntN(3) == 0 {
 			w.say("refused")
 			return core.ErrStorageFull
 		}
@@ -889,7 +886,7 @@ func (w *refusing) run(seed int) {
 			images = append(images, w.image())
 		}
 	}
-	closing, held = true, false
+	room.Store(true)
 	close(turn)
 	time.Sleep(10 * time.Second)
 	w.confirmations()
