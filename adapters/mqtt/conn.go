@@ -145,6 +145,10 @@ func (c *conn) end() error {
 	c.mu.Lock()
 	err := c.cause
 	c.mu.Unlock()
+	var f *fault
+	if errors.As(err, &f) && f != errTakenOver && f != errShutdown {
+		c.s.refused(f) // the client may look as soon as it is told
+	}
 	lingers := c.finish(err)
 	close(c.done)
 	if lingers {
@@ -155,11 +159,7 @@ func (c *conn) end() error {
 		}
 		c.nc.Close()
 	}
-	var f *fault
-	if errors.As(err, &f) {
-		if f != errTakenOver && f != errShutdown {
-			c.s.refused(f)
-		}
+	if f != nil {
 		return err
 	}
 	if c.left || isEnd(err) || errors.Is(err, io.EOF) && c.will.Envelope == nil {

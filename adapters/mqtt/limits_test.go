@@ -96,6 +96,26 @@ func TestReasonBehindWhatIsStillSent(t *testing.T) {
 	}
 }
 
+// Who is told why the connection ends finds it counted, although the connection
+// is not closed yet, as its peer still may read.
+func TestRefusalIsCountedBeforeItIsTold(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	for n, x := range []struct{ say, hear string }{
+		{`36 L(s"t" 0001 00)`, `E0 L(81 L(1F s"there is no QoS 3"))`},
+		{`30 FF FF FF FF 01`, `E0 L(81 L(1F s"a variable byte integer is longer than four bytes"))`},
+	} {
+		c := s.dial()
+		s.say(c, `10 L(s"MQTT" 05 02 003C 00 s"a")`)
+		s.hear(c, `20 L(00 00 L(21 0400 22 0040 27 00110000))`)
+		s.say(c, x.say)
+		s.hear(c, x.hear)
+		if got := s.refusals()["malformed"]; got != float64(n+1) {
+			t.Fatalf("%v refusals are counted behind %s, want %d", got, x.hear, n+1)
+		}
+	}
+}
+
 func TestRefusalsBeforeConnectAreCounted(t *testing.T) {
 	for _, x := range []struct {
 		reason string
