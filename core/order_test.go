@@ -73,6 +73,56 @@ func TestKeyWaitsForItsTransaction(t *testing.T) {
 	}
 }
 
+// The members of a group have the messages of one key one after the other,
+// whoever of them that is, also where one leaves; what has no key waits for
+// nothing.
+func TestGroupKeepsOrderOfKeys(t *testing.T) {
+	run(t, func(w *world) {
+		a := w.peer("a")
+		members := make(map[*peer]*core.Consumer)
+		for _, name := range []string{"b", "c"} {
+			p := w.peer(name)
+			s := core.DefaultGroupSettings()
+			k, err := p.Consume(context.Background(), core.Consumption{
+				Queue: core.GroupQueue("g", "x"), Create: true, Settings: &s, Bindings: []core.Binding{{Filter: "x"}}, Settlement: core.SettleAlways,
+			}, p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			k.Grant(plenty)
+			members[p] = k
+		}
+		// come is what has come to somebody, who holds it.
+		come := func() (payloads []string, holder *peer, at core.Offset) {
+			for p := range members {
+				for _, d := range p.deliveries() {
+					payloads, holder, at = append(payloads, string(d.Payload)), p, d.Offset
+				}
+			}
+			return payloads, holder, at
+		}
+		for _, payload := range []string{"1", "2", "3", "4"} {
+			a.send(core.Envelope{Topic: "x", Key: "k", Payload: []byte(payload)})
+		}
+		for _, want := range []string{"1", "2", "2", "3", "4"} {
+			got, holder, at := come()
+			if !slices.Equal(got, []string{want}) {
+				t.Fatalf("%q came, want %s", got, want)
+			}
+			if want == "2" && len(members) == 2 {
+				members[holder].Close()
+				delete(members, holder)
+			} else if err := members[holder].Settle(at, core.Accepted, core.SettleOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a.publish("x", "free", "too")
+		if got, _, _ := come(); !slices.Equal(got, []string{"free", "too"}) {
+			t.Errorf("%q came without a key", got)
+		}
+	})
+}
+
 // A key whose queue was rewound behind a message that is held goes on with the
 // earlier ones, once that one is given back or settled.
 func TestKeyRewoundBehindWhatIsHeld(t *testing.T) {

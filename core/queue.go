@@ -606,15 +606,15 @@ func (q *queue) settle(k *Consumer, at Offset, o Outcome, opts SettleOptions) er
 	if opts.Receipt != 0 {
 		return q.settleConfirmed(k, at, o, opts)
 	}
+	q.mu.Lock()
+	keyed := len(q.keyOf) > 0 // then it may let the next of its key go
+	q.mu.Unlock()
 	if err := q.settleEntry(k, at, o, opts); err != nil {
 		return err
 	}
 	pause.At("settled")
 	k.Grant(opts.Credit)
-	q.mu.Lock()
-	ordered := q.settings.Ordered
-	q.mu.Unlock()
-	if o != Accepted || ordered {
+	if o != Accepted || keyed {
 		q.kick()
 	}
 	return nil
