@@ -292,6 +292,15 @@ func TestReasonCodes(t *testing.T) {
 			}
 		}
 	}
+	// What may end a connection that has no CONNACK yet.
+	for _, f := range []*fault{
+		errMalformed, errSecondConnect, errAuthFirst, errAuthMethod, errLoginRate, errTooLarge, errHandshake, errTakenOver, errForeign,
+		errExpired, errDisconnected, errShed, errShutdown, errRevoked, errDeleted, errFailed, errPanic,
+	} {
+		if code := connackV5(f.code); !bytes.Contains(allowed[typeConnack], []byte{code}) {
+			t.Errorf("%v in CONNACK: reason code %#x", f, code)
+		}
+	}
 	if code, _ := reasonOf(core.ErrUnauthenticated, typeConnack); code != codeLogin {
 		t.Errorf("a wrong password: %#x", code)
 	}

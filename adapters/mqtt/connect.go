@@ -274,7 +274,7 @@ func (c *conn) connack() *packets.Packet {
 // a word for it.
 func (c *conn) refuseConnect(f *fault) {
 	a := packets.Packet{
-		FixedHeader: packets.FixedHeader{Type: typeConnack}, ProtocolVersion: byte(c.v), ReasonCode: f.code,
+		FixedHeader: packets.FixedHeader{Type: typeConnack}, ProtocolVersion: byte(c.v), ReasonCode: connackV5(f.code),
 		Properties: packets.Properties{ReasonString: f.text},
 		Mods:       packets.Mods{MaxSize: uint32(c.maxOut)},
 	}

@@ -95,7 +95,7 @@ var (
 	errPacketIDs      = &fault{codeQuota, "packet_ids", "more messages wait to be acknowledged than there are packet identifiers"}
 	errSessionExpiry  = &fault{codeProtocol, "protocol", "DISCONNECT sets a session expiry where CONNECT set none"}
 
-	errHandshake    = &fault{codeKeepAlive, "handshake_timeout", "no CONNECT within the time allowed"}
+	errHandshake    = &fault{codeKeepAlive, "handshake_timeout", "the handshake was not over within the time allowed"}
 	errKeepAlive    = &fault{codeKeepAlive, "keep_alive", "nothing came within one and a half keep-alive times"}
 	errTakenOver    = &fault{codeTakenOver, "taken_over", "another connection uses the client id"}
 	errForeign      = &fault{codeNotAuthorized, "not_authorized", "the client id is another user's"}
@@ -172,6 +172,18 @@ func reasonOf(err error, kind byte) (code byte, reason string) {
 		return codeUnspecified, "storage"
 	}
 	return codeUnspecified, "other"
+}
+
+// connackV5 maps a reason code to one that CONNACK has (table 3-1 of 5.0,
+// [MQTT-3.2.2-8]): what ends a connection may happen before it has an answer.
+func connackV5(code byte) byte {
+	switch code {
+	case codeShutdown:
+		return codeUnavailable
+	case codeKeepAlive, codeTakenOver, codeAdministrative:
+		return codeUnspecified
+	}
+	return code
 }
 
 // connackV3 maps a reason code to CONNACK's return code of MQTT 3.1.1 (table
