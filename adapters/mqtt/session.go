@@ -308,7 +308,7 @@ func refusedWill(err error) *fault {
 // ends the old one, which is when it is due at the latest ([MQTT-3.1.3-9]). Then
 // it keeps the new one.
 func (c *conn) keepWill(ctx context.Context, resumed bool) error {
-	if err := c.client.TakeWill(ctx, c.sessionName(), resumed); err != nil {
+	if err := c.client.TakeWill(ctx, c.sessionName(), resumed); err != nil && ctx.Err() == nil {
 		c.s.log.Warn("will not taken", "client", c.id, "err", err)
 	}
 	if c.will.Envelope == nil {
