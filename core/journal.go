@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
+	"unsafe"
 
 	"github.com/sluicemq/sluice/core/pause"
 )
@@ -251,7 +253,17 @@ func newChunk(wanted int) []byte {
 	if wanted <= firstBuf {
 		return nil
 	}
-	return make([]byte, 0, max(wanted, min(batchesInChunk*wanted, mostChunk)))
+	return unzeroed(max(wanted, min(batchesInChunk*wanted, mostChunk)))
+}
+
+// unzeroed makes an empty slice with room for n bytes, which are anything: all of
+// them are about to be written. Only a string builder gets such memory from the
+// runtime; its string is not used.
+func unzeroed(n int) []byte {
+	var b strings.Builder
+	b.Grow(n)
+	b.WriteByte(0)
+	return unsafe.Slice(unsafe.StringData(b.String()), b.Cap())[:0]
 }
 
 // cut gives the pending commit its buffer, now that c was taken. The journal is
