@@ -21,7 +21,7 @@ const (
 // growth is by how many percent the heap may grow over what is in use of it
 // before it is collected.
 func growth(live uint64) int {
-	return int(min(max(100, 100*heapRoom/max(live, 1)), mostGrowth))
+	return int(min(max(100, 100*(heapRoom-min(live, heapRoom))/max(live, 1)), mostGrowth))
 }
 
 // A heapPacer keeps a small heap from being collected again and again. The

@@ -10,7 +10,7 @@ import (
 
 func TestGrowth(t *testing.T) {
 	const mib = 1 << 20
-	for live, want := range map[uint64]int{0: 400, 2 * mib: 400, 16 * mib: 400, 20 * mib: 320, 32 * mib: 200, 64 * mib: 100, 1 << 40: 100} {
+	for live, want := range map[uint64]int{0: 400, 2 * mib: 400, 12 * mib: 400, 16 * mib: 300, 20 * mib: 220, 30 * mib: 113, 32 * mib: 100, 64 * mib: 100, 1 << 40: 100} {
 		if got := growth(live); got != want {
 			t.Errorf("%d bytes in use: %d%%, want %d%%", live, got, want)
 		}
