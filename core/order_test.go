@@ -73,9 +73,10 @@ func TestKeyWaitsForItsTransaction(t *testing.T) {
 	}
 }
 
-// The members of a group have the messages of one key one after the other,
-// whoever of them that is, also where one leaves; what has no key waits for
-// nothing.
+// The members of a group that was asked to keep the order of keys have the messages
+// of one key one after the other, whoever of them that is, also where one leaves;
+// what has no key waits for nothing. A group that was made without is not given the
+// order by who asks for it later.
 func TestGroupKeepsOrderOfKeys(t *testing.T) {
 	run(t, func(w *world) {
 		a := w.peer("a")
@@ -83,6 +84,7 @@ func TestGroupKeepsOrderOfKeys(t *testing.T) {
 		for _, name := range []string{"b", "c"} {
 			p := w.peer(name)
 			s := core.DefaultGroupSettings()
+			s.Ordered = name == "b" // the other one takes the group as it is
 			k, err := p.Consume(context.Background(), core.Consumption{
 				Queue: core.GroupQueue("g", "x"), Create: true, Settings: &s, Bindings: []core.Binding{{Filter: "x"}}, Settlement: core.SettleAlways,
 			}, p)
@@ -119,6 +121,16 @@ func TestGroupKeepsOrderOfKeys(t *testing.T) {
 		a.publish("x", "free", "too")
 		if got, _, _ := come(); !slices.Equal(got, []string{"free", "too"}) {
 			t.Errorf("%q came without a key", got)
+		}
+		for _, ordered := range []bool{false, true} {
+			s := core.DefaultGroupSettings()
+			s.Ordered = ordered
+			_, err := a.Consume(context.Background(), core.Consumption{
+				Queue: core.GroupQueue("h", "x"), Create: true, Settings: &s, Bindings: []core.Binding{{Filter: "x"}}, Settlement: core.SettleAlways,
+			}, a)
+			if errors.Is(err, core.ErrConflict) != ordered {
+				t.Errorf("ordered %v: %v", ordered, err)
+			}
 		}
 	})
 }

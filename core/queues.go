@@ -141,6 +141,14 @@ func (c *Client) Consume(ctx context.Context, cn Consumption, recv Receiver) (*C
 	if err := c.mayUse(q); err != nil {
 		return nil, err
 	}
+	if kind == KindGroup && cn.Settings != nil && cn.Settings.Ordered {
+		q.mu.Lock()
+		ordered := q.settings.Ordered
+		q.mu.Unlock()
+		if !ordered {
+			return nil, fmt.Errorf("%w: the group was made without the order of keys", ErrConflict)
+		}
+	}
 	if err := b.trimQueue(ctx, q, newestBuffer()); err != nil {
 		return nil, err
 	}

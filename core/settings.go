@@ -234,10 +234,10 @@ func kindOf(queue string) QueueKind {
 }
 
 // DefaultGroupSettings are those of a group made by its first member: it keeps
-// its position for a week without members, keeps the order of messages that have
-// a key, and pins nothing.
+// its position for a week without members and pins nothing. A member that wants
+// the messages of each key in order makes it Ordered.
 func DefaultGroupSettings() QueueSettings {
-	return QueueSettings{Kind: KindGroup, Ordered: true, Expires: 7 * 24 * time.Hour, Unpinned: true}
+	return QueueSettings{Kind: KindGroup, Expires: 7 * 24 * time.Hour, Unpinned: true}
 }
 
 // CheckQueueName says what is wrong with the name of a queue that a user

@@ -26,7 +26,7 @@ func (s *Server) leaseGroup(w nethttp.ResponseWriter, r *nethttp.Request, f core
 		return headOfGroup(w)
 	}
 	q.refuse("does not go with group", "until", "retained")
-	c, err := groupConsumption(q.string("group"), f, q.from(core.Latest))
+	c, err := q.consumption(f, q.from(core.Latest))
 	if err != nil {
 		q.fail(err)
 	}
@@ -39,8 +39,9 @@ func headOfGroup(w nethttp.ResponseWriter) error {
 	return wrongMethod.with("HEAD takes nothing from a group")
 }
 
-// groupConsumption is how a member of a group attaches to its queue.
-func groupConsumption(group string, f core.Filter, from core.From) (core.Consumption, error) {
+// consumption is how a member of the group that is named attaches to its queue.
+func (q *query) consumption(f core.Filter, from core.From) (core.Consumption, error) {
+	group := q.string("group")
 	if group == "" || strings.ContainsAny(group, "/+#") {
 		return core.Consumption{}, badRequest.with("a group's name is not empty and has no slash, + or #")
 	}
@@ -48,6 +49,9 @@ func groupConsumption(group string, f core.Filter, from core.From) (core.Consump
 		return core.Consumption{}, err
 	}
 	settings := core.DefaultGroupSettings()
+	if settings.Ordered = q.flag("ordered", false); q.err != nil {
+		return core.Consumption{}, q.err
+	}
 	return core.Consumption{
 		Queue: core.GroupQueue(group, f), Create: true, Settings: &settings,
 		Bindings: []core.Binding{{Filter: f, Settlement: core.SettleAlways}}, From: from, Settlement: core.SettleAlways,

@@ -23,7 +23,7 @@ const (
 // readTopic is GET /t/<filter>: one finite read, a long poll, or with a group
 // leases of what the group has not had.
 func (s *Server) readTopic(w nethttp.ResponseWriter, r *nethttp.Request) error {
-	q := queryOf(r, "from", "until", "limit", "where", "wait", "format", "group", "for", "settle", "retained")
+	q := queryOf(r, "from", "until", "limit", "where", "wait", "format", "group", "ordered", "for", "settle", "retained")
 	form := q.form()
 	if q.err == nil && form == formStream {
 		return s.streamFilter(w, r, "/t/", q)
@@ -32,7 +32,7 @@ func (s *Server) readTopic(w nethttp.ResponseWriter, r *nethttp.Request) error {
 	if q.has("group") {
 		return s.leaseGroup(w, r, filter, form, q)
 	}
-	q.refuse("goes with group", "for", "settle")
+	q.refuse("goes with group", "for", "settle", "ordered")
 	q.refuse("goes with a stream; retained values are at /last/", "retained")
 	return s.readPage(w, r, form, q, func(ctx context.Context, h *hold, rq core.ReadRequest) (core.Page, error) {
 		rq.Filters = []core.Filter{filter}

@@ -15,7 +15,7 @@ const retryAfter = 2 * time.Second
 
 // streamTopic is GET /sse/<filter>.
 func (s *Server) streamTopic(w nethttp.ResponseWriter, r *nethttp.Request) error {
-	return s.streamFilter(w, r, "/sse/", queryOf(r, "from", "group", "where", "format", "retained"))
+	return s.streamFilter(w, r, "/sse/", queryOf(r, "from", "group", "ordered", "where", "format", "retained"))
 }
 
 // streamFilter answers with the events of a filter until the peer or the server
@@ -84,7 +84,7 @@ func (s *Server) streamFilter(w nethttp.ResponseWriter, r *nethttp.Request, pref
 // openStream attaches a stream to what it streams.
 func (s *Server) openStream(r *nethttp.Request, st *stream, q *query, filter core.Filter, from core.From, resumed, retained bool, where string) (*core.Consumer, error) {
 	if st.group {
-		c, err := groupConsumption(q.string("group"), filter, from)
+		c, err := q.consumption(filter, from)
 		if err != nil {
 			return nil, err
 		}

@@ -58,6 +58,8 @@ type attachment struct {
 	// meta says that deliveries carry what the broker knows of them: offset,
 	// time and attempt. It is guarded by the outbox.
 	meta bool
+	// ordered says that the group was to keep the order of each key.
+	ordered bool
 
 	// What follows is Deliver's scratch.
 

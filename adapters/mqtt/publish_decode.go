@@ -21,6 +21,7 @@ const (
 	userAttempt  = "attempt"
 	userFrom     = "from"
 	userMeta     = "meta"
+	userOrdered  = "ordered"
 )
 
 // A publishPacket is what a PUBLISH says besides the envelope.

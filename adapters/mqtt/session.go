@@ -46,6 +46,7 @@ type metaExtra struct {
 	Filter  string              `json:"filter"`
 	Options subscriptionOptions `json:"options"`
 	Meta    bool                `json:"meta,omitempty"`
+	Ordered bool                `json:"ordered,omitempty"`
 }
 
 type release struct {

@@ -25,6 +25,8 @@ func (c *conn) handleSubscribe(pk *packets.Packet) error {
 			asked.from = u.Val
 		case userMeta:
 			asked.meta = u.Val
+		case userOrdered:
+			asked.ordered = u.Val == "true"
 		}
 	}
 	// What was published before is no new message to the subscription. What
@@ -102,6 +104,8 @@ func (c *conn) answer(kind byte, id uint16, codes []byte, why error) {
 type wishes struct {
 	from string
 	meta string // "true", "false", or empty where nothing is said
+	// ordered wants a group to keep the order of each key.
+	ordered bool
 }
 
 // wantsMeta reports whether deliveries of a subscription of its own are to say
@@ -147,6 +151,7 @@ func (c *conn) subscribe(f *packets.Subscription, id int, asked wishes, inPacket
 			c.change(a, o, meta)
 			return nil, nil
 		}
+		t.ordered = asked.ordered
 		a, err := c.attach(c.ctx, strings.Clone(f.Filter), &t, o, meta)
 		if err != nil {
 			return nil, err
@@ -229,7 +234,7 @@ func (c *conn) attach(ctx context.Context, filter string, t *target, o subscript
 	if n >= c.s.limits.Subscriptions {
 		return nil, fmt.Errorf("%w: too many subscriptions", core.ErrLimit)
 	}
-	a := &attachment{c: c, filter: filter, options: o, kind: t.kind, meta: meta}
+	a := &attachment{c: c, filter: filter, options: o, kind: t.kind, meta: meta, ordered: t.ordered}
 	settlement := o.settlement()
 	f := core.Filter(strings.Clone(string(t.filter)))
 	var err error
@@ -240,6 +245,7 @@ func (c *conn) attach(ctx context.Context, filter string, t *target, o subscript
 		}, a)
 	case targetGroup:
 		settings := core.DefaultGroupSettings()
+		settings.Ordered = t.ordered
 		a.k, err = c.client.Consume(ctx, core.Consumption{
 			Queue: core.GroupQueue(t.group, f), Create: true, Settings: &settings,
 			Bindings: []core.Binding{{Filter: f}}, From: t.from, Settlement: settlement,
@@ -303,7 +309,7 @@ func (c *conn) saveExtras() error {
 	var extras []metaExtra
 	for _, a := range c.extras {
 		if a.kind != targetReplay {
-			extras = append(extras, metaExtra{a.filter, a.options, a.meta})
+			extras = append(extras, metaExtra{a.filter, a.options, a.meta, a.ordered})
 		}
 	}
 	c.metaChanged = false
@@ -324,6 +330,7 @@ func (c *conn) reattach() (begun []*attachment) {
 	for _, x := range c.meta.Extras {
 		t, err := parseTarget(x.Filter, "", time.Now())
 		if err == nil {
+			t.ordered = x.Ordered
 			var a *attachment
 			if a, err = c.attach(c.ctx, x.Filter, &t, x.Options, x.Meta); err == nil {
 				begun = append(begun, a)

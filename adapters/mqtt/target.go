@@ -25,6 +25,7 @@ type target struct {
 	kind          targetKind
 	filter        core.Filter
 	group         string
+	ordered       bool // the group is to keep the order of each key
 	queue         string
 	exchange, key string
 	from          core.From

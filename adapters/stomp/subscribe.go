@@ -285,7 +285,7 @@ func (c *conn) attach(w *subscribing, s *subscription) (*core.Consumer, error) {
 			bindings[i].Where = ""
 		}
 	}
-	if name := w.arguments.first; name != "" && w.queue == "" {
+	if name := w.arguments.first; name != "" && w.queue == "" && (w.group == "" || w.arguments.seen != 1<<argumentOrdered) {
 		return nil, c.only(false, name, "topics alone; say x-queue-name for a queue in front of them")
 	}
 	switch {
@@ -308,6 +308,7 @@ func (c *conn) attach(w *subscribing, s *subscription) (*core.Consumer, error) {
 			return nil, err
 		}
 		settings := core.DefaultGroupSettings()
+		settings.Ordered = w.arguments.settings.Ordered
 		return c.client.Consume(c.ctx, core.Consumption{
 			Queue: core.GroupQueue(w.group, bindings[0].Filter), Create: true, Settings: &settings,
 			Bindings: bindings, From: from, Where: w.where, Alone: w.alone, Settlement: settlement,

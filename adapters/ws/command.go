@@ -72,6 +72,7 @@ const (
 	fieldResume
 	fieldWhere
 	fieldMandatory
+	fieldOrdered
 )
 
 // fieldNames are in the order of the bits.
@@ -79,6 +80,7 @@ var fieldNames = [...]string{
 	"op", "req", "token", "user", "pass", "client", "topic", "queue", "exchange", "key", "group", "d", "b", "type", "h",
 	"reply", "corr", "corr64", "ttl", "prio", "id", "delay", "durable", "retain", "sub", "from", "credit", "retained",
 	"ack", "create", "exclusive", "gap", "o", "n", "requeue", "reason", "by", "timeout", "resume", "where", "mandatory",
+	"ordered",
 }
 
 func (f field) String() string { return fieldNames[bits.TrailingZeros64(uint64(f))] }
@@ -117,7 +119,7 @@ var grammar = [...]struct {
 }{
 	opHello:   {"hello", fieldToken | fieldUser | fieldPass | fieldClient | fieldResume, 0},
 	opPub:     {"pub", message | fieldReply | fieldRetain, 0},
-	opSub:     {"sub", fieldSub | fieldTopic | fieldQueue | fieldExchange | fieldKey | fieldGroup | fieldFrom | fieldCredit | fieldRetained | fieldAck | fieldCreate | fieldExclusive | fieldGap | fieldWhere, 0},
+	opSub:     {"sub", fieldSub | fieldTopic | fieldQueue | fieldExchange | fieldKey | fieldGroup | fieldFrom | fieldCredit | fieldRetained | fieldAck | fieldCreate | fieldExclusive | fieldGap | fieldWhere | fieldOrdered, 0},
 	opAck:     {"ack", 0, fieldSub | fieldOffset},
 	opNack:    {"nack", fieldRequeue | fieldDelay | fieldReason, fieldSub | fieldOffset},
 	opExtend:  {"extend", 0, fieldSub | fieldOffset | fieldBy},
@@ -169,7 +171,7 @@ type command struct {
 	credit, count                       uint64
 	retain, retained, create, exclusive bool
 	gap, durable, ack, requeue          bool
-	mandatory                           bool
+	mandatory, ordered                  bool
 }
 
 func (c *command) hasAny(f field) bool { return c.has&f != 0 }
@@ -195,7 +197,7 @@ func (c *command) decode(in coding, text []byte) error {
 	c.contentType, c.reply, c.id, c.sub, c.from, c.reason, c.where = "", "", "", "", "", "", ""
 	c.corr, c.headers, c.payload, c.structured = nil, c.headers[:0], nil, false
 	c.ttl, c.delay, c.by, c.timeout, c.priority, c.offset, c.credit, c.count = 0, 0, 0, 0, 0, 0, 0, 0
-	c.retain, c.retained, c.exclusive, c.gap, c.ack, c.mandatory = false, false, false, false, false, false
+	c.retain, c.retained, c.exclusive, c.gap, c.ack, c.mandatory, c.ordered = false, false, false, false, false, false, false
 	c.durable, c.create, c.requeue = true, true, true
 	var l decoder = &c.json
 	if in == codingCBOR {
@@ -338,6 +340,8 @@ func (c *command) member(l decoder, f field) (err error) {
 		c.exclusive, err = l.boolean()
 	case fieldGap:
 		c.gap, err = l.boolean()
+	case fieldOrdered:
+		c.ordered, err = l.boolean()
 	case fieldOffset:
 		c.offset, err = l.integer(maxSafe)
 	case fieldCount:

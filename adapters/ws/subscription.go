@@ -144,6 +144,9 @@ func (c *conn) drop(name string, s *subscription) {
 // gap instead of an error, it begins at the earliest offset left and gap says
 // what is missing.
 func (c *conn) follow(cmd *command, from core.From, s *subscription) (k *core.Consumer, gap core.Notice, err error) {
+	if cmd.hasAny(fieldOrdered) {
+		return nil, gap, fmt.Errorf(`%w: "ordered" is for groups`, core.ErrInvalid)
+	}
 	if cmd.hasAny(fieldCreate | fieldExclusive) {
 		return nil, gap, fmt.Errorf(`%w: "create" and "exclusive" are for queues`, core.ErrInvalid)
 	}
@@ -177,6 +180,9 @@ func (c *conn) consume(cmd *command, from core.From, s *subscription) (*core.Con
 	q := core.Consumption{Where: strings.Clone(cmd.where), Create: cmd.create, Exclusive: cmd.exclusive, From: from, Settlement: core.SettleAlways}
 	switch cmd.has & (fieldTopic | fieldQueue | fieldGroup | fieldExchange | fieldKey) {
 	case fieldQueue:
+		if cmd.hasAny(fieldOrdered) {
+			return nil, fmt.Errorf(`%w: "ordered" is for groups; a queue is declared so`, core.ErrInvalid)
+		}
 		q.Queue = strings.Clone(cmd.queue)
 		if err := core.CheckQueueName(q.Queue); err != nil {
 			return nil, err
@@ -190,6 +196,7 @@ func (c *conn) consume(cmd *command, from core.From, s *subscription) (*core.Con
 			return nil, err
 		}
 		settings := core.DefaultGroupSettings()
+		settings.Ordered = cmd.ordered
 		q.Queue, q.Settings = core.GroupQueue(cmd.group, filter), &settings
 		q.Bindings = []core.Binding{{Filter: filter}}
 	default:

@@ -51,11 +51,14 @@ func withQuery(path string, parameters ...string) string {
 
 // ssePath is the event stream of a selection's address.
 func ssePath(a address, s selection) string {
-	retained := ""
+	retained, ordered := "", ""
 	if s.retained {
 		retained = "true"
 	}
-	return withQuery("/sse/"+levelsPath(a.topic), "format", "json", "from", s.start, "group", s.group, "retained", retained)
+	if s.ordered {
+		ordered = "true"
+	}
+	return withQuery("/sse/"+levelsPath(a.topic), "format", "json", "from", s.start, "group", s.group, "ordered", ordered, "retained", retained)
 }
 
 // httpHeaders are the header fields of a POST of m.

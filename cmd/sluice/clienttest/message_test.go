@@ -51,6 +51,8 @@ type selection struct {
 	from  []address
 	start string // replay from here; empty is live
 	group string // join this group
+	// ordered asks it to keep the order of each key.
+	ordered bool
 	// retained says that only retained values are wanted, for a receiver
 	// that asks for them apart.
 	retained bool

@@ -239,6 +239,9 @@ func (d stompDialer) receive(t testing.TB, b *broker, s selection) (*inbox, erro
 		}
 		if s.group != "" {
 			headers["group"] = s.group
+			if s.ordered {
+				headers["x-ordered"] = "true"
+			}
 		}
 		if s.retained {
 			headers["retained"] = "true"

@@ -233,6 +233,9 @@ func (d wsDialer) receive(t testing.TB, b *broker, s selection) (*inbox, error) 
 		}
 		if s.group != "" {
 			c["group"] = s.group
+			if s.ordered {
+				c["ordered"] = true
+			}
 		}
 		if s.start != "" {
 			c["from"] = s.start
