@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/sluicemq/sluice/core"
 	"github.com/sluicemq/sluice/core/coretest"
@@ -81,3 +82,54 @@ func TestCountingCostsNothing(t *testing.T) {
 		t.Errorf("there are %+v, want %+v", there, want)
 	}
 }
+
+// To settle a message as part of a commit costs the same however many of its key
+// are behind it: the journal is entered meanwhile, and nobody publishes.
+func TestSettlingCostsTheSameBehindAHotKey(t *testing.T) {
+	const behind, most = 50_000, time.Millisecond
+	ctx := context.Background()
+	c := alone(t, core.Credentials{})
+	if err := c.DeclareQueue(ctx, core.QueueDefinition{Name: "q", Settings: core.QueueSettings{Ordered: true}}); err != nil {
+		t.Fatal(err)
+	}
+	for range behind {
+		if err := c.Publish(ctx, &core.Envelope{Topic: core.QueueTopic("q"), Key: "k"}, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	came := make(chan core.Offset, 1)
+	k, err := c.Consume(ctx, core.Consumption{Queue: "q", Settlement: core.SettleAlways}, offsets(came))
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.Grant(core.Credit{Messages: 100, Bytes: 1 << 20})
+	at := <-came
+	for outstanding := 0; outstanding < behind; runtime.Gosched() {
+		for info := range c.Queues("q") {
+			outstanding = info.Held + info.Waiting
+		}
+	}
+	// What else runs on the machine is counted, too: the least is what it needs.
+	least := time.Hour
+	for range 20 {
+		began := time.Now()
+		if err := k.Settle(at, core.Accepted, core.SettleOptions{Receipt: 1}); err != nil {
+			t.Fatal(err)
+		}
+		least = min(least, time.Since(began))
+		at = <-came
+	}
+	if least > most {
+		t.Errorf("a settlement takes %v with %d messages of its key behind it", least, behind)
+	}
+}
+
+// offsets are sent those of what is delivered.
+type offsets chan core.Offset
+
+func (o offsets) Deliver(ds []core.Delivery) {
+	for i := range ds {
+		o <- ds[i].Offset
+	}
+}
+func (offsets) Notice(core.Notice) {}

@@ -54,9 +54,8 @@ func (q *queue) follow(e *Envelope, at Offset) {
 	} else {
 		key = string([]byte(key)) // the envelope's is only lent
 	}
-	if l = append(l, at); len(l) > 1 && l[len(l)-2] > at {
-		slices.Sort(l)
-	}
+	i, _ := slices.BinarySearch(l, at)
+	l = slices.Insert(l, i, at)
 	q.keys[key] = l
 	q.keyOf[at] = key
 	if l[0] == at {

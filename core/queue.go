@@ -554,9 +554,9 @@ func (q *queue) settleOne(e *outEntry, o Outcome, opts SettleOptions) {
 func (q *queue) settleEntry(k *Consumer, at Offset, o Outcome, opts SettleOptions) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	e := q.out.find(at)
-	if e == nil || e.state != entryHeld || e.holder != k {
-		return fmt.Errorf("%w: offset %d of queue %q", ErrNotHeld, at, q.name)
+	e, err := q.heldBy(k, at)
+	if err != nil {
+		return err
 	}
 	if !opts.Through {
 		q.settleOne(e, o, opts)
@@ -595,10 +595,17 @@ func (q *queue) holds(k *Consumer, from, through Offset) iter.Seq[*outEntry] {
 func (q *queue) mayCommit(k *Consumer, at Offset) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if e := q.out.find(at); e == nil || e.state != entryHeld || e.holder != k {
-		return fmt.Errorf("%w: offset %d of queue %q", ErrNotHeld, at, q.name)
+	_, err := q.heldBy(k, at)
+	return err
+}
+
+// heldBy returns the entry at an offset if k holds it. cursor.mu is held.
+func (q *queue) heldBy(k *Consumer, at Offset) (*outEntry, error) {
+	e := q.out.find(at)
+	if e == nil || e.state != entryHeld || e.holder != k {
+		return nil, fmt.Errorf("%w: offset %d of queue %q", ErrNotHeld, at, q.name)
 	}
-	return nil
+	return e, nil
 }
 
 // settle is Consumer.Settle.

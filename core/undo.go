@@ -74,20 +74,17 @@ func (u *undo) keepNew(d *Delivery) {
 // and so does the next message of its key. The journal is entered.
 func (u *undo) settle(at Offset, o Outcome, opts SettleOptions) error {
 	u.q.mu.Lock()
+	defer u.q.mu.Unlock()
+	if _, err := u.q.heldBy(u.k, at); err != nil {
+		return err
+	}
 	from := at
 	if opts.Through {
 		from = 0
 	}
 	for e := range u.q.holds(u.k, from, at) {
-		u.keep(e)
+		u.settleOne(e, o, opts)
 	}
-	u.q.mu.Unlock()
-	if err := u.q.settleEntry(u.k, at, o, opts); err != nil {
-		return err
-	}
-	u.q.mu.Lock()
-	defer u.q.mu.Unlock()
-	u.await(0, o)
 	return nil
 }
 
@@ -124,28 +121,29 @@ func (u *undo) settleLease(at Offset, token uint64, o Outcome, opts SettleOption
 	if err != nil {
 		return err
 	}
-	n := len(u.entries)
-	u.keep(e)
 	u.leased++
 	q.leasing++
-	q.settleOne(e, o, opts)
-	u.await(n, o)
+	u.settleOne(e, o, opts)
 	return nil
 }
 
-// await has the entries from one on, which were settled, wait for the commit.
-// cursor.mu is held.
-func (u *undo) await(from int, o Outcome) {
+// settleOne settles an entry, but for what waits for the commit. cursor.mu is held.
+func (u *undo) settleOne(e *outEntry, o Outcome, opts SettleOptions) {
 	u.awaited = true
-	for i := from; i < len(u.entries); i++ {
-		was := &u.entries[i]
-		if e := u.q.out.find(was.offset); e != nil && e.state == entryRejected {
-			e.due = never
-		}
-		if was.stays = o != Accepted; !was.stays && was.key != "" {
-			u.waited = append(u.waited, was.offset)
-			u.q.follow(&Envelope{Key: was.key}, was.offset)
-		}
+	u.keep(e)
+	was := &u.entries[len(u.entries)-1]
+	was.stays = o != Accepted
+	if was.stays || was.key == "" {
+		u.q.settleOne(e, o, opts)
+	} else {
+		// It stays the first of its key, however many are behind it.
+		u.waited = append(u.waited, was.offset)
+		delete(u.q.keyOf, was.offset)
+		u.q.settleOne(e, o, opts)
+		u.q.keyOf[was.offset] = was.key
+	}
+	if e := u.q.out.find(was.offset); e != nil && e.state == entryRejected {
+		e.due = never
 	}
 }
 
