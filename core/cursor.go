@@ -91,6 +91,9 @@ type owner interface {
 	ready() bool
 	// busy reports whether there are chores to do now; cursor.mu is held.
 	busy() bool
+	// full reports whether it reads on only once something is settled; cursor.mu
+	// is held.
+	full() bool
 	// owes reports whether it has read, and is not done with, a message of a
 	// range of offsets; cursor.mu is held.
 	owes(from, to Offset) bool
@@ -206,13 +209,17 @@ func (c *cursor) kick() {
 // wake queues an idle cursor. cursor.mu is held. While the dispatcher has hits
 // in hand it does nothing: fed looks again.
 func (c *cursor) wake() {
-	if c.state == cursorIdle && !c.feeding.Load() && !c.gone && !c.stuck && (c.ready() || c.owner.busy()) {
+	if c.state == cursorIdle && !c.feeding.Load() && !c.gone && !c.stuck && (c.ready() || c.owner.busy() || c.standsStill()) {
 		c.state = cursorQueued
 		c.b.pumps.push(c)
 	}
 }
 
 func (c *cursor) ready() bool { return c.attached && !c.stuck && c.owner.ready() }
+
+// standsStill reports whether somebody waits to be told that all has been given
+// away, and nothing more is going to be for now. cursor.mu is held.
+func (c *cursor) standsStill() bool { return c.tail != 0 && !c.stuck && c.owner.full() }
 
 // stuckFor is how long to wait before the log is read again for a cursor for
 // which it could not be read.
@@ -383,7 +390,7 @@ func (p *pump) turn(c *cursor) {
 	}
 	// What is left to do keeps it in the queue; a credit that came in the
 	// meantime is seen here.
-	if c.owner.busy() || c.ready() && (len(c.snapshots) > 0 || c.tail != 0 || c.next <= c.b.dispatcher.end()) {
+	if c.owner.busy() || c.standsStill() || c.ready() && (len(c.snapshots) > 0 || c.tail != 0 || c.next <= c.b.dispatcher.end()) {
 		c.wake()
 	}
 }
@@ -398,7 +405,11 @@ func (p *pump) step(c *cursor) bool {
 	}
 	c.mu.Lock()
 	if c.gone || !c.ready() {
+		stands := !c.gone && c.standsStill()
 		c.mu.Unlock()
+		if stands {
+			c.caughtUp(asks)
+		}
 		return false
 	}
 	if len(c.snapshots) > 0 && c.comesNext(c.snapshots[0]) {
@@ -461,7 +472,7 @@ func (p *pump) tellGaps(o owner) {
 
 // tellCaughtUp has the cursor's consumers told once all that is there now, and
 // all that waits to be delivered again, has been given away as far as there is
-// credit now.
+// credit now, and room in the queue's position.
 func (c *cursor) tellCaughtUp() {
 	c.mu.Lock()
 	c.tail = c.b.dispatcher.end()

@@ -903,7 +903,7 @@ func (w *refusing) run(seed int) {
 	if err := w.broker.Miscounts(ctx, "q"); err != nil {
 		t.Error(err)
 	}
-	if info, err := a.Queue("q"); err != nil || info.Held != 0 && !w.settings.Ordered {
+	if info, err := a.Queue("q"); err != nil || info.Held != 0 {
 		t.Errorf("%d are held by nobody, %v", info.Held, err)
 	}
 	for _, q := range []string{"q", "to", "q.dead"} {

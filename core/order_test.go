@@ -333,3 +333,51 @@ func TestBrowsingLeavesOutWhatIsTooOld(t *testing.T) {
 		}
 	})
 }
+
+// What waits behind one message of its key takes up the queue's position until that
+// is full. Whoever leases then waits no longer than it asks to, what waits counts as
+// that, and all goes on once the first one is settled.
+func TestKeyFillsPosition(t *testing.T) {
+	const most = 5
+	runWith(t, core.Options{Limits: core.Limits{Outstanding: most}}, func(w *world) {
+		ctx := context.Background()
+		p := w.peer("p")
+		p.declare("q", core.QueueSettings{Ordered: true, Lease: time.Hour})
+		p.keyed("q", "k", "1", "2", "3", "4", "5", "6", "7")
+		p.keyed("q", "", "free")
+		lease := func(wait time.Duration) (ls []core.Lease, took time.Duration) {
+			t.Helper()
+			began := time.Now()
+			ls, err := p.Lease(ctx, core.LeaseRequest{Consumption: core.Consumption{Queue: "q"}, Max: 10, Wait: wait})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return ls, time.Since(began)
+		}
+		first, took := lease(time.Second)
+		if len(first) != 1 || took > 0 {
+			t.Fatalf("%d came, after %v", len(first), took)
+		}
+		if info, err := p.Queue("q"); err != nil || info.Held != 1 || info.Waiting != most-1 {
+			t.Errorf("%+v, %v", info, err)
+		}
+		for _, wait := range []time.Duration{0, time.Second, 20 * time.Second} {
+			if ls, took := lease(wait); len(ls) != 0 || took != wait {
+				t.Errorf("%d came to who waits for %v, after %v", len(ls), wait, took)
+			}
+		}
+		came := ""
+		for len(first) > 0 {
+			for _, l := range first {
+				came += string(l.Payload) + " "
+				if err := p.SettleLease(ctx, l.Token, core.Accepted, core.SettleOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			first, _ = lease(0)
+		}
+		if came != "1 2 3 4 free 5 6 7 " {
+			t.Errorf("%q came", came)
+		}
+	})
+}

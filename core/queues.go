@@ -589,7 +589,7 @@ func (q *queue) info() QueueInfo {
 	info := QueueInfo{Name: q.name, Bindings: q.list(), Position: stands.next, Lag: -1}
 	for _, e := range stands.out {
 		switch e.state {
-		case entryWaiting:
+		case entryWaiting, entryParked:
 			info.Waiting++
 		case entrySettled:
 		default:

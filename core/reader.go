@@ -116,6 +116,7 @@ func (r *reader) changed()                      {}
 func (r *reader) lend() bool                    { return false }
 func (r *reader) ready() bool                   { return r.consumer.credit.positive() }
 func (r *reader) busy() bool                    { return false }
+func (r *reader) full() bool                    { return false }
 func (r *reader) owes(from, to Offset) bool     { return false }
 func (r *reader) notice(n Notice)               { r.consumer.notice(n) }
 func (r *reader) missed(Gap)                    {}

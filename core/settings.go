@@ -182,8 +182,8 @@ type QueueInfo struct {
 	// Position is the offset up to which the queue has looked at the log.
 	Position Offset
 	// Lag is how many messages wait behind Position, Held how many consumers
-	// have, Waiting how many wait for redelivery. Lag is -1 where it has not
-	// been counted.
+	// have, Waiting how many wait for redelivery, or behind another one of their
+	// key. Lag is -1 where it has not been counted.
 	Lag, Held, Waiting int
 	// Oldest is when the oldest message that Lag counts was published; zero
 	// where there is none, or it was not counted.
