@@ -424,6 +424,20 @@ func TestExclusiveQueueIsRefused(t *testing.T) {
 	})
 }
 
+// An exclusive queue that is made while its client ends goes with it: it would be
+// nobody's, and refuse everybody.
+func TestExclusiveQueueOfOneWhoEnds(t *testing.T) {
+	run(t, func(w *world) {
+		p := w.peer("p")
+		p.Close()
+		d := core.QueueDefinition{Name: "q", Settings: core.QueueSettings{Exclusive: true}}
+		if err := p.DeclareQueue(context.Background(), d); !errors.Is(err, core.ErrClosed) {
+			t.Errorf("%v", err)
+		}
+		w.peer("other").declare("q", d.Settings)
+	})
+}
+
 // A publish that is refused pushes nothing out of a queue that drops its oldest.
 func TestRefusedPublishPushesNothingOut(t *testing.T) {
 	run(t, func(w *world) {

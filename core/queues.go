@@ -224,7 +224,7 @@ func (c *Client) declare(ctx context.Context, d QueueDefinition) (q *queue, made
 	}
 	if d.Settings.Exclusive { // also where it is refused: it is there
 		if err := c.own(q); err != nil {
-			return q, true, err
+			return q, true, errors.Join(err, b.deleteQueue(context.WithoutCancel(ctx), q))
 		}
 	}
 	if err := <-done; err != nil {
