@@ -386,6 +386,7 @@ func (c *Client) Commit(ctx context.Context, t Transaction, r Receipt) error {
 			j.leave()
 			for _, u := range undos {
 				u.forsake()
+				u.q.kick() // its consumer may have left meanwhile
 			}
 			return refuse(err)
 		}
