@@ -171,7 +171,7 @@ func TestKeptForSession(t *testing.T) {
 				m := w.members[w.r.IntN(len(w.members))]
 				switch n := w.r.IntN(20); {
 				case n < 7:
-					e := core.Envelope{Topic: "x", Guarantee: core.ExactlyOnce}
+					e := core.Envelope{Topic: "x", Guarantee: core.ExactlyOnce, Key: []string{"", "k", "j"}[w.r.IntN(3)]}
 					if w.n++; w.r.IntN(4) == 0 {
 						e.Guarantee = core.AtLeastOnce
 					}
@@ -215,8 +215,21 @@ func TestKeptForSession(t *testing.T) {
 				}
 				w.settled[body] = true
 			}
-			for _, d := range last.held {
-				w.settled[string(d.Payload)] = true
+			through := make(map[string]core.Offset) // by key, what has come
+			for len(last.held) > 0 {
+				held := last.held
+				last.held = nil
+				for _, d := range held {
+					w.settled[string(d.Payload)] = true
+					if d.Key != "" && d.Offset < through[d.Key] {
+						t.Errorf("seed %d: %s comes behind what is later in its key", seed, d.Payload)
+					}
+					through[d.Key] = d.Offset
+					if err := last.k.Settle(d.Offset, core.Accepted, core.SettleOptions{}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				w.look()
 			}
 			for i := range w.n {
 				for _, g := range []core.Guarantee{core.AtLeastOnce, core.ExactlyOnce} {
