@@ -36,7 +36,7 @@ type keptWorld struct {
 	owner   map[string]string // by payload, the session that was given it
 	settled map[string]bool
 	over    map[string]bool // sessions that have ended
-	ordered bool // the group keeps the order of each key
+	ordered bool            // the group keeps the order of each key
 }
 
 const keptGroup = "$share/g/x"
