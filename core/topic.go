@@ -77,41 +77,45 @@ const (
 // NUL or a wildcard. The error wraps [ErrInvalidTopic]. Levels may be empty
 // ([MQTT-4.7.1-1], [MQTT-4.7.3-1], [MQTT-4.7.3-2]).
 func CheckTopic(topic string) error {
-	if err := checkLevels("topic", topic); err != nil {
+	i, err := checkLevels("topic", topic)
+	if err != nil {
 		return err
 	}
-	if i := strings.IndexAny(topic, "+#"); i >= 0 {
+	if i >= 0 {
 		return fmt.Errorf("%w: %q contains the wildcard %q at byte %d", ErrInvalidTopic, topic, topic[i], i)
 	}
 	return nil
 }
 
-func checkLevels(what, s string) error {
+// checkLevels also returns where the first wildcard is, -1 if there is none.
+func checkLevels(what, s string) (wildcard int, err error) {
 	if s == "" {
-		return fmt.Errorf("%w: the %s is empty", ErrInvalidTopic, what)
+		return -1, fmt.Errorf("%w: the %s is empty", ErrInvalidTopic, what)
 	}
 	if len(s) > MaxTopicBytes {
-		return fmt.Errorf("%w: the %s has %d bytes, at most %d are allowed", ErrInvalidTopic, what, len(s), MaxTopicBytes)
+		return -1, fmt.Errorf("%w: the %s has %d bytes, at most %d are allowed", ErrInvalidTopic, what, len(s), MaxTopicBytes)
 	}
-	levels := 1
-	ascii := true
+	levels, ascii := 1, true
+	wildcard = -1
 	for i := 0; i < len(s); i++ {
 		switch c := s[i]; {
 		case c == '/':
 			levels++
 		case c == 0:
-			return fmt.Errorf("%w: the %s %q contains a NUL byte", ErrInvalidTopic, what, s)
+			return -1, fmt.Errorf("%w: the %s %q contains a NUL byte", ErrInvalidTopic, what, s)
 		case c >= utf8.RuneSelf:
 			ascii = false
+		case wildcard < 0 && (c == '+' || c == '#'):
+			wildcard = i
 		}
 	}
 	if levels > MaxTopicLevels {
-		return fmt.Errorf("%w: the %s has %d levels, at most %d are allowed", ErrInvalidTopic, what, levels, MaxTopicLevels)
+		return -1, fmt.Errorf("%w: the %s has %d levels, at most %d are allowed", ErrInvalidTopic, what, levels, MaxTopicLevels)
 	}
 	if !ascii && !utf8.ValidString(s) {
-		return fmt.Errorf("%w: the %s %q is not valid UTF-8", ErrInvalidTopic, what, s)
+		return -1, fmt.Errorf("%w: the %s %q is not valid UTF-8", ErrInvalidTopic, what, s)
 	}
-	return nil
+	return wildcard, nil
 }
 
 // A Filter names a set of topics: a "+" level stands for any one level, a
@@ -123,10 +127,9 @@ type Filter string
 // ParseFilter checks a filter ([MQTT-4.7.1-2], [MQTT-4.7.1-3]). The error wraps
 // [ErrInvalidTopic].
 func ParseFilter(s string) (Filter, error) {
-	if err := checkLevels("filter", s); err != nil {
+	if i, err := checkLevels("filter", s); err != nil {
 		return "", err
-	}
-	if !strings.ContainsAny(s, "+#") {
+	} else if i < 0 {
 		return Filter(s), nil
 	}
 	for rest, more := s, true; more; {
