@@ -624,24 +624,13 @@ func TestReleaseRefusedTooLate(t *testing.T) {
 
 				// The release is on its way alone, and what comes further is the next
 				// commit.
-				turn, first := make(chan bool), true
-				w.engine.Hold = func() { <-turn }
-				w.engine.Refuse = func(*core.Batch) error {
-					if first {
-						first = false
-						return core.ErrStorageFull
-					}
-					return nil
-				}
+				goOn := w.refuseNext(1)
 				release()
 				synctest.Wait()
 				test.further(w, a, k)
-				synctest.Wait()
-				close(turn)
-				time.Sleep(time.Second)
-				synctest.Wait()
-				if first || len(a.take()) > 0 {
-					t.Error("nothing was refused, or a consumer got it that had left")
+				goOn()
+				if len(a.take()) > 0 {
+					t.Error("a consumer got it that had left")
 				}
 				if k != nil {
 					k.Close()
@@ -681,23 +670,12 @@ func TestCreditOfALateRefusal(t *testing.T) {
 		at := a.deliveries()[0].Offset
 		time.Sleep(time.Second)
 		synctest.Wait()
-		turn, first := make(chan bool), true
-		w.engine.Hold = func() { <-turn }
-		w.engine.Refuse = func(*core.Batch) error {
-			if first {
-				first = false
-				return core.ErrStorageFull
-			}
-			return nil
-		}
+		goOn := w.refuseNext(1)
 		if err := k.Settle(at, core.Released, core.SettleOptions{Receipt: 1, Credit: one, Delay: core.NoDelay}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
-		synctest.Wait()
-		close(turn)
-		time.Sleep(time.Second)
-		synctest.Wait()
+		goOn()
 		if got := a.attempts(); got != "in:2" || !errors.Is(a.confirms[len(a.confirms)-1].Err, core.ErrStorageFull) {
 			t.Fatalf("got %q, and of the release %v", got, a.confirms)
 		}
