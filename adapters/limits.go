@@ -126,7 +126,7 @@ func (l *Limits) Table() []Limit {
 		{Name: "publish_in_flight", Bounds: "unconfirmed publishes of a connection", Value: &l.PublishInFlight, Max: 65535},
 		{Name: "session_messages", Bounds: "the messages that wait for a session whose client is away; the oldest make room", Value: &l.SessionMessages},
 		{Name: "session_size", Bounds: "those messages together", Unit: Bytes, Value: &l.SessionBytes},
-		{Name: "outstanding", Bounds: "messages of one queue that are held or wait for redelivery", Value: &l.Outstanding},
+		{Name: "outstanding", Bounds: "messages of one queue that are held, or wait for redelivery or behind one of their key", Value: &l.Outstanding},
 		{Name: "pending", Bounds: "what publishers have handed in and the log has not yet taken; then they wait", Unit: Bytes, Value: &l.PendingBytes},
 		{Name: "queues", Bounds: "queues, groups and sessions", Value: &l.Queues},
 		{Name: "exchanges", Bounds: "exchanges", Value: &l.Exchanges},

@@ -127,10 +127,11 @@ func (m *memory) expire(p *commit, now time.Time) {
 }
 
 func (m *memory) forget(p *commit, once string) {
-	r := m.once[onceKey(once)]
+	key := onceKey(once)
+	r := m.once[key]
 	if r == nil {
 		// Where the commit that forgets it already is refused, this one does.
-		r = m.leaving[onceKey(once)]
+		r = m.leaving[key]
 	}
 	if r != nil {
 		delete(m.once, r.key)

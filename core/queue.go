@@ -549,23 +549,24 @@ func (q *queue) settleOne(e *outEntry, o Outcome, opts SettleOptions) {
 	}
 }
 
-// settleEntry settles what k holds at an offset, or through it. No lock is held
-// but the journal's, perhaps.
-func (q *queue) settleEntry(k *Consumer, at Offset, o Outcome, opts SettleOptions) error {
+// settleEntry settles what k holds at an offset, or through it. keyed says that
+// this may let the next one of a key go. No lock is held.
+func (q *queue) settleEntry(k *Consumer, at Offset, o Outcome, opts SettleOptions) (keyed bool, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	e, err := q.heldBy(k, at)
 	if err != nil {
-		return err
+		return false, err
 	}
+	keyed = len(q.keyOf) > 0
 	if !opts.Through {
 		q.settleOne(e, o, opts)
-		return nil
+		return keyed, nil
 	}
 	for e := range q.holds(k, 0, at) {
 		q.settleOne(e, o, opts)
 	}
-	return nil
+	return keyed, nil
 }
 
 // firstHeld returns the first entry from an offset through another that k holds.
@@ -613,10 +614,8 @@ func (q *queue) settle(k *Consumer, at Offset, o Outcome, opts SettleOptions) er
 	if opts.Receipt != 0 {
 		return q.settleConfirmed(k, at, o, opts)
 	}
-	q.mu.Lock()
-	keyed := len(q.keyOf) > 0 // then it may let the next of its key go
-	q.mu.Unlock()
-	if err := q.settleEntry(k, at, o, opts); err != nil {
+	keyed, err := q.settleEntry(k, at, o, opts)
+	if err != nil {
 		return err
 	}
 	pause.At("settled")

@@ -55,6 +55,9 @@ func (c *conn) subscribe(cmd *command) error {
 			return err
 		}
 	}
+	if cmd.hasAny(fieldOrdered) && !cmd.hasAny(fieldGroup) {
+		return fmt.Errorf(`%w: "ordered" is for groups; a queue is declared so`, core.ErrInvalid)
+	}
 	queued := cmd.hasAny(fieldQueue | fieldGroup)
 	s := &subscription{conn: c, queued: queued, held: queued, replays: cmd.hasAny(fieldFrom) || cmd.retained}
 	if cmd.hasAny(fieldAck) {
@@ -144,9 +147,6 @@ func (c *conn) drop(name string, s *subscription) {
 // gap instead of an error, it begins at the earliest offset left and gap says
 // what is missing.
 func (c *conn) follow(cmd *command, from core.From, s *subscription) (k *core.Consumer, gap core.Notice, err error) {
-	if cmd.hasAny(fieldOrdered) {
-		return nil, gap, fmt.Errorf(`%w: "ordered" is for groups`, core.ErrInvalid)
-	}
 	if cmd.hasAny(fieldCreate | fieldExclusive) {
 		return nil, gap, fmt.Errorf(`%w: "create" and "exclusive" are for queues`, core.ErrInvalid)
 	}
@@ -180,9 +180,6 @@ func (c *conn) consume(cmd *command, from core.From, s *subscription) (*core.Con
 	q := core.Consumption{Where: strings.Clone(cmd.where), Create: cmd.create, Exclusive: cmd.exclusive, From: from, Settlement: core.SettleAlways}
 	switch cmd.has & (fieldTopic | fieldQueue | fieldGroup | fieldExchange | fieldKey) {
 	case fieldQueue:
-		if cmd.hasAny(fieldOrdered) {
-			return nil, fmt.Errorf(`%w: "ordered" is for groups; a queue is declared so`, core.ErrInvalid)
-		}
 		q.Queue = strings.Clone(cmd.queue)
 		if err := core.CheckQueueName(q.Queue); err != nil {
 			return nil, err
