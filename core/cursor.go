@@ -34,6 +34,9 @@ type cursor struct {
 	// dispatcher's own once it is taken.
 	hits []hit
 	live bool
+	// keepsExpired says that the owner itself sees to what has expired. It is set
+	// once.
+	keepsExpired bool
 	// feeding is set while the dispatcher has hits that it has not delivered:
 	// then next is not yet true and a pump keeps its hands off.
 	feeding atomic.Bool
@@ -42,12 +45,10 @@ type cursor struct {
 	next      Offset     // the next offset to look at; while live, the dispatcher's position counts
 	snapshots []*snapshot
 	tail      Offset     // where the log ended when a reader began; 0 once it was told
-	asks      uint32     // how often that was asked
 	filters   *FilterSet // of the bindings, once it was asked for
+	asks      uint32     // how often tail was asked for
 	state     cursorState
 	attached  bool // its bindings stand in the index
-	// keepsExpired says that the owner itself sees to what has expired.
-	keepsExpired bool
 	// stuck says that the log could not be read: the cursor stays where it is
 	// until it is tried again.
 	stuck bool

@@ -67,6 +67,9 @@ type queue struct {
 	// idle is since when there is no consumer; zero while there is one.
 	idle   time.Time
 	expiry *time.Timer
+	// used says that there has been a consumer, bereft that the last run ended
+	// with the last of them, or behind it, and none is back.
+	used, bereft bool
 
 	// reach is the durable bound of what may have been delivered, wanted the
 	// one that is on its way if reaching is set. Of what was passed over, maybe
@@ -418,6 +421,8 @@ func (q *queue) restore(p *position) (bounded bool) {
 	if !p.idle.IsZero() {
 		// By the clock that cannot be set.
 		q.idle = time.Now().Add(-q.b.aging.since(p.idle))
+	} else {
+		q.used, q.bereft = true, true
 	}
 	return p.reach != 0
 }
@@ -748,6 +753,11 @@ func (q *queue) autoDelete() {
 	}
 }
 
+// returnTime is how long a queue that is deleted with its last consumer waits for
+// one that the end of the last run has taken from it: longer than clients wait
+// before they connect again.
+const returnTime = 5 * time.Minute
+
 // awaitExpiry starts the clock of a queue without a consumer, or sets it anew.
 // One that has long to go needs no timer yet: the reclaimer passes all queues
 // before that is too late. cursor.mu is held.
@@ -756,10 +766,14 @@ func (q *queue) awaitExpiry() {
 		q.expiry.Stop()
 		q.expiry = nil
 	}
-	if q.settings.Expires <= 0 || q.deleted {
+	expires := q.settings.Expires
+	if q.settings.AutoDelete && q.bereft && (expires <= 0 || expires > returnTime) {
+		expires = returnTime
+	}
+	if expires <= 0 || q.deleted {
 		return
 	}
-	if left := time.Until(q.idle.Add(q.settings.Expires)); left <= q.b.reclaimer.soon() {
+	if left := time.Until(q.idle.Add(expires)); left <= q.b.reclaimer.soon() {
 		q.expiry = time.AfterFunc(left, func() { q.b.expire(q) })
 	}
 }
@@ -787,6 +801,7 @@ func (q *queue) enter(k *Consumer, exclusive bool) (occupied bool, err error) {
 		q.expiry.Stop()
 		q.expiry = nil
 	}
+	q.used, q.bereft = true, false
 	if !q.idle.IsZero() {
 		q.idle = time.Time{}
 		q.changed()

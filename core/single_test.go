@@ -133,6 +133,53 @@ func TestSingleActiveByLease(t *testing.T) {
 	})
 }
 
+// A queue that is deleted with its last consumer waits five minutes for one after
+// its broker has been killed, and without end where there never was one.
+func TestAutoDeleteAfterKill(t *testing.T) {
+	run(t, func(w *world) {
+		p := w.peer("p")
+		for _, name := range []string{"gone", "back", "left", "new"} {
+			p.declare(name, core.QueueSettings{AutoDelete: true})
+		}
+		for _, name := range []string{"gone", "back", "left"} {
+			p.consumeWhere(name, "", plenty)
+		}
+		p.publish(core.QueueTopic("gone"), "1")
+		p.want("1")
+		time.Sleep(time.Second) // for the positions to be written
+		w.kill()
+		p = w.peer("p")
+		time.Sleep(4 * time.Minute)
+		p.consumeWhere("back", "", plenty)
+		p.consumeWhere("left", "", plenty)
+		w.kill()
+		p = w.peer("p")
+		p.consumeWhere("back", "", plenty)
+		time.Sleep(4 * time.Minute)
+		left := p.consumeWhere("left", "", plenty)
+		is := func(want string) {
+			t.Helper()
+			got := ""
+			for _, name := range []string{"gone", "back", "left", "new"} {
+				if p.HasQueue(name) {
+					got += name + " "
+				}
+			}
+			if got != want {
+				t.Errorf("there are %sand not %s", got, want)
+			}
+		}
+		is("gone back left new ")
+		left.Close()
+		time.Sleep(time.Second)
+		is("gone back new ")
+		time.Sleep(time.Minute)
+		is("back new ")
+		time.Sleep(time.Hour)
+		is("back new ")
+	})
+}
+
 // A queue that is deleted with its last consumer stays while something of it is
 // leased, and no longer.
 func TestAutoDeleteAfterLeases(t *testing.T) {

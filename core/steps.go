@@ -95,7 +95,9 @@ func (q *queue) journalPosition(p *commit) {
 		q.maybe.cut(0, q.floor())
 	}
 	idle := q.idle
-	if !idle.IsZero() {
+	if q.settings.AutoDelete && q.used {
+		idle = time.Time{} // it is over once nobody is there, now or after a restart
+	} else if !idle.IsZero() {
 		idle = q.b.aging.wall().Add(-time.Since(idle))
 	}
 	q.journalCounted(p)

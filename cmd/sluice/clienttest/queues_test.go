@@ -312,6 +312,8 @@ func TestQueuesThatEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	want("used")
+	// What is confirmed now stands behind those deletions, which nobody confirms.
+	b.admin(t, "PUT", "/v1/queues/last", `{"settings":{"expires":"1s"}}`)
 	b.kill()
 	b.start()
 	want()
