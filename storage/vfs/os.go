@@ -137,7 +137,12 @@ func (f *osFile) WriteDirect(b []byte, at int64) (int, error) {
 		return f.WriteAt(b, at)
 	}
 	if d := f.direct.open(f.File); d != nil {
-		n, err := d.WriteAt(b, at)
+		n, err := writeAsync(d, b, at)
+		if n == 0 && isUnsupported(err) {
+			n, err = d.WriteAt(b, at)
+		} else if err != nil {
+			err = &os.PathError{Op: "write", Path: f.Name(), Err: err}
+		}
 		if !errors.Is(err, unix.EINVAL) && !errors.Is(err, errors.ErrUnsupported) {
 			return n, err
 		}
@@ -149,7 +154,11 @@ func (f *osFile) WriteDirect(b []byte, at int64) (int, error) {
 func (f *osFile) EndDirect() { f.direct.rest() }
 
 func (f *osFile) SyncData() error {
-	if err := syncData(f.File); err != nil {
+	err := syncAsync(f.File)
+	if isUnsupported(err) {
+		err = syncData(f.File)
+	}
+	if err != nil {
 		return &os.PathError{Op: "fdatasync", Path: f.Name(), Err: err}
 	}
 	return nil
