@@ -21,6 +21,8 @@ type Outbox struct {
 	limit int
 	stall time.Duration
 
+	now *nowWriter // the writer's; nil until there was one, and where conn is no socket
+
 	mu      sync.Mutex // guards what follows
 	room    sync.Cond  // signalled when buf has become shorter, or closed
 	buf     *buffer    // what waits; nil while nothing does
@@ -142,8 +144,7 @@ func (o *Outbox) AppendSettling(k *core.Consumer, through core.Offset, credit co
 // takes at once, which spares the wake-up of another goroutine; it does not
 // block.
 func (o *Outbox) AppendNow(encode func(buf []byte) []byte) bool {
-	socket, is := o.conn.(syscall.Conn)
-	if !is {
+	if _, is := o.conn.(syscall.Conn); !is {
 		return o.Append(encode)
 	}
 	o.mu.Lock()
@@ -159,7 +160,7 @@ func (o *Outbox) AppendNow(encode func(buf []byte) []byte) bool {
 	o.writers.Add(1)
 	o.mu.Unlock()
 
-	n := writeSome(socket, buf.bytes)
+	n := o.writeNow(buf.bytes)
 
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -248,10 +249,25 @@ func (o *Outbox) write() {
 	}
 }
 
+// writeNow writes as much as the socket takes at once, and says how much that was.
+// An error is left to who goes on. Only the writer calls it.
+func (o *Outbox) writeNow(buf []byte) int {
+	if o.now == nil {
+		if socket, is := o.conn.(syscall.Conn); is {
+			o.now = newNowWriter(socket)
+		}
+		if o.now == nil {
+			return 0
+		}
+	}
+	return o.now.write(buf)
+}
+
 // writeAll writes with a deadline that moves with progress: a peer is slow as
 // long as it takes something within the stall time.
 func (o *Outbox) writeAll(buf []byte) error {
 	const chunk = 256 << 10
+	buf = buf[o.writeNow(buf[:min(len(buf), chunk)]):]
 	for len(buf) > 0 {
 		n := min(len(buf), chunk)
 		if err := o.conn.SetWriteDeadline(time.Now().Add(o.stall)); err != nil {

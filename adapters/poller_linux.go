@@ -243,7 +243,11 @@ func (p *poller) wait() (goOn bool) {
 
 // look asks epoll what is ready, or will be within so many milliseconds.
 func (p *poller) look(wait int) bool {
-	p.n, _ = unix.EpollWait(p.fd, p.events[:], wait)
+	if wait == 0 {
+		p.n = epollNow(p.fd, p.events[:])
+	} else {
+		p.n, _ = unix.EpollWait(p.fd, p.events[:], wait)
+	}
 	return p.n > 0
 }
 

@@ -92,7 +92,7 @@ func (k *recital) Serve() (rests bool, err error) {
 		case 'L':
 			k.c.SetReadDeadline(time.Now().Add(time.Hour))
 		}
-		if said := writeSome(k.c.(syscall.Conn), b[:n]); said < n {
+		if said := newNowWriter(k.c.(syscall.Conn)).write(b[:n]); said < n {
 			k.c.Write(b[said:n])
 		}
 		if !k.busy {

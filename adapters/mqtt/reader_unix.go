@@ -2,7 +2,11 @@
 
 package mqtt
 
-import "syscall"
+import (
+	"syscall"
+
+	"github.com/sluicemq/sluice/adapters"
+)
 
 // openRaw makes the reader wait on the socket itself, if the connection is one.
 func (r *reader) openRaw() bool {
@@ -26,7 +30,7 @@ func (r *reader) readFD(fd uintptr) bool {
 		buf = (*r.chunk)[len(r.kept):]
 	}
 	for {
-		n, err := syscall.Read(int(fd), buf)
+		n, err := adapters.ReadNow(int(fd), buf)
 		switch {
 		case err == syscall.EINTR:
 			continue

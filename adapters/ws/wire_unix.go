@@ -5,6 +5,8 @@ package ws
 import (
 	"io"
 	"syscall"
+
+	"github.com/sluicemq/sluice/adapters"
 )
 
 // openRaw makes the wire wait on the socket itself, if the connection is one.
@@ -22,7 +24,7 @@ func (w *wire) openRaw() {
 func (w *wire) readFD(fd uintptr) bool {
 	chunk := chunks.Get().(*[]byte)
 	for {
-		n, err := syscall.Read(int(fd), *chunk)
+		n, err := adapters.ReadNow(int(fd), *chunk)
 		switch {
 		case err == syscall.EINTR:
 			continue
