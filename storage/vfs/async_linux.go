@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"errors"
 	"io"
 	"os"
 	"sync"
@@ -15,8 +16,11 @@ import (
 // has a thread look every few ten microseconds for others that do, to give what
 // they keep of its processors to others, as long as any is found: a log that always
 // writes has that cost as much as a tenth of what it does itself. Here Go's own
-// poller is told when it is done. Where the kernel has no such operation, the error
-// is one that [isUnsupported] knows, and nothing was done.
+// poller is told when it is done. Where the operation could not be begun, as the
+// kernel has none of that kind, or this process may have no more of it, the error is
+// [errors.ErrUnsupported], and nothing was done. Any other error is the operation's
+// own: a sync that has failed must not be tried again, as the kernel tells of what it
+// could not write only once.
 func writeAsync(f *os.File, b []byte, at int64) (int, error) {
 	n := 0
 	for {
@@ -34,16 +38,6 @@ func writeAsync(f *os.File, b []byte, at int64) (int, error) {
 func syncAsync(f *os.File) error {
 	_, err := async(f, operation{code: opSyncData})
 	return err
-}
-
-// isUnsupported reports whether an error says that the kernel, or who confines this
-// process, has no asynchronous I/O of that kind, or now no more of it.
-func isUnsupported(err error) bool {
-	switch err {
-	case unix.ENOSYS, unix.EINVAL, unix.EOPNOTSUPP, unix.EPERM, unix.EAGAIN:
-		return true
-	}
-	return false
 }
 
 // An operation is IOCB_CMD_PWRITE or IOCB_CMD_FDSYNC of io_submit(2).
@@ -66,7 +60,7 @@ func async(f *os.File, o operation) (n int, err error) {
 	}
 	l, err := lanes.take()
 	if err != nil {
-		return 0, err
+		return 0, errors.ErrUnsupported
 	}
 	defer lanes.giveBack(l)
 	if raw.Control(func(fd uintptr) { n, err = l.carryOut(fd, o) }) != nil {
@@ -151,7 +145,7 @@ func (l *lane) carryOut(fd uintptr, o operation) (n int, err error) {
 	}
 	blocks := &[1]*controlBlock{&l.block}
 	if _, _, e := submit(unix.SYS_IO_SUBMIT, l.context, 1, uintptr(unsafe.Pointer(blocks))); e != 0 {
-		return 0, e
+		return 0, errors.ErrUnsupported
 	}
 	if l.raw.Read(func(uintptr) bool { return l.ended() }) != nil {
 		for !l.await() {

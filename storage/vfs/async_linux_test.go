@@ -2,12 +2,16 @@ package vfs
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"path"
 	"sync"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestAsyncAtOnce writes and syncs several files at once, in operations that the
@@ -17,7 +21,7 @@ func TestAsyncAtOnce(t *testing.T) {
 	probe, err := os.Create(path.Join(dir, "probe"))
 	must(t, err)
 	defer probe.Close()
-	if err := syncAsync(probe); isUnsupported(err) {
+	if err := syncAsync(probe); err == errors.ErrUnsupported {
 		t.Skipf("this system has none: %v", err)
 	} else if err != nil {
 		t.Fatal(err)
@@ -63,7 +67,7 @@ func TestAsyncRefused(t *testing.T) {
 	must(t, err)
 	defer read.Close()
 	defer write.Close()
-	if err := syncAsync(write); !isUnsupported(err) {
+	if err := syncAsync(write); err != errors.ErrUnsupported {
 		t.Errorf("a pipe is synced: %v", err)
 	}
 	if err := (&osFile{File: write}).SyncData(); !errors.Is(err, syscall.EINVAL) {
@@ -81,5 +85,123 @@ func TestAsyncRefused(t *testing.T) {
 	defer large.Close()
 	if n, err := writeAsync(large, []byte("x"), 1<<62); n != 0 || !errors.Is(err, syscall.EFBIG) {
 		t.Errorf("wrote %d bytes too far: %v", n, err)
+	}
+}
+
+// TestSyncNotTriedAgain: what a sync says is its answer, whatever it is. The kernel
+// tells of what it could not write once, and the next sync of it succeeds.
+func TestSyncNotTriedAgain(t *testing.T) {
+	for _, failure := range []syscall.Errno{syscall.EIO, syscall.EPERM, syscall.EINVAL, syscall.EAGAIN, syscall.EOPNOTSUPP} {
+		t.Run(failure.Error(), func(t *testing.T) {
+			f, err := OS{}.Open(mountFailing(t, failure))
+			must(t, err)
+			defer f.Close()
+			if err := f.SyncData(); !errors.Is(err, failure) {
+				t.Errorf("the first sync ends with %v", err)
+			}
+			must(t, f.SyncData())
+		})
+	}
+}
+
+// mountFailing mounts a file system (FUSE) with one file, of which the first sync
+// fails, and returns the file's name.
+func mountFailing(t *testing.T, failure syscall.Errno) string {
+	device, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("sluice", dir, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", device)); err != nil {
+		unix.Close(device)
+		t.Skip(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() { serveFailing(device, failure) })
+	t.Cleanup(func() {
+		_ = unix.Unmount(dir, unix.MNT_DETACH)
+		serving.Wait()
+		unix.Close(device)
+	})
+	name := path.Join(dir, "a")
+	// Go's runtime asks whether it may poll the file, and holds up everybody until it
+	// is answered. Here it is asked before, and remembered.
+	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	must(t, err)
+	_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+	must(t, err)
+	must(t, unix.Close(fd))
+	return name
+}
+
+func serveFailing(device int, failure syscall.Errno) {
+	const lookup, forget, getattr, open, release, fsync, flush, start = 1, 2, 3, 14, 18, 20, 25, 26
+	e, buf := binary.NativeEndian, make([]byte, 1<<20)
+	for {
+		if n, err := unix.Read(device, buf); err == unix.EINTR || err == unix.EAGAIN || err == unix.ENOENT {
+			continue // who asked was interrupted
+		} else if err != nil || n < 40 {
+			return // unmounted
+		}
+		answer, failed := make([]byte, 16), syscall.Errno(0)
+		// The attributes are all 0 but for the node and the mode.
+		attr := func(node uint64) []byte {
+			a := make([]byte, 88)
+			e.PutUint64(a, node)
+			e.PutUint32(a[60:], map[uint64]uint32{1: unix.S_IFDIR | 0o755, 2: unix.S_IFREG | 0o644}[node])
+			return a
+		}
+		switch e.Uint32(buf[4:]) {
+		case start:
+			answer = append(answer, make([]byte, 64)...)
+			e.PutUint32(answer[16:], 7)
+			e.PutUint32(answer[20:], 31)
+			e.PutUint32(answer[36:], 4096)
+		case lookup:
+			answer = append(append(e.AppendUint64(answer, 2), make([]byte, 32)...), attr(2)...)
+		case getattr:
+			answer = append(append(answer, make([]byte, 16)...), attr(e.Uint64(buf[16:]))...)
+		case open:
+			answer = append(answer, make([]byte, 16)...)
+		case fsync:
+			failed, failure = failure, 0
+		case forget:
+			continue
+		case flush, release:
+		default:
+			failed = syscall.ENOSYS
+		}
+		e.PutUint32(answer, uint32(len(answer)))
+		e.PutUint32(answer[4:], uint32(-int32(failed)))
+		e.PutUint64(answer[8:], e.Uint64(buf[8:]))
+		_, _ = unix.Write(device, answer)
+	}
+}
+
+// TestAsyncWithoutFiles: where the process may open nothing more, it syncs still.
+func TestAsyncWithoutFiles(t *testing.T) {
+	f, err := OS{}.Create(path.Join(t.TempDir(), "a"))
+	must(t, err)
+	defer f.Close()
+	if n, err := f.WriteDirect(pages("a"), 0); n != Page || err != nil {
+		t.Fatalf("wrote %d bytes: %v", n, err)
+	}
+	lanes.mu.Lock()
+	kept := lanes.free
+	lanes.free = nil
+	lanes.mu.Unlock()
+	defer func() {
+		lanes.mu.Lock()
+		defer lanes.mu.Unlock()
+		lanes.free = append(lanes.free, kept...)
+	}()
+	var limit unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: limit.Max}))
+	n, writing := f.WriteDirect(pages("b"), 0)
+	syncing := f.SyncData()
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
+	if n != Page || writing != nil || syncing != nil {
+		t.Errorf("wrote %d bytes: %v, %v", n, writing, syncing)
 	}
 }

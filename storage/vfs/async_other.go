@@ -10,5 +10,3 @@ import (
 // writeAsync and syncAsync are Linux's.
 func writeAsync(*os.File, []byte, int64) (int, error) { return 0, errors.ErrUnsupported }
 func syncAsync(*os.File) error                        { return errors.ErrUnsupported }
-
-func isUnsupported(err error) bool { return err == errors.ErrUnsupported }

@@ -138,8 +138,10 @@ func (f *osFile) WriteDirect(b []byte, at int64) (int, error) {
 	}
 	if d := f.direct.open(f.File); d != nil {
 		n, err := writeAsync(d, b, at)
-		if n == 0 && isUnsupported(err) {
-			n, err = d.WriteAt(b, at)
+		if err == errors.ErrUnsupported {
+			var more int
+			more, err = d.WriteAt(b[n:], at+int64(n))
+			n += more
 		} else if err != nil {
 			err = &os.PathError{Op: "write", Path: f.Name(), Err: err}
 		}
@@ -155,7 +157,7 @@ func (f *osFile) EndDirect() { f.direct.rest() }
 
 func (f *osFile) SyncData() error {
 	err := syncAsync(f.File)
-	if isUnsupported(err) {
+	if err == errors.ErrUnsupported {
 		err = syncData(f.File)
 	}
 	if err != nil {
