@@ -26,6 +26,9 @@ func writeAsync(f *os.File, b []byte, at int64) (int, error) {
 	for {
 		some, err := async(f, operation{code: opWrite, bytes: b[n:], at: at + int64(n)})
 		n += some
+		if err == unix.EINTR {
+			continue // as WriteAt does
+		}
 		if err != nil || n == len(b) {
 			return n, err
 		}

@@ -93,7 +93,7 @@ func TestAsyncRefused(t *testing.T) {
 func TestSyncNotTriedAgain(t *testing.T) {
 	for _, failure := range []syscall.Errno{syscall.EIO, syscall.EPERM, syscall.EINVAL, syscall.EAGAIN, syscall.EOPNOTSUPP} {
 		t.Run(failure.Error(), func(t *testing.T) {
-			f, err := OS{}.Open(mountFailing(t, failure))
+			f, err := OS{}.Open(mountFailing(t, fuseSync, failure))
 			must(t, err)
 			defer f.Close()
 			if err := f.SyncData(); !errors.Is(err, failure) {
@@ -104,9 +104,25 @@ func TestSyncNotTriedAgain(t *testing.T) {
 	}
 }
 
-// mountFailing mounts a file system (FUSE) with one file, of which the first sync
-// fails, and returns the file's name.
-func mountFailing(t *testing.T, failure syscall.Errno) string {
+// TestWriteInterrupted: a write that a signal has interrupted is done again.
+func TestWriteInterrupted(t *testing.T) {
+	f, err := OS{}.Open(mountFailing(t, fuseWrite, syscall.EINTR))
+	must(t, err)
+	defer f.Close()
+	if n, err := f.WriteDirect(pages("ab"), 0); n != 2*Page || err != nil {
+		t.Errorf("wrote %d bytes: %v", n, err)
+	}
+}
+
+// Operations of FUSE.
+const (
+	fuseWrite = 16
+	fuseSync  = 20
+)
+
+// mountFailing mounts a file system (FUSE) with one file, of which the first
+// operation of a kind fails, and returns the file's name.
+func mountFailing(t *testing.T, fails uint32, failure syscall.Errno) string {
 	device, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Skip(err)
@@ -117,7 +133,7 @@ func mountFailing(t *testing.T, failure syscall.Errno) string {
 		t.Skip(err)
 	}
 	var serving sync.WaitGroup
-	serving.Go(func() { serveFailing(device, failure) })
+	serving.Go(func() { serveFailing(device, fails, failure) })
 	t.Cleanup(func() {
 		_ = unix.Unmount(dir, unix.MNT_DETACH)
 		serving.Wait()
@@ -134,8 +150,8 @@ func mountFailing(t *testing.T, failure syscall.Errno) string {
 	return name
 }
 
-func serveFailing(device int, failure syscall.Errno) {
-	const lookup, forget, getattr, open, release, fsync, flush, start = 1, 2, 3, 14, 18, 20, 25, 26
+func serveFailing(device int, fails uint32, failure syscall.Errno) {
+	const lookup, forget, getattr, open, release, flush, start = 1, 2, 3, 14, 18, 25, 26
 	e, buf := binary.NativeEndian, make([]byte, 1<<20)
 	for {
 		if n, err := unix.Read(device, buf); err == unix.EINTR || err == unix.EAGAIN || err == unix.ENOENT {
@@ -151,7 +167,11 @@ func serveFailing(device int, failure syscall.Errno) {
 			e.PutUint32(a[60:], map[uint64]uint32{1: unix.S_IFDIR | 0o755, 2: unix.S_IFREG | 0o644}[node])
 			return a
 		}
-		switch e.Uint32(buf[4:]) {
+		operation := e.Uint32(buf[4:])
+		if operation == fails {
+			failed, failure = failure, 0
+		}
+		switch operation {
 		case start:
 			answer = append(answer, make([]byte, 64)...)
 			e.PutUint32(answer[16:], 7)
@@ -163,13 +183,17 @@ func serveFailing(device int, failure syscall.Errno) {
 			answer = append(append(answer, make([]byte, 16)...), attr(e.Uint64(buf[16:]))...)
 		case open:
 			answer = append(answer, make([]byte, 16)...)
-		case fsync:
-			failed, failure = failure, 0
+		case fuseWrite:
+			answer = append(answer, buf[56:60]...) // all of it
+			answer = append(answer, make([]byte, 4)...)
 		case forget:
 			continue
-		case flush, release:
+		case fuseSync, flush, release:
 		default:
 			failed = syscall.ENOSYS
+		}
+		if failed != 0 {
+			answer = answer[:16]
 		}
 		e.PutUint32(answer, uint32(len(answer)))
 		e.PutUint32(answer[4:], uint32(-int32(failed)))
