@@ -112,26 +112,25 @@ type lane struct {
 
 func openLane() (*lane, error) {
 	l := new(lane)
-	if _, _, e := unix.Syscall(unix.SYS_IO_SETUP, 1, uintptr(unsafe.Pointer(&l.context)), 0); e != 0 {
-		return nil, e
+	if _, e := l.look(0); e != unix.EINVAL { // which is that there is no context yet
+		return nil, e // who confines this process lets it begin, perhaps, and not see the end
 	}
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err == nil {
-		l.fd, l.ends = uint32(fd), os.NewFile(uintptr(fd), "eventfd")
-		l.raw, err = l.ends.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	l.fd, l.ends = uint32(fd), os.NewFile(uintptr(fd), "eventfd")
+	if l.raw, err = l.ends.SyscallConn(); err == nil {
+		// The last, as to take it back takes tens of milliseconds.
+		if _, _, e := unix.Syscall(unix.SYS_IO_SETUP, 1, uintptr(unsafe.Pointer(&l.context)), 0); e != 0 {
+			err = e
+		}
 	}
 	if err != nil {
-		l.close()
+		l.ends.Close()
 		return nil, err
 	}
 	return l, nil
-}
-
-func (l *lane) close() {
-	_, _, _ = unix.Syscall(unix.SYS_IO_DESTROY, l.context, 0, 0)
-	if l.ends != nil {
-		l.ends.Close()
-	}
 }
 
 // carryOut blocks until the operation is done, or was not begun.
@@ -160,10 +159,16 @@ func (l *lane) carryOut(fd uintptr, o operation) (n int, err error) {
 	return int(l.event.result), nil
 }
 
-// ended asks for the event; it does not block.
+// ended reports whether the event is there.
 func (l *lane) ended() bool {
-	n, _, e := unix.RawSyscall6(unix.SYS_IO_GETEVENTS, l.context, 1, 1, uintptr(unsafe.Pointer(&l.event)), uintptr(unsafe.Pointer(&l.none)), 0)
+	n, e := l.look(1)
 	return e == 0 && n == 1
+}
+
+// look asks for the event, or for none; it does not block.
+func (l *lane) look(most uintptr) (uintptr, unix.Errno) {
+	n, _, e := unix.RawSyscall6(unix.SYS_IO_GETEVENTS, l.context, most, most, uintptr(unsafe.Pointer(&l.event)), uintptr(unsafe.Pointer(&l.none)), 0)
+	return n, e
 }
 
 // await waits for the event, unless a signal interrupts it.

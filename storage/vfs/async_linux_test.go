@@ -5,11 +5,15 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -202,6 +206,19 @@ func serveFailing(device int, fails uint32, failure syscall.Errno) {
 	}
 }
 
+// withoutLanes takes all free lanes away, and returns what gives them back.
+func withoutLanes() (restore func()) {
+	lanes.mu.Lock()
+	defer lanes.mu.Unlock()
+	kept := lanes.free
+	lanes.free = nil
+	return func() {
+		lanes.mu.Lock()
+		defer lanes.mu.Unlock()
+		lanes.free = append(lanes.free, kept...)
+	}
+}
+
 // TestAsyncWithoutFiles: where the process may open nothing more, it syncs still.
 func TestAsyncWithoutFiles(t *testing.T) {
 	f, err := OS{}.Create(path.Join(t.TempDir(), "a"))
@@ -210,15 +227,7 @@ func TestAsyncWithoutFiles(t *testing.T) {
 	if n, err := f.WriteDirect(pages("a"), 0); n != Page || err != nil {
 		t.Fatalf("wrote %d bytes: %v", n, err)
 	}
-	lanes.mu.Lock()
-	kept := lanes.free
-	lanes.free = nil
-	lanes.mu.Unlock()
-	defer func() {
-		lanes.mu.Lock()
-		defer lanes.mu.Unlock()
-		lanes.free = append(lanes.free, kept...)
-	}()
+	defer withoutLanes()()
 	var limit unix.Rlimit
 	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
 	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: limit.Max}))
@@ -228,4 +237,53 @@ func TestAsyncWithoutFiles(t *testing.T) {
 	if n != Page || writing != nil || syncing != nil {
 		t.Errorf("wrote %d bytes: %v, %v", n, writing, syncing)
 	}
+}
+
+// TestAsyncConfined: whatever of asynchronous I/O who confines the process refuses, it
+// writes and syncs.
+func TestAsyncConfined(t *testing.T) {
+	for name, call := range map[string]uint32{
+		"io_setup": unix.SYS_IO_SETUP, "eventfd2": unix.SYS_EVENTFD2, "io_submit": unix.SYS_IO_SUBMIT, "io_getevents": unix.SYS_IO_GETEVENTS,
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, err := OS{}.Create(path.Join(t.TempDir(), "a"))
+			must(t, err)
+			defer f.Close()
+			defer withoutLanes()()
+			done := make(chan error, 1)
+			go func() {
+				runtime.LockOSThread() // which ends with the goroutine, and alone is confined
+				if err := refuse(call); err != nil {
+					done <- err
+					return
+				}
+				n, err := f.WriteDirect(pages("a"), 0)
+				if err == nil && n != Page {
+					err = io.ErrShortWrite
+				}
+				done <- errors.Join(err, f.SyncData())
+			}()
+			select {
+			case err := <-done:
+				must(t, err)
+			case <-time.After(10 * time.Second):
+				t.Error("it waits without end")
+			}
+		})
+	}
+}
+
+// refuse has a system call of this thread fail with EPERM (seccomp).
+func refuse(call uint32) error {
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}, // the call's number
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: call},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	return unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0)
 }
