@@ -480,7 +480,7 @@ func (b *Broker) deleteQueueIf(ctx context.Context, q *queue, over func() bool) 
 func (b *Broker) expire(q *queue) {
 	over := false
 	err := b.deleteQueueIf(context.Background(), q, func() bool {
-		over = !q.idle.IsZero() && (q.settings.AutoDelete && len(q.consumers) == 0 || q.settings.Expires > 0 && time.Since(q.idle) >= q.settings.Expires)
+		over = !q.idle.IsZero() && (q.settings.AutoDelete && len(q.consumers) == 0 && q.leasing == 0 || q.settings.Expires > 0 && time.Since(q.idle) >= q.settings.Expires)
 		return over
 	})
 	if over && kindOf(q.name) == KindSession {

@@ -207,3 +207,34 @@ func TestAutoDeleteAfterLeases(t *testing.T) {
 		}
 	})
 }
+
+// A queue that somebody comes back to as it is about to be deleted stays for as long
+// as from then on: no clock of before ends it while something of it is leased.
+func TestAutoDeleteNotByOldClock(t *testing.T) {
+	run(t, func(w *world) {
+		ctx := context.Background()
+		p := w.peer("p")
+		p.declare("q", core.QueueSettings{AutoDelete: true, Expires: 10 * time.Minute, Lease: time.Hour})
+		p.publish("$queue/q", "1")
+		p.publish("$queue/q", "2")
+		lease := func() {
+			t.Helper()
+			ls, err := p.Lease(ctx, core.LeaseRequest{Consumption: core.Consumption{Queue: "q"}, Max: 1})
+			if err != nil || len(ls) != 1 {
+				t.Fatalf("%d leased, %v", len(ls), err)
+			}
+		}
+		p.consumeWhere("q", "", core.Credit{}).Close()
+		lease()
+		time.Sleep(9 * time.Minute)
+		lease()
+		time.Sleep(9 * time.Minute)
+		if !p.HasQueue("q") {
+			t.Error("it has gone nine minutes after the last lease")
+		}
+		time.Sleep(2 * time.Minute)
+		if p.HasQueue("q") {
+			t.Error("it stays")
+		}
+	})
+}
