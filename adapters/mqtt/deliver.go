@@ -182,7 +182,8 @@ func (a *attachment) encodeAlike(b []byte, batch []core.Delivery, o subscription
 		if !d.Settled {
 			m.qos = min(o.qos(), byte(d.Guarantee))
 		}
-		p := a.packet(d, m, a.ids, nil)
+		plain := a.c.v != v5 || isPlain(d.Envelope) // alike has seen to it that 3.1.1's are
+		p := a.packet(d, m, a.ids, nil, plain)
 		if m.qos > 0 {
 			p.id = naturalID(d.Offset)
 		}
@@ -196,8 +197,8 @@ func (a *attachment) encodeAlike(b []byte, batch []core.Delivery, o subscription
 }
 
 // packet is the PUBLISH of a delivery, but for its packet id.
-func (a *attachment) packet(d *core.Delivery, m match, ids []uint32, payload []byte) outPublish {
-	p := outPublish{first: typePublish<<4 | m.qos<<1, ids: ids, payload: payload, plain: payload != nil || isPlain(d.Envelope), meta: a.meta}
+func (a *attachment) packet(d *core.Delivery, m match, ids []uint32, payload []byte, plain bool) outPublish {
+	p := outPublish{first: typePublish<<4 | m.qos<<1, ids: ids, payload: payload, plain: plain, meta: a.meta}
 	if d.Retained || m.retain && d.Retain {
 		p.first |= 1 // [MQTT-3.3.1-8], [MQTT-3.3.1-12], [MQTT-3.3.1-13]
 	}
@@ -280,7 +281,7 @@ func (c *conn) matchOne(o subscriptionOptions, d *core.Delivery, m *match, ids *
 // acknowledgement.
 func (a *attachment) publish(b []byte, d *core.Delivery, m match, ids []uint32, payload []byte, twin bool, now time.Time, wait *bool) []byte {
 	c := a.c
-	p := a.packet(d, m, ids, payload)
+	p := a.packet(d, m, ids, payload, payload != nil || isPlain(d.Envelope))
 	f := &c.flights
 	x := flight{to: a, offset: d.Offset, state: awaits(m.qos), twin: twin, json: payload != nil}
 	held, unsaved := false, false
