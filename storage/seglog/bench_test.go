@@ -49,6 +49,22 @@ func fill(b *core.Batch, n int, from int, payloads [][]byte) {
 	b.Time = time.Now().UnixMilli()
 }
 
+// BenchmarkFrames makes frames of batches that are in no near cache.
+func BenchmarkFrames(b *testing.B) {
+	batches := make([]core.Batch, 64)
+	for i := range batches {
+		fill(&batches[i], 480, 480*i, payloads(1024))
+	}
+	var p packer
+	var f frames
+	var heads []byte
+	b.SetBytes(int64(len(batches[0].Buf)))
+	for i := 0; b.Loop(); i++ {
+		f.begin(0)
+		f.all, heads = p.append(f.all, heads[:0], nil, &batches[i%len(batches)], 1<<20)
+	}
+}
+
 func BenchmarkAppend(b *testing.B) {
 	for _, size := range []int{100, 1024} {
 		for _, inFlight := range []int{1, 256} {

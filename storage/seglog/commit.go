@@ -22,6 +22,8 @@ type pending struct {
 	// adds.
 	section []byte
 	frames  frames
+	// heads are those of its records, where these are large; see packer.append.
+	heads []byte
 	// before is how many bytes of frames were appended before it.
 	before int64
 }
@@ -81,13 +83,13 @@ func (f *frames) rest(idle bool) {
 func (l *Log) Append(b *core.Batch, done func(*core.Batch, core.Offset, error)) {
 	p := <-l.free
 	p.batch, p.done = b, done
-	p.section, p.before = p.section[:0], l.framed
+	p.section, p.heads, p.before = p.section[:0], p.heads[:0], l.framed
 	p.frames.begin(int((l.framed + l.shift.Load()) & (vfs.Page - 1)))
 	if len(b.Changes) > 0 {
 		p.section = appendChanges(p.section, b.Changes)
 	}
 	if len(b.Ends) > 0 || len(b.Changes) > 0 {
-		p.frames.all = l.packer.append(p.frames.all, p.section, b, l.o.PackRecords)
+		p.frames.all, p.heads = l.packer.append(p.frames.all, p.heads, p.section, b, l.o.PackRecords)
 		l.framed += int64(len(p.frames.bytes()))
 	}
 	if b.Here {
@@ -251,7 +253,7 @@ func (l *Log) publish(s *segment, p *pending, pos int64, base core.Offset) {
 		buf = buf[h.size():]
 	}
 	s.mu.Unlock()
-	l.committer.gathered(from, pos, base, p.batch)
+	l.committer.gathered(from, pos, base, p.batch, p.heads)
 	if n := len(p.batch.Ends); n > 0 {
 		l.tail.push(p.batch, base, l.committer.time)
 		l.end.Store(uint64(base) + uint64(n))

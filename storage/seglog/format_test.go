@@ -38,7 +38,7 @@ func goldenBatch(records int) *core.Batch {
 
 func goldenFrames(b *core.Batch) []byte {
 	var p packer
-	buf := p.append(nil, appendChanges(nil, b.Changes), b, packRecords)
+	buf, _ := p.append(nil, nil, appendChanges(nil, b.Changes), b, packRecords)
 	seal{generation: 0x1122334455667789, commit: 7, synced: 6, base: 42, time: b.Time}.apply(buf)
 	return buf
 }

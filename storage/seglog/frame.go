@@ -172,10 +172,12 @@ type packer struct {
 // append appends the frames of a batch to dst. What is not known before the
 // commit (commit, synced, base, time, generation) is left for seal.
 // prefix is the batch's changes, encoded. A batch of fewer records than least is
-// not packed.
-func (p *packer) append(dst, prefix []byte, b *core.Batch, least int) []byte {
-	frames := 1 + len(b.Buf)/(frameTarget/2)
-	dst = grow(dst, len(prefix)+len(b.Buf)+frames*(frameHeaderSize+frameAlign)+vfs.Page)
+// not packed. Where the records are large, their heads are appended to heads,
+// while they are in the processor's cache.
+func (p *packer) append(dst, heads, prefix []byte, b *core.Batch, least int) (frames, headsToo []byte) {
+	most := 1 + len(b.Buf)/(frameTarget/2)
+	dst = grow(dst, len(prefix)+len(b.Buf)+most*(frameHeaderSize+frameAlign)+vfs.Page)
+	large := len(b.Buf) >= largeRecord*len(b.Ends)
 	start := uint32(0)
 	var flags uint32
 	for i := 0; ; {
@@ -194,11 +196,33 @@ func (p *packer) append(dst, prefix []byte, b *core.Batch, least int) []byte {
 			h.flags |= flagMore
 		}
 		dst = p.appendFrame(dst, &h, body, len(b.Ends) >= least)
+		if large {
+			heads = appendHeads(heads, b.Buf, start, b.Ends[i:j])
+		}
 		if j == len(b.Ends) {
-			return dst
+			return dst, heads
 		}
 		i, start, prefix, flags = j, end, nil, flagContinued
 	}
+}
+
+// largeRecord is from which size on, on average, records are so far apart that to
+// look at each of them again costs more than to keep what it is looked at for.
+const largeRecord = 512
+
+// appendHeads appends what records begin with, up to the end of their topics.
+func appendHeads(heads, buf []byte, start uint32, ends []uint32) []byte {
+	for _, end := range ends {
+		r := buf[start:end]
+		heads = append(heads, r[:headSize(r)]...)
+		start = end
+	}
+	return heads
+}
+
+// headSize is how long the head of the record is that b begins with.
+func headSize(b []byte) int {
+	return core.RecordHeaderSize + int(binary.LittleEndian.Uint16(b[core.RecordHeaderSize-2:]))
 }
 
 // appendFrame appends one frame with the body given, packed if that is wanted
@@ -225,16 +249,29 @@ func (p *packer) appendFrame(dst []byte, h *frameHeader, body []byte, pack bool)
 	if h.flags&flagPacked == 0 {
 		dst = grow(dst, frameHeaderSize+len(body)+frameAlign)
 		h.stored = uint32(len(body))
-		copy(dst[at+frameHeaderSize:cap(dst)], body)
+		h.bodyCRC = copyChecked(dst[at+frameHeaderSize:cap(dst)], body)
+	} else {
+		h.bodyCRC = crc32.Checksum(dst[at+frameHeaderSize : cap(dst)][:h.stored], castagnoli)
 	}
-	end := at + frameHeaderSize + int(h.stored)
-	dst = dst[:end]
-	h.bodyCRC = crc32.Checksum(dst[at+frameHeaderSize:end], castagnoli)
+	dst = dst[:at+frameHeaderSize+int(h.stored)]
 	for len(dst)%frameAlign != 0 {
 		dst = append(dst, 0)
 	}
 	h.put(dst[at:])
 	return dst
+}
+
+// copyChecked copies src and returns its checksum, block by block: what was read for
+// the one is in the processor's nearest cache for the other.
+func copyChecked(dst, src []byte) (crc uint32) {
+	const block = 16 << 10
+	for len(src) > 0 {
+		n := min(len(src), block)
+		crc = crc32.Update(crc, castagnoli, src[:n])
+		copy(dst, src[:n])
+		dst, src = dst[n:], src[n:]
+	}
+	return crc
 }
 
 // grow makes sure that n bytes more fit, and some for the padding. It makes whole

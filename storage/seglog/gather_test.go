@@ -46,9 +46,10 @@ func TestGathered(t *testing.T) {
 			fill := func(l *Log, commits int) {
 				for i := range commits {
 					b := &core.Batch{Time: 1_000_000 + int64(i)*10, Sync: random.IntN(2) == 0}
+					most := []int{300, 5 * largeRecord}[i%2]
 					for range random.IntN(40) {
 						b.Buf = core.AppendRecord(b.Buf, &core.Envelope{
-							Topic: fmt.Sprintf("topic/%d", random.IntN(30)), Payload: bytes.Repeat([]byte("p"), random.IntN(300)),
+							Topic: fmt.Sprintf("topic/%d", random.IntN(30)), Payload: bytes.Repeat([]byte("p"), random.IntN(most)),
 						})
 						b.Ends = append(b.Ends, uint32(len(b.Buf)))
 					}

@@ -194,8 +194,9 @@ func (l *Log) gather() {
 }
 
 // gathered takes what was written to the active segment between two places of its
-// file: a batch, nil being one without records, or gives up.
-func (c *committer) gathered(pos, end int64, base core.Offset, batch *core.Batch) {
+// file: a batch, nil being one without records, or gives up. Where there are heads,
+// they are those of the batch's records.
+func (c *committer) gathered(pos, end int64, base core.Offset, batch *core.Batch, heads []byte) {
 	b := c.gathering
 	if b == nil {
 		return
@@ -210,7 +211,12 @@ func (c *committer) gathered(pos, end int64, base core.Offset, batch *core.Batch
 	}
 	at := uint32(0)
 	for i, end := range batch.Ends {
-		b.record(base+core.Offset(i), batch.Buf[at:end])
+		head := batch.Buf[at:end]
+		if len(heads) > 0 {
+			n := headSize(heads)
+			head, heads = heads[:n], heads[n:]
+		}
+		b.record(base+core.Offset(i), head, int(end-at))
 		at = end
 	}
 }
@@ -330,16 +336,16 @@ func (b *indexBuilder) records(h *frameHeader, body []byte) {
 			b.span.next = offset + 1
 		}
 		size := recordSize(rest)
-		b.record(offset, rest[:size])
+		b.record(offset, rest, int(size))
 		rest = rest[size:]
 	}
 }
 
-// record takes one record.
-func (b *indexBuilder) record(offset core.Offset, r []byte) {
-	name := r[core.RecordHeaderSize:][:binary.LittleEndian.Uint16(r[12:])]
-	id := b.topic(binary.LittleEndian.Uint64(r[4:]), name)
-	b.topics[id].bytes += uint64(len(r))
+// record takes one record, of which it is given the head, or more, and the size.
+func (b *indexBuilder) record(offset core.Offset, head []byte, size int) {
+	name := head[core.RecordHeaderSize:headSize(head)]
+	id := b.topic(binary.LittleEndian.Uint64(head[4:]), name)
+	b.topics[id].bytes += uint64(size)
 	b.topics[id].count++
 	if len(b.of) == 0 || b.expect != offset {
 		b.runs = append(b.runs, run{uint32(len(b.of)), offset})

@@ -355,7 +355,7 @@ func (l *Log) writeMark(h *frameHeader, prefix []byte) error {
 	s.mu.Lock()
 	s.span.add(h, pos)
 	s.mu.Unlock()
-	c.gathered(pos, pos+h.size(), 0, nil)
+	c.gathered(pos, pos+h.size(), 0, nil, nil)
 	return nil
 }
 
