@@ -214,12 +214,27 @@ func (j *journal) commitWith(ctx context.Context, add func(*commit) error) error
 	return <-done
 }
 
+// The room for a record as large as the last one is prefetched, if that was at least
+// prefetchFrom bytes long, up to prefetchMost.
+const (
+	prefetchFrom = 256
+	prefetchMost = 2048
+)
+
 // add appends a record and returns its index in the commit.
 func (c *commit) add(e *Envelope) int {
 	if c.Buf == nil {
 		c.Buf = make([]byte, 0, firstBuf)
 	}
+	n := len(c.Buf)
 	c.Buf = AppendRecord(c.Buf, e)
+	if n = len(c.Buf) - n; n >= prefetchFrom {
+		// The chunk has not been used for long, so the memory is far away, and who
+		// leaves the journal would wait until all that he wrote has arrived there.
+		if room := c.Buf[len(c.Buf):cap(c.Buf)]; len(room) > 0 {
+			prefetch(unsafe.Pointer(unsafe.SliceData(room)), uintptr(min(n, len(room), prefetchMost)))
+		}
+	}
 	c.Ends = append(c.Ends, uint32(len(c.Buf)))
 	return len(c.Ends) - 1
 }
