@@ -75,6 +75,7 @@ type Broker struct {
 	shedder    shedder
 	refusals   refusals
 	undone     atomic.Uint64 // how many commits' settlements were taken back
+	stopping   atomic.Bool
 
 	aging      *aging
 	journal    *journal
@@ -330,6 +331,11 @@ func (b *Broker) loadQueue(name string, s *queueState) error {
 
 // Limits are the limits in force.
 func (b *Broker) Limits() Limits { return b.limits }
+
+// Stopping says that the broker is about to be closed, before its connections are:
+// a consumer that leaves from now on comes back to the next run, so no AutoDelete
+// queue ends with it.
+func (b *Broker) Stopping() { b.stopping.Store(true) }
 
 // Close stops the broker: what was handed in is made durable and confirmed,
 // the engine is closed. Adapters have been closed before.

@@ -68,7 +68,7 @@ type queue struct {
 	idle   time.Time
 	expiry *time.Timer
 	// used says that there has been a consumer, bereft that the last run ended
-	// with the last of them, or behind it, and none is back.
+	// with the last of them, or behind it, and none is back. They are of AutoDelete.
 	used, bereft bool
 
 	// reach is the durable bound of what may have been delivered, wanted the
@@ -748,7 +748,7 @@ func (q *queue) unleased(n int) {
 // autoDelete deletes a queue that nobody works on any more, if it is to be.
 // cursor.mu is held.
 func (q *queue) autoDelete() {
-	if q.settings.AutoDelete && q.leasing == 0 && !q.deleted {
+	if q.settings.AutoDelete && q.leasing == 0 && !q.deleted && !q.b.stopping.Load() {
 		q.expiry = time.AfterFunc(0, func() { q.b.expire(q) })
 	}
 }

@@ -49,8 +49,8 @@ type QueueSettings struct {
 	// never.
 	Expires time.Duration `json:"expires,omitempty"`
 	// AutoDelete deletes the queue when its last consumer leaves and nothing
-	// is leased, and where the broker ended without Close before that, five
-	// minutes after the next start if no consumer is back.
+	// is leased; where it was the broker that ended, five minutes after the next
+	// start, if no consumer is back.
 	AutoDelete bool `json:"auto_delete,omitempty"`
 	// Exclusive lets nobody consume the queue but the client that declared it,
 	// with which it ends.

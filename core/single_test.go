@@ -208,6 +208,41 @@ func TestAutoDeleteAfterLeases(t *testing.T) {
 	})
 }
 
+// A queue that is deleted with its last consumer outlives a restart for which its
+// consumers were sent away, with what is in it.
+func TestAutoDeleteAfterStop(t *testing.T) {
+	run(t, func(w *world) {
+		p := w.peer("p")
+		p.declare("q", core.QueueSettings{AutoDelete: true})
+		k := p.consumeWhere("q", "", core.Credit{})
+		p.publish("$queue/q", "1")
+		w.broker.Stopping()
+		k.Close()
+		time.Sleep(time.Second)
+		w.restart()
+		p = w.peer("p")
+		time.Sleep(4 * time.Minute)
+		if got := w.drain("q"); got != "1" {
+			t.Errorf("there is %q", got)
+		}
+		time.Sleep(time.Second)
+		if p.HasQueue("q") {
+			t.Error("it stays behind its last consumer")
+		}
+		p.declare("q", core.QueueSettings{AutoDelete: true})
+		p.consumeWhere("q", "", core.Credit{})
+		w.broker.Stopping()
+		w.restart()
+		if p = w.peer("p"); !p.HasQueue("q") {
+			t.Error("it did not wait")
+		}
+		time.Sleep(5*time.Minute + time.Second)
+		if p.HasQueue("q") {
+			t.Error("it waits without end")
+		}
+	})
+}
+
 // A queue that somebody comes back to as it is about to be deleted stays for as long
 // as from then on: no clock of before ends it while something of it is leased.
 func TestAutoDeleteNotByOldClock(t *testing.T) {

@@ -273,6 +273,9 @@ func (g *gateway) Close(ctx context.Context) error {
 	if g.backups != nil {
 		g.backups.close()
 	}
+	if g.broker != nil {
+		g.broker.Stopping()
+	}
 	closers := []func(context.Context) error{}
 	for _, d := range g.doors {
 		closers = append(closers, d.Close)
