@@ -93,6 +93,7 @@ a final # the rest.`,
 	f := c.Flags()
 	f.StringVarP(&s.Queue, "queue", "q", "", "the messages of the queue of that `name`, instead of topics")
 	f.StringVarP(&s.Group, "group", "g", "", "share the messages with the others of the group of that `name`")
+	f.BoolVar(&s.Ordered, "ordered", false, "have the group, if this makes it, hand out one message of a key at a time")
 	f.StringVar(&s.From, "from", "", "`where` to begin: earliest, latest, an offset (1042), the last n (-100), a time ago (@2h) or a moment (@2026-11-01T08:00:00Z)")
 	f.IntVar(&qos, "qos", 1, "the most that is asked for, over mqtt")
 	f.BoolVar(&s.SkipRetained, "no-retained", false, "leave out the topics' last values")
@@ -113,6 +114,8 @@ func checkSubscription(s *link.Subscription) error {
 		return usageError{errors.New("want a FILTER, such as '#' for everything, or --queue NAME")}
 	case s.Group != "" && len(s.Filters) != 1:
 		return usageError{errors.New("--group goes with one FILTER")}
+	case s.Ordered && s.Group == "":
+		return usageError{errors.New("--ordered goes with --group; a queue is declared as ordered")}
 	}
 	for _, f := range s.Filters {
 		if _, err := core.ParseFilter(f); err != nil {

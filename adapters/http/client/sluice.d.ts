@@ -69,6 +69,8 @@ export interface SubscribeOptions {
 export interface ConsumeOptions {
   /** Where a new group begins. */
   from?: From
+  /** true: a new group hands out one message of a key at a time. */
+  ordered?: boolean
   /** A selector: only messages that it holds for; the others are left for others. */
   where?: string
   /** How many messages may be held at a time: 32. */

@@ -188,6 +188,14 @@ const scenarios = {
     await Promise.all(numbers(100).map((n) => c.pub('g/1', n)))
     await until(() => shares.flat().length >= 100, () => shares.flat().length)
     assert.deepEqual(shares.flat().map(Number).sort((x, y) => x - y), numbers(100))
+    await assert.rejects(c.consume({ topic: 'g/#', group: 'team' }, { ordered: true }).next(), refused('conflict'))
+    const inOrder = c.consume({ topic: 'o/#', group: 'inorder' }, { ordered: true, credit: 10 })
+    await inOrder.ready
+    for (const [data, key] of [['a1', 'a'], ['a2', 'a'], ['b1', 'b']]) await c.pub('o/1', data, { key })
+    const a1 = (await inOrder.next()).value, b1 = (await inOrder.next()).value
+    assert.deepEqual([a1.data, b1.data], ['a1', 'b1'])
+    await a1.ack()
+    assert.equal((await inOrder.next()).value.data, 'a2')
     const away = c.consume('gone')
     await away.ready
     await ask('delete gone')

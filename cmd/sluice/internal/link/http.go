@@ -392,7 +392,11 @@ func (l *httpLink) Subscribe(ctx context.Context, s Subscription, handle func(*M
 		return l.lease(ctx, "POST", "/q/"+url.PathEscape(s.Queue)+"/lease", url.Values{}, s, handle)
 	}
 	if s.Group != "" {
-		return l.lease(ctx, "GET", "/t/"+EscapeTopic(s.Filters[0]), url.Values{"group": {s.Group}}, s, handle)
+		q := url.Values{"group": {s.Group}}
+		if s.Ordered {
+			q.Set("ordered", "true")
+		}
+		return l.lease(ctx, "GET", "/t/"+EscapeTopic(s.Filters[0]), q, s, handle)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -47,6 +47,7 @@ type Subscription struct {
 	Filters      []string
 	Queue        string
 	Group        string
+	Ordered      bool // a group that is new keeps the order of keys
 	From         string
 	Guarantee    core.Guarantee
 	SkipRetained bool

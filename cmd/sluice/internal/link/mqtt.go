@@ -148,6 +148,9 @@ func (l *mqttLink) subscribe(ctx context.Context, s Subscription) error {
 	if s.From != "" {
 		sub.Properties.User.Add("from", s.From)
 	}
+	if s.Ordered {
+		sub.Properties.User.Add("ordered", "true")
+	}
 	filters := s.Filters
 	qos := byte(s.Guarantee)
 	switch {

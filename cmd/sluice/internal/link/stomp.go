@@ -181,6 +181,9 @@ func (l *stompLink) Subscribe(ctx context.Context, s Subscription, handle func(*
 		header("prefetch-count", strconv.Itoa(s.Credit))
 	}
 	header("group", s.Group)
+	if s.Ordered {
+		header("x-ordered", "true")
+	}
 	header("from", s.From)
 	come := make(chan *stomp.Message)
 	done := make(chan struct{})

@@ -203,6 +203,9 @@ func (l *wsLink) Subscribe(ctx context.Context, s Subscription, handle func(*Mes
 				o[member] = value
 			}
 		}
+		if s.Ordered {
+			o["ordered"] = true
+		}
 		if !held && !s.SkipRetained && s.From == "" {
 			o["retained"] = true
 		}
