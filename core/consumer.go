@@ -194,6 +194,10 @@ func (k *Consumer) Change(s Settlement, once bool) {
 	k.settlement, k.once = s, once
 }
 
+// KeepsOrder wraps [ErrConflict] where the group of a consumer was made without the
+// order of keys.
+func (k *Consumer) KeepsOrder() error { return k.queue.keepsOrder() }
+
 // Retire has a queue's consumer be given nothing new, while it settles what it
 // holds. [Consumer.Close] still has to follow.
 func (k *Consumer) Retire() {

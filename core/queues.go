@@ -142,11 +142,8 @@ func (c *Client) Consume(ctx context.Context, cn Consumption, recv Receiver) (*C
 		return nil, err
 	}
 	if kind == KindGroup && cn.Settings != nil && cn.Settings.Ordered {
-		q.mu.Lock()
-		ordered := q.settings.Ordered
-		q.mu.Unlock()
-		if !ordered {
-			return nil, fmt.Errorf("%w: the group was made without the order of keys", ErrConflict)
+		if err := q.keepsOrder(); err != nil {
+			return nil, err
 		}
 	}
 	if err := b.trimQueue(ctx, q, newestBuffer()); err != nil {
@@ -173,6 +170,16 @@ func (c *Client) Consume(ctx context.Context, cn Consumption, recv Receiver) (*C
 		return nil, err
 	}
 	return k, nil
+}
+
+// keepsOrder is an error where the queue of a group does not keep the order of keys.
+func (q *queue) keepsOrder() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.settings.Ordered {
+		return fmt.Errorf("%w: the group was made without the order of keys", ErrConflict)
+	}
+	return nil
 }
 
 // revokeAll ends all consumers of a queue.

@@ -246,6 +246,26 @@ func TestRightsThatAreMissing(t *testing.T) {
 	s.hear(oldest, "close")
 }
 
+// Who wants the order of keys of a group that was made without is refused, also where
+// he is a member already.
+func TestGroupWithoutOrder(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	c := s.dial()
+	s.say(c, `10 L(s"MQTT" 05 02 003C L(17 00) s"a")`)
+	s.hear(c, `20 L(00 00 L(21 0400 22 0040 27 00110000))`)
+	s.say(c, `82 L(0001 00 s"$share/g/t" 01)`)
+	s.hear(c, `90 L(0001 00 01)`)
+	s.say(c, `82 L(0002 L(26 s"ordered" s"true") s"$share/g/t" 02)`)
+	s.hear(c, `90 L(0002 00 83)`)
+	s.say(c, `82 L(0003 L(26 s"ordered" s"true") s"$share/h/t" 01)`)
+	s.hear(c, `90 L(0003 00 01)`)
+	s.say(c, `82 L(0004 L(26 s"ordered" s"true") s"$share/h/t" 02 s"$queue/q" 01)`)
+	s.hear(c, `90 L(0004 00 02 01)`)
+	s.say(c, `82 L(0005 L(26 s"ordered" s"true") s"$queue/q" 01)`)
+	s.hear(c, `90 L(0005 00 01)`)
+}
+
 // [MQTT-3.1.4-2], [MQTT-3.1.4-3]: a CONNECT that is refused for its will touches
 // neither the connection that the client has, nor its session, nor the will that
 // was left with that.

@@ -148,6 +148,11 @@ func (c *conn) subscribe(f *packets.Subscription, id int, asked wishes, inPacket
 	if t.own() {
 		meta := asked.wantsMeta(&t)
 		if a := c.sender(f.Filter); t.kind != targetReplay && a != nil && a.kind == t.kind {
+			if asked.ordered && t.kind == targetGroup {
+				if err := a.k.KeepsOrder(); err != nil {
+					return nil, err
+				}
+			}
 			c.change(a, o, meta)
 			return nil, nil
 		}
