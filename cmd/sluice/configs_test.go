@@ -1,10 +1,8 @@
 package main
 
 import (
-	"context"
 	"crypto/tls"
 	"io"
-	"log/slog"
 	"net"
 	"path/filepath"
 	"testing"
@@ -49,21 +47,7 @@ func startGateway(t *testing.T, cfg *configs.Config) *gateway {
 	if cfg.Debug.Pprof != "" {
 		cfg.Debug.Pprof = "127.0.0.1:0"
 	}
-	patient(cfg)
-	g, err := openGateway(context.Background(), cfg, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- g.Serve() }()
-	t.Cleanup(func() {
-		if err := g.Close(context.Background()); err != nil {
-			t.Error(err)
-		}
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-	})
+	g, _ := serveGateway(t, cfg)
 	banner(io.Discard, cfg, g)
 	for _, d := range g.doors {
 		for i, a := range d.addrs() {

@@ -39,8 +39,8 @@ func patient(cfg *configs.Config) {
 }
 
 // serveGateway runs a broker with a configuration until the test ends. Doors that
-// listen where an unconfigured broker does get free ports instead. It returns the
-// addresses by protocol.
+// listen where an unconfigured broker does get free ports instead, and its log is in
+// a folder of the test. It returns the addresses by protocol.
 func serveGateway(t *testing.T, cfg *configs.Config) (*gateway, map[string]string) {
 	t.Helper()
 	plain := configs.Default()
@@ -52,7 +52,9 @@ func serveGateway(t *testing.T, cfg *configs.Config) (*gateway, map[string]strin
 		}
 	}
 	patient(cfg)
-	cfg.Data = t.TempDir()
+	if cfg.Data == configs.Default().Data {
+		cfg.Data = t.TempDir()
+	}
 	g, err := openGateway(context.Background(), cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"testing"
@@ -18,27 +17,7 @@ import (
 // TestOrderedGroup has each protocol make a group that keeps the order of keys, and
 // ask that of one that was made without.
 func TestOrderedGroup(t *testing.T) {
-	cfg := configs.Default()
-	cfg.Data = t.TempDir()
-	listen := func() []configs.Listener { return []configs.Listener{{Address: "127.0.0.1:0"}} }
-	cfg.MQTT.Listen, cfg.STOMP.Listen, cfg.HTTP.Listen = listen(), listen(), listen()
-	patient(cfg)
-	g, err := openGateway(context.Background(), cfg, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- g.Serve() }()
-	defer func() {
-		if err := errors.Join(g.Close(context.Background()), <-served); err != nil {
-			t.Error(err)
-		}
-	}()
-	addresses := make(map[string]string)
-	for _, d := range g.doors {
-		addresses[d.name] = d.addrs()[0].String()
-	}
-	addresses["ws"] = addresses["http"]
+	_, addresses := serveGateway(t, configs.Default())
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	publisher, err := link.Dial(ctx, "http", link.Options{Address: addresses["http"], Timeout: time.Minute})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -50,25 +49,7 @@ func TestRemovedOffset(t *testing.T) {
 	cfg := configs.Default()
 	cfg.Data = t.TempDir()
 	earliest := trimmedLog(t, cfg.Data)
-	listen := func() []configs.Listener { return []configs.Listener{{Address: "127.0.0.1:0"}} }
-	cfg.MQTT.Listen, cfg.STOMP.Listen, cfg.HTTP.Listen = listen(), listen(), listen()
-	patient(cfg)
-	g, err := openGateway(context.Background(), cfg, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- g.Serve() }()
-	defer func() {
-		if err := errors.Join(g.Close(context.Background()), <-served); err != nil {
-			t.Error(err)
-		}
-	}()
-	addresses := make(map[string]string)
-	for _, d := range g.doors {
-		addresses[d.name] = d.addrs()[0].String()
-	}
-	addresses["ws"] = addresses["http"]
+	_, addresses := serveGateway(t, cfg)
 	for _, via := range link.Protocols {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()
