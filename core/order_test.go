@@ -206,6 +206,9 @@ func TestKeyHeldUpWithoutPlace(t *testing.T) {
 		}
 		kr := red.consumeWhere("q", "color = 'red'", plenty)
 		red.want()
+		if n := w.broker.CountFull(); n != 1 {
+			t.Errorf("%d queues are full", n)
+		}
 		kb := blue.consumeWhere("q", "color = 'blue'", core.Credit{Messages: 1, Bytes: 1 << 20})
 		if got := blue.acceptAll(kb); !slices.Equal(got, []string{"1"}) {
 			t.Fatal(got)
@@ -219,6 +222,9 @@ func TestKeyHeldUpWithoutPlace(t *testing.T) {
 		}
 		if got := red.acceptAll(kr); !slices.Equal(got, []string{"4"}) {
 			t.Fatal(got)
+		}
+		if n := w.broker.CountFull(); n != 0 {
+			t.Errorf("%d queues are full", n)
 		}
 	})
 }

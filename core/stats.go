@@ -95,6 +95,21 @@ func (b *Broker) Attendance() Attendance {
 	return a
 }
 
+// CountFull counts the queues, sessions and groups that are at Limits.Outstanding:
+// they read on when something of them is settled. It looks at one by one.
+func (b *Broker) CountFull() (n int) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for _, q := range b.queues {
+		q.mu.Lock()
+		if q.full() {
+			n++
+		}
+		q.mu.Unlock()
+	}
+	return n
+}
+
 // CountRetained counts the topics that have a retained value. It blocks for the
 // disk, the longer the more there are.
 func (b *Broker) CountRetained() (n int, err error) {

@@ -62,6 +62,7 @@ func collectProcess(r prometheus.Registerer, b *core.Broker, a *access.Access) {
 		counter("passwords_checked", checked, a.Recalled, "how", "remembered")
 	}
 	gauge("queues", "Queues, groups and sessions.", func(s core.Sizes) float64 { return float64(s.Queues) })
+	gauge("queues_full", "Queues, groups and sessions that read on only when something of them is settled: limits.outstanding of their messages are held or wait.", func(core.Sizes) float64 { return float64(b.CountFull()) })
 	gauge("exchanges", "Exchanges.", func(s core.Sizes) float64 { return float64(s.Exchanges) })
 	gauge("log_first_offset", "The earliest offset left.", func(s core.Sizes) float64 { return float64(s.First) })
 	gauge("log_end_offset", "The offset that the next message gets.", func(s core.Sizes) float64 { return float64(s.End) })
