@@ -62,7 +62,7 @@ async function all(): Promise<void> {
   await live.return()
   await live.close()
 
-  const consuming: ConsumeOptions = { from: 'earliest', where: 'priority > 5', credit: 1, ack: true, create: false, exclusive: true, concurrency: 4 }
+  const consuming: ConsumeOptions = { from: 'earliest', where: 'priority > 5', ordered: true, credit: 1, ack: true, create: false, exclusive: true, concurrency: 4 }
   const nack: NackOptions = { requeue: false, delay: 1000, reason: 'bad' }
   client.consume<Reading>('jobs', (m) => m.data.celsius, consuming)
   for await (const job of client.consume({ queue: 'jobs' })) {
