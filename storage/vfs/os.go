@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"sort"
+	"sync/atomic"
 
 	"github.com/gofrs/flock"
 	"golang.org/x/sys/unix"
@@ -124,6 +125,8 @@ type osFile struct {
 	*os.File
 	readOnly bool // the second opening would not be
 	direct   direct
+	// busy says that the last write was large, so that whoever syncs is not alone.
+	busy atomic.Bool
 }
 
 // Close closes the file.
@@ -133,6 +136,7 @@ func (f *osFile) Close() error {
 }
 
 func (f *osFile) WriteDirect(b []byte, at int64) (int, error) {
+	f.busy.Store(true)
 	if f.readOnly || !inPages(b) {
 		return f.WriteAt(b, at)
 	}
@@ -155,8 +159,14 @@ func (f *osFile) WriteDirect(b []byte, at int64) (int, error) {
 
 func (f *osFile) EndDirect() { f.direct.rest() }
 
+// SyncData is fdatasync(2). Behind a large write it is asynchronous, as syncAsync
+// says; otherwise the thread waits, as the kernel's answer then comes by way of one of
+// its own threads: on a machine that sleeps meanwhile, that is 50 us later or more.
 func (f *osFile) SyncData() error {
-	err := syncAsync(f.File)
+	err := errors.ErrUnsupported
+	if f.busy.Swap(false) {
+		err = syncAsync(f.File)
+	}
 	if err == errors.ErrUnsupported {
 		err = syncData(f.File)
 	}
