@@ -173,8 +173,8 @@ type packer struct {
 // commit (commit, synced, base, time, generation) is left for seal.
 // prefix is the batch's changes, encoded. A batch of fewer records than least is
 // not packed. Where the records are large, their heads are appended to heads,
-// while they are in the processor's cache.
-func (p *packer) append(dst, heads, prefix []byte, b *core.Batch, least int) (frames, headsToo []byte) {
+// while they are in the processor's cache. It returns both.
+func (p *packer) append(dst, heads, prefix []byte, b *core.Batch, least int) (_, _ []byte) {
 	most := 1 + len(b.Buf)/(frameTarget/2)
 	dst = grow(dst, len(prefix)+len(b.Buf)+most*(frameHeaderSize+frameAlign)+vfs.Page)
 	large := len(b.Buf) >= largeRecord*len(b.Ends)
@@ -218,11 +218,6 @@ func appendHeads(heads, buf []byte, start uint32, ends []uint32) []byte {
 		start = end
 	}
 	return heads
-}
-
-// headSize is how long the head of the record is that b begins with.
-func headSize(b []byte) int {
-	return core.RecordHeaderSize + int(binary.LittleEndian.Uint16(b[core.RecordHeaderSize-2:]))
 }
 
 // appendFrame appends one frame with the body given, packed if that is wanted

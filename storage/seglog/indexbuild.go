@@ -336,7 +336,7 @@ func (b *indexBuilder) records(h *frameHeader, body []byte) {
 			b.span.next = offset + 1
 		}
 		size := recordSize(rest)
-		b.record(offset, rest, int(size))
+		b.record(offset, rest, size)
 		rest = rest[size:]
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"sort"
-	"unsafe"
 
 	"github.com/sluicemq/sluice/core"
 	"github.com/sluicemq/sluice/core/pause"
@@ -136,9 +135,7 @@ func (r *reader) take(rec []byte, size int, offset core.Offset, time int64) bool
 	if r.filters != nil && r.filters.Skip(hash) {
 		return true
 	}
-	topicEnd := core.RecordHeaderSize + int(binary.LittleEndian.Uint16(rec[12:]))
-	topic := rec[core.RecordHeaderSize:topicEnd]
-	name := unsafe.String(unsafe.SliceData(topic), len(topic))
+	name := topicIn(rec)
 	if r.filters != nil && !r.filters.Match(name) {
 		return true
 	}
@@ -146,7 +143,7 @@ func (r *reader) take(rec []byte, size int, offset core.Offset, time int64) bool
 		r.full = true
 		return false
 	}
-	r.buf.Records = append(r.buf.Records, core.Record{Offset: offset, Time: time, Hash: hash, Topic: name, Body: rec[topicEnd:size:size]})
+	r.buf.Records = append(r.buf.Records, core.Record{Offset: offset, Time: time, Hash: hash, Topic: name, Body: rec[headSize(rec):size:size]})
 	r.bytes -= size
 	return true
 }
@@ -175,6 +172,11 @@ func (r *reader) readBatch(e *tailEntry, from, end core.Offset) core.Offset {
 
 // recordSize is the length of the record that b begins with, which is whole.
 func recordSize(b []byte) int { return 4 + int(binary.LittleEndian.Uint32(b)) }
+
+// headSize is the length of what that record begins with, up to the end of its topic.
+func headSize(b []byte) int {
+	return core.RecordHeaderSize + int(binary.LittleEndian.Uint16(b[core.RecordHeaderSize-2:]))
+}
 
 // checkRecords says whether body is exactly count records.
 func checkRecords(body []byte, count uint32) bool {

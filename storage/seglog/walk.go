@@ -231,7 +231,7 @@ func eachRecord(h *frameHeader, body []byte, do func(at core.Offset, time int64,
 
 // topicIn is the topic of a record that has been checked. It aliases the record.
 func topicIn(record []byte) string {
-	name := record[core.RecordHeaderSize:][:binary.LittleEndian.Uint16(record[12:])]
+	name := record[core.RecordHeaderSize:headSize(record)]
 	return unsafe.String(unsafe.SliceData(name), len(name))
 }
 
