@@ -5,8 +5,6 @@ package adapters
 import (
 	"syscall"
 	"unsafe"
-
-	"golang.org/x/sys/unix"
 )
 
 // ReadNow is read(2) of a socket that does not block, and errors are of
@@ -24,13 +22,4 @@ func now(call uintptr, fd int, b []byte) (int, error) {
 		return -1, e
 	}
 	return int(n), nil
-}
-
-// epollNow is epoll_wait(2) that does not wait.
-func epollNow(fd int, events []unix.EpollEvent) int {
-	n, _, e := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), 0, 0, 0)
-	if e != 0 {
-		return 0
-	}
-	return int(n)
 }

@@ -160,7 +160,7 @@ func (o *Outbox) AppendNow(encode func(buf []byte) []byte) bool {
 	o.writers.Add(1)
 	o.mu.Unlock()
 
-	n := o.writeNow(buf.bytes)
+	n := o.writeSome(buf.bytes)
 
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -249,9 +249,9 @@ func (o *Outbox) write() {
 	}
 }
 
-// writeNow writes as much as the socket takes at once, and says how much that was.
+// writeSome writes as much as the socket takes at once, and says how much that was.
 // An error is left to who goes on. Only the writer calls it.
-func (o *Outbox) writeNow(buf []byte) int {
+func (o *Outbox) writeSome(buf []byte) int {
 	if o.now == nil {
 		if socket, is := o.conn.(syscall.Conn); is {
 			o.now = newNowWriter(socket)
@@ -267,7 +267,7 @@ func (o *Outbox) writeNow(buf []byte) int {
 // long as it takes something within the stall time.
 func (o *Outbox) writeAll(buf []byte) error {
 	const chunk = 256 << 10
-	buf = buf[o.writeNow(buf[:min(len(buf), chunk)]):]
+	buf = buf[o.writeSome(buf[:min(len(buf), chunk)]):]
 	for len(buf) > 0 {
 		n := min(len(buf), chunk)
 		if err := o.conn.SetWriteDeadline(time.Now().Add(o.stall)); err != nil {

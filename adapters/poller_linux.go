@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -249,6 +250,15 @@ func (p *poller) look(wait int) bool {
 		p.n, _ = unix.EpollWait(p.fd, p.events[:], wait)
 	}
 	return p.n > 0
+}
+
+// epollNow is epoll_wait(2) that does not wait, of which Go's scheduler need not know.
+func epollNow(fd int, events []unix.EpollEvent) int {
+	n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), 0, 0, 0)
+	if e != 0 {
+		return 0
+	}
+	return int(n)
 }
 
 func (p *poller) waitEagerly() bool {
