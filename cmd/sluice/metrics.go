@@ -32,8 +32,8 @@ func collectProcess(r prometheus.Registerer, b *core.Broker, a *access.Access) {
 		}
 		r.MustRegister(prometheus.NewCounterFunc(o, func() float64 { return float64(load()) }))
 	}
-	gauge := func(name, help string, load func(core.Sizes) float64) {
-		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "sluice", Name: name, Help: help}, func() float64 { return load(b.Sizes()) }))
+	gauge := func(name, help string, load func() float64) {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "sluice", Name: name, Help: help}, load))
 	}
 	counter("published", "Messages appended to the log.", stats.Published.Load)
 	counter("publishes_refused", "Publishes that the core refused.", stats.Refused.Load)
@@ -61,11 +61,11 @@ func collectProcess(r prometheus.Registerer, b *core.Broker, a *access.Access) {
 		counter("passwords_checked", checked, a.Hashed, "how", "hashed")
 		counter("passwords_checked", checked, a.Recalled, "how", "remembered")
 	}
-	gauge("queues", "Queues, groups and sessions.", func(s core.Sizes) float64 { return float64(s.Queues) })
-	gauge("queues_full", "Queues, groups and sessions that read on only when something of them is settled: limits.outstanding of their messages are held or wait.", func(core.Sizes) float64 { return float64(b.CountFull()) })
-	gauge("exchanges", "Exchanges.", func(s core.Sizes) float64 { return float64(s.Exchanges) })
-	gauge("log_first_offset", "The earliest offset left.", func(s core.Sizes) float64 { return float64(s.First) })
-	gauge("log_end_offset", "The offset that the next message gets.", func(s core.Sizes) float64 { return float64(s.End) })
+	gauge("queues", "Queues, groups and sessions.", func() float64 { return float64(b.Sizes().Queues) })
+	gauge("queues_full", "Queues, groups and sessions that read on only when something of them is settled: limits.outstanding of their messages are held or wait.", func() float64 { return float64(b.CountFull()) })
+	gauge("exchanges", "Exchanges.", func() float64 { return float64(b.Sizes().Exchanges) })
+	gauge("log_first_offset", "The earliest offset left.", func() float64 { return float64(b.Sizes().First) })
+	gauge("log_end_offset", "The offset that the next message gets.", func() float64 { return float64(b.Sizes().End) })
 }
 
 // metricsHandler serves the figures. Where there are users, it asks for one
