@@ -26,7 +26,7 @@ func TestAsyncAtOnce(t *testing.T) {
 	must(t, err)
 	defer probe.Close()
 	if err := syncAsync(probe); err == errors.ErrUnsupported {
-		t.Skipf("this system has none: %v", err)
+		t.Skipf("NOT RUN: this system writes nothing asynchronously: %v", err)
 	} else if err != nil {
 		t.Fatal(err)
 	}
@@ -135,12 +135,12 @@ const (
 func mountFailing(t *testing.T, fails uint32, failure syscall.Errno) string {
 	device, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		t.Skip(err)
+		t.Skipf("NOT RUN: a file system that fails cannot be mounted, which takes root and /dev/fuse: %v", err)
 	}
 	dir := t.TempDir()
 	if err := unix.Mount("sluice", dir, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", device)); err != nil {
 		unix.Close(device)
-		t.Skip(err)
+		t.Skipf("NOT RUN: a file system that fails cannot be mounted, which takes root and /dev/fuse: %v", err)
 	}
 	var serving sync.WaitGroup
 	serving.Go(func() { serveFailing(device, fails, failure) })

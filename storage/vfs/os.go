@@ -125,7 +125,8 @@ type osFile struct {
 	*os.File
 	readOnly bool // the second opening would not be
 	direct   direct
-	// busy says that the last write was large, so that whoever syncs is not alone.
+	// busy says that a large write came since the last sync, so that whoever syncs is
+	// not alone.
 	busy atomic.Bool
 }
 
