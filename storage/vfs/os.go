@@ -130,10 +130,21 @@ type osFile struct {
 	busy atomic.Bool
 }
 
+// largeWrite is from how many bytes on a write is a large one: some hundred small
+// messages, which hardly come from one that waits for each.
+const largeWrite = 32 << 10
+
 // Close closes the file.
 func (f *osFile) Close() error {
 	f.direct.close()
 	return f.File.Close()
+}
+
+func (f *osFile) WriteAt(b []byte, at int64) (int, error) {
+	if len(b) >= largeWrite {
+		f.busy.Store(true)
+	}
+	return f.File.WriteAt(b, at)
 }
 
 func (f *osFile) WriteDirect(b []byte, at int64) (int, error) {
