@@ -15,6 +15,10 @@ const (
 	drainTime  = 2 * time.Second
 	flushTime  = 2 * time.Second
 	lingerTime = time.Second
+
+	// takeoverTime is flushTime where the client is waiting for its session on
+	// another connection, and has perhaps lost this one.
+	takeoverTime = 250 * time.Millisecond
 )
 
 // finish says goodbye where there is somebody to say it to, publishes the will,
@@ -31,7 +35,11 @@ func (c *conn) finish(cause error) (lingers bool) {
 	if peer {
 		c.sayWhy(f)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), flushTime)
+	flush := flushTime
+	if f == errTakenOver {
+		flush = takeoverTime
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), flush)
 	if !peer && !c.left {
 		cancel() // nobody reads any more
 	}
