@@ -161,6 +161,7 @@ func (d stateDir) SyncData() error                        { return d.fs.SyncDir(
 func (d stateDir) Close() error                           { return nil }
 func (d stateDir) Size() (int64, error)                   { return 0, nil }
 func (d stateDir) ReadAt([]byte, int64) (int, error)      { return 0, errDir }
+func (d stateDir) ReadAhead(int64, int64)                 {}
 func (d stateDir) WriteAt([]byte, int64) (int, error)     { return 0, errDir }
 func (d stateDir) WriteDirect([]byte, int64) (int, error) { return 0, errDir }
 func (d stateDir) EndDirect()                             {}

@@ -12,6 +12,11 @@ import (
 // scanChunk is how much of a file a scan reads at once.
 const scanChunk = 1 << 20
 
+// scanAhead is how much the disk is asked for before it is read: what was written
+// past the operating system's memory is read from the disk, also where the machine
+// has not been off.
+const scanAhead = 4 << 20
+
 var magicBytes = binary.LittleEndian.AppendUint32(nil, frameMagic)
 
 // A scanner goes through the frames of a file that nobody has vouched for.
@@ -23,6 +28,7 @@ type scanner struct {
 
 	buf    []byte
 	bufPos int64
+	asked  int64 // as far as the disk was asked for it
 
 	read *atomic.Int64 // bytes read of the file, for all who scan; nil is nobody
 }
@@ -41,6 +47,11 @@ func (s *scanner) window(pos int64, n int) ([]byte, error) {
 		want := int(min(int64(max(n, scanChunk)), s.size-pos))
 		if cap(s.buf) < want {
 			s.buf = make([]byte, want)
+		}
+		if end := min(pos+int64(want)+scanAhead, s.size); s.asked < end {
+			from := max(s.asked, pos)
+			s.file.ReadAhead(from, end-from)
+			s.asked = end
 		}
 		got, err := readFull(s.file, s.buf[:want], pos)
 		if s.read != nil {

@@ -455,6 +455,8 @@ func (f *memoryFile) ReadAt(b []byte, at int64) (int, error) {
 	return n, nil
 }
 
+func (f *memoryFile) ReadAhead(int64, int64) {}
+
 func (f *memoryFile) WriteAt(b []byte, at int64) (int, error) {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()

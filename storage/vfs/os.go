@@ -140,6 +140,8 @@ func (f *osFile) Close() error {
 	return f.File.Close()
 }
 
+func (f *osFile) ReadAhead(at, n int64) { readAhead(f.File, at, n) }
+
 func (f *osFile) WriteAt(b []byte, at int64) (int, error) {
 	if len(b) >= largeWrite {
 		f.busy.Store(true)

@@ -58,6 +58,10 @@ type File interface {
 	io.ReaderAt
 	io.WriterAt
 	io.Closer
+	// ReadAhead says that n bytes will soon be read, so that the disk brings them
+	// meanwhile, where the operating system has such a thing. It may wait for the
+	// disk to take that in, and not for the bytes.
+	ReadAhead(at, n int64)
 	// WriteDirect is WriteAt for what is large and not soon read again: where
 	// that can be, it leaves no copy in the operating system's memory. Both at
 	// and the length are multiples of [Page]. It costs least where the bytes
