@@ -87,10 +87,11 @@ type conn struct {
 
 	hasSession bool // guarded by s.mu
 
-	stopped   atomic.Bool
-	shutdown  atomic.Bool // Stop was called
-	lingering atomic.Bool // all is said, and the client may still read it
-	cancel    context.CancelFunc
+	stopped    atomic.Bool
+	superseded atomic.Bool // the client has another connection: what has come is the last
+	shutdown   atomic.Bool // Stop was called
+	lingering  atomic.Bool // all is said, and the client may still read it
+	cancel     context.CancelFunc
 
 	mu          sync.Mutex // guards what follows
 	room        sync.Cond  // signalled when waiting has become less
@@ -122,7 +123,7 @@ func newConn(s *Server, nc net.Conn) *conn {
 func (c *conn) Serve() (rests bool, err error) {
 	for !c.over {
 		c.busy = false
-		if c.turn(); !c.busy && !c.over && !c.stopped.Load() {
+		if c.turn(); !c.busy && !c.over && !c.stopped.Load() && !c.superseded.Load() {
 			return true, nil
 		}
 	}
@@ -191,6 +192,16 @@ func (c *conn) stop(cause error) {
 	c.nc.SetReadDeadline(time.Unix(1, 0))
 }
 
+// supersede ends the connection, from any goroutine, because its client has
+// another one. What the client had sent by then is handled first: it may have
+// published and said DISCONNECT before it came again, and neither is to be lost
+// only because it was quicker than the reader ([MQTT-3.14.4-3] of 5.0,
+// [MQTT-3.1.2-10] of 3.1.1).
+func (c *conn) supersede() {
+	c.superseded.Store(true)
+	c.nc.SetReadDeadline(c.in.lastDeadline())
+}
+
 // turn reads once and handles the packets that have come. It is the last one
 // after DISCONNECT, and after an error, which stops the connection.
 func (c *conn) turn() {
@@ -203,6 +214,10 @@ func (c *conn) turn() {
 func (c *conn) read() error {
 	if c.stopped.Load() {
 		return context.Canceled
+	}
+	if c.superseded.Load() && !c.in.last {
+		c.in.last = true
+		adapters.Waits(c.nc)
 	}
 	buf, err := c.in.fill()
 	if err != nil {
@@ -256,6 +271,11 @@ func (c *conn) readError(err error) error {
 	switch {
 	case c.stopped.Load():
 		return context.Canceled
+	case isTimeout(err) && c.superseded.Load():
+		if c.in.raw != nil && !c.in.last {
+			return nil // the next turn reads what has come
+		}
+		return errTakenOver
 	case isTimeout(err) && !c.connected:
 		return errHandshake
 	case isTimeout(err):

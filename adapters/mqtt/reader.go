@@ -3,8 +3,10 @@ package mqtt
 import (
 	"io"
 	"net"
+	"os"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // A reader reads a connection in large pieces without holding a large buffer
@@ -26,6 +28,7 @@ type reader struct {
 	kept   []byte  // the beginning of an incomplete packet
 	chunk  *[]byte // borrowed
 	filled bool    // the last read filled the small buffer
+	last   bool    // only what has come already is read
 
 	n   int // what step read
 	err error
@@ -39,6 +42,19 @@ const (
 
 // chunks holds the buffers that readers borrow.
 var chunks = sync.Pool{New: func() any { b := make([]byte, chunkBytes); return &b }}
+
+// lastTime is how long what has come already may take to be read where a read
+// cannot be asked not to wait.
+const lastTime = 50 * time.Millisecond
+
+// lastDeadline is the read deadline of a connection of which only what has come
+// already is to be read: it has who waits for more look. Any goroutine may call it.
+func (r *reader) lastDeadline() time.Time {
+	if r.raw != nil {
+		return time.Unix(1, 0) // what has come is read all the same
+	}
+	return time.Now().Add(lastTime)
+}
 
 // open begins to read a connection.
 func (r *reader) open(conn net.Conn) {
@@ -117,6 +133,9 @@ func (r *reader) read(buf []byte) (n int, err error) {
 		if buf == nil {
 			buf = (*r.chunk)[len(r.kept):]
 		}
+		if r.last {
+			r.conn.SetReadDeadline(r.lastDeadline())
+		}
 		n, err = r.conn.Read(buf)
 		if n > 0 {
 			return n, nil
@@ -127,7 +146,11 @@ func (r *reader) read(buf []byte) (n int, err error) {
 		return 0, err
 	}
 	r.buf, r.n, r.err = buf, 0, nil
-	err = r.raw.Read(r.step)
+	if r.last {
+		err = r.readNow()
+	} else {
+		err = r.raw.Read(r.step)
+	}
 	r.buf = nil
 	switch {
 	case err != nil:
@@ -138,4 +161,14 @@ func (r *reader) read(buf []byte) (n int, err error) {
 		return 0, io.EOF
 	}
 	return r.n, nil
+}
+
+// readNow reads without waiting, and whatever the deadline.
+func (r *reader) readNow() error {
+	came := false
+	err := r.raw.Control(func(fd uintptr) { came = r.step(fd) })
+	if err == nil && !came {
+		return os.ErrDeadlineExceeded
+	}
+	return err
 }

@@ -33,7 +33,7 @@ func TestStopAsItRests(t *testing.T) {
 		bye  string
 	}{
 		"shutdown": {(*conn).Stop, `E0 L(8B L(1F s"the server shuts down"))`},
-		"takeover": {func(c *conn) { c.stop(errTakenOver) }, `E0 L(8E L(1F s"` + errTakenOver.text + `"))`},
+		"takeover": {(*conn).supersede, `E0 L(8E L(1F s"` + errTakenOver.text + `"))`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

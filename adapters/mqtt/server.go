@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/core"
@@ -38,6 +39,10 @@ type Server struct {
 // packetOverhead is how much larger than its payload a packet may be.
 const packetOverhead = 64 << 10
 
+// supersedeTime is how long what a client had sent on its former connection may
+// take to be handled.
+const supersedeTime = time.Second
+
 // protocol is the adapter's name in the core and in metrics.
 const protocol = "mqtt"
 
@@ -60,7 +65,9 @@ func (s *Server) OpenConn(nc net.Conn) adapters.Conn {
 // enter registers a connection under its client id. Another connection that has
 // the id is ended first ([MQTT-3.1.4-3] of 5.0, [MQTT-3.1.4-2] of 3.1.1), unless
 // it is another principal's: who knows a client id may not end others' sessions.
-// One that has not got the session yet is waited for: it may be refused.
+// What the client sent on it before is handled first, as far as that takes no
+// longer than supersedeTime. One that has not got the session yet is waited for:
+// it may be refused.
 func (s *Server) enter(ctx context.Context, c *conn) error {
 	for {
 		s.mu.Lock()
@@ -73,6 +80,15 @@ func (s *Server) enter(ctx context.Context, c *conn) error {
 		has := old.hasSession
 		s.mu.Unlock()
 		switch same := old.client.Principal().Name == c.client.Principal().Name; {
+		case same && has:
+			old.supersede()
+			select {
+			case <-old.done:
+				continue
+			case <-time.After(supersedeTime):
+			case <-ctx.Done():
+			}
+			old.stop(errTakenOver)
 		case same:
 			old.stop(errTakenOver)
 		case has:

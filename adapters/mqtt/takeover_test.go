@@ -1,0 +1,144 @@
+package mqtt
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/sluicemq/sluice/adapters"
+	"github.com/sluicemq/sluice/adapters/adaptertest"
+)
+
+// A client that says goodbye and comes again at once loses nothing of what it has
+// said, although it is here again before the broker has read it: what it published
+// is published, and its will is not ([MQTT-3.14.4-3] of 5.0, [MQTT-3.1.2-10] of
+// 3.1.1).
+func TestGoodbyeBeforeTakeover(t *testing.T) {
+	const rounds = 200
+	s := newSite(t, withLimits(func(l *adapters.Limits) { l.ConnRatePerAddress = 1e6 }))
+	b := func(text string) []byte {
+		x, _, err := parseBytes(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return x
+	}
+	talk := func(c net.Conn, say, hear string) {
+		t.Helper()
+		if _, err := c.Write(b(say)); err != nil {
+			t.Fatal(err)
+		}
+		if err := expect(c, hear); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sub := s.dial()
+	talk(sub, `10 L(s"MQTT" 04 02 003C s"s") 82 L(0001 s"#" 00)`, `20 02 00 00 90 L(0001 00)`)
+	for i := range rounds {
+		c := s.dial()
+		present := min(i, 1)
+		talk(c, `10 L(s"MQTT" 04 04 003C s"a" s"w" s"will")`, fmt.Sprintf(`20 02 %02x 00`, present))
+		if i%2 == 0 {
+			c.Write(b(fmt.Sprintf(`30 L(s"t" "%03d") E0 00`, i)))
+		} else {
+			c.Write(b(fmt.Sprintf(`30 L(s"t" "%03d")`, i)))
+			c.Write(b(`E0 00`))
+		}
+		c.Close()
+	}
+	for i := range rounds {
+		if err := expect(sub, fmt.Sprintf(`30 L(s"t" "%03d")`, i)); err != nil {
+			t.Fatalf("of round %d: %v", i, err)
+		}
+	}
+	talk(sub, `C0 00`, `D0 00`)
+}
+
+// What has come on a connection is read before it is ended because its client has
+// another one, on a socket and on what carries MQTT otherwise; and if nothing has,
+// it is not waited for.
+func TestSupersede(t *testing.T) {
+	pipe := func(t *testing.T) (here, there net.Conn) {
+		here, there = net.Pipe()
+		return adaptertest.NewLine(here), there
+	}
+	socket := func(t *testing.T) (here, there net.Conn) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		if here, err = net.Dial("tcp", l.Addr().String()); err != nil {
+			t.Fatal(err)
+		}
+		if there, err = l.Accept(); err != nil {
+			t.Fatal(err)
+		}
+		return here, there
+	}
+	for name, dial := range map[string]func(*testing.T) (here, there net.Conn){"pipe": pipe, "socket": socket} {
+		for _, said := range []string{"", `C0 00`, `E0 00`, `C0 00 E0 00`} {
+			t.Run(name+"/"+said, func(t *testing.T) {
+				t.Parallel()
+				s := newSite(t)
+				here, there := dial(t)
+				defer here.Close()
+				k := s.server.OpenConn(there).(*conn)
+				go s.say(here, `10 L(s"MQTT" 05 06 003C 00 s"a" 00 s"w" s"will")`)
+				if rests, err := k.Serve(); !rests {
+					t.Fatalf("it does not rest: %v", err)
+				}
+				s.hear(here, `20 L(00 00 L(21 0400 22 0040 27 00110000))`)
+				var saying sync.WaitGroup
+				if said != "" {
+					saying.Go(func() { s.say(here, said) })
+				}
+				if name == "socket" {
+					saying.Wait()
+				}
+				k.supersede()
+				if rests, _ := k.Serve(); rests {
+					t.Error("it rests")
+				}
+				saying.Wait()
+				left := strings.HasSuffix(said, `E0 00`)
+				if k.left != left || k.noWill != left {
+					t.Errorf("left: %v, without a will: %v", k.left, k.noWill)
+				}
+				if strings.HasPrefix(said, `C0`) {
+					s.hear(here, `D0 00`)
+				}
+				if !left {
+					s.hear(here, `E0 L(8E L(1F s"`+errTakenOver.text+`"))`)
+				}
+			})
+		}
+	}
+}
+
+// A client that does not stop sending does not keep its next connection waiting.
+func TestTakeoverOfFlood(t *testing.T) {
+	s := newSite(t)
+	old := s.dial()
+	defer old.Close()
+	x, _, _ := parseBytes(`10 L(s"MQTT" 04 02 003C s"a")`)
+	old.Write(x)
+	if err := expect(old, `20 02 00 00`); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		flood, _, _ := parseBytes(`30 L(s"t" "x")`)
+		for {
+			if _, err := old.Write(flood); err != nil {
+				return
+			}
+		}
+	}()
+	c := s.dial()
+	c.Write(x)
+	if err := expect(c, `20 02 00 00`); err != nil {
+		t.Fatal(err)
+	}
+}
