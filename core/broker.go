@@ -110,7 +110,8 @@ type Broker struct {
 }
 
 // Open recovers the broker from its engine's log and state and starts it. It
-// blocks for the disk.
+// blocks for the disk. If it fails, or ctx ends meanwhile, nothing of the broker
+// goes on, and the engine is left to the caller.
 func Open(ctx context.Context, o Options) (*Broker, error) {
 	b := &Broker{
 		engine: o.Engine, authorizer: o.Authorizer, limits: withDefaults(o.Limits), policies: o.Policies, log: o.Logger,
@@ -178,7 +179,11 @@ func Open(ctx context.Context, o Options) (*Broker, error) {
 		q.wake() // for dead letters that the last run did not come to write, and what is too much
 		q.mu.Unlock()
 	}
-	return b, ctx.Err()
+	if err := ctx.Err(); err != nil {
+		b.stop(context.WithoutCancel(ctx))
+		return nil, err
+	}
+	return b, nil
 }
 
 // wasClosed reports whether the broker was closed, and not lost, and the log is
@@ -340,6 +345,12 @@ func (b *Broker) Stopping() { b.stopping.Store(true) }
 // Close stops the broker: what was handed in is made durable and confirmed,
 // the engine is closed. Adapters have been closed before.
 func (b *Broker) Close(ctx context.Context) error {
+	b.stop(ctx)
+	return b.engine.Close(ctx)
+}
+
+// stop ends all that the broker does, and hands the engine the last of it.
+func (b *Broker) stop(ctx context.Context) {
 	b.shedder.close()
 	b.reclaimer.close()
 	b.age(true)
@@ -366,7 +377,6 @@ func (b *Broker) Close(ctx context.Context) error {
 	}
 	b.journal.close()
 	b.dispatcher.stopped.Wait()
-	return b.engine.Close(ctx)
 }
 
 // Err says why nothing can be published any more: the log has failed. It is nil

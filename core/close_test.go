@@ -2,6 +2,9 @@ package core_test
 
 import (
 	"context"
+	"errors"
+	"runtime"
+	"sync/atomic"
 	"testing"
 
 	"github.com/sluicemq/sluice/core"
@@ -75,3 +78,44 @@ type discard struct{}
 
 func (discard) Deliver([]core.Delivery) {}
 func (discard) Notice(core.Notice)      {}
+
+// surrendered notices what is appended to it once its owner has given it up.
+type surrendered struct {
+	*coretest.Engine
+	up   atomic.Bool
+	late atomic.Int32
+}
+
+func (s *surrendered) Append(b *core.Batch, done func(*core.Batch, core.Offset, error)) {
+	if s.up.Load() {
+		s.late.Add(1)
+	}
+	s.Engine.Append(b, done)
+}
+
+// TestOpenInterrupted: where ctx ends while the broker is opened, nothing of it
+// goes on: its engine may be closed, and the next broker has what there was.
+func TestOpenInterrupted(t *testing.T) {
+	engine := &surrendered{Engine: coretest.NewEngine()}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 100 {
+		b, err := core.Open(ctx, core.Options{Engine: engine})
+		engine.up.Store(true)
+		if b != nil || !errors.Is(err, context.Canceled) {
+			t.Fatalf("a broker: %t, error: %v", b != nil, err)
+		}
+		runtime.Gosched()
+		if n := engine.late.Load(); n > 0 {
+			t.Fatal("the engine is used, although the broker was not opened")
+		}
+		engine.up.Store(false)
+	}
+	b, err := core.Open(t.Context(), core.Options{Engine: engine})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
