@@ -43,7 +43,6 @@ type state struct {
 	version   uint64
 	users     map[string]User
 	removed   map[string]bool // who was among them before
-	hasUsers  bool            // there is something to log in by
 	scram     map[string]scramKeys
 	hasSCRAM  bool
 	issuers   []issuer
@@ -71,7 +70,7 @@ func New(auth configs.Auth) (*Access, error) {
 // Reload reads users, keys and rules again; on an error what held before holds on.
 func (a *Access) Reload(auth configs.Auth) error {
 	users := auth.Users
-	s := &state{users: make(map[string]User), scram: make(map[string]scramKeys), hasSCRAM: users != "", hasUsers: users != "" || len(auth.Tokens) > 0, san: auth.Certificate == "san", version: 1}
+	s := &state{users: make(map[string]User), scram: make(map[string]scramKeys), hasSCRAM: users != "", san: auth.Certificate == "san", version: 1}
 	if users != "" {
 		text, err := os.ReadFile(users)
 		if err != nil {
@@ -192,7 +191,7 @@ func (a *Access) Authenticate(ctx context.Context, c core.Credentials) (*core.Pr
 			return nil, fmt.Errorf("%w: %w", core.ErrUnauthenticated, err)
 		}
 		return principal(name, s.users[name].Roles, c.Client), nil
-	case s.hasUsers && !s.anonymous:
+	case !s.anonymous:
 		return nil, fmt.Errorf("%w: a user and a password, or a token, are needed", core.ErrUnauthenticated)
 	}
 	return principal("", nil, c.Client), nil

@@ -91,6 +91,13 @@ func TestAuthenticate(t *testing.T) {
 func TestAnonymousNeedsARule(t *testing.T) {
 	users := filepath.Join(t.TempDir(), "users.yaml")
 	writeUsers(t, users)
+	t.Run("users", func(t *testing.T) { anonymousNeedsARule(t, users) })
+	t.Run("certificates", func(t *testing.T) { anonymousNeedsARule(t, "") })
+}
+
+// anonymousNeedsARule is told where the users stand, if they do not only come by
+// certificates.
+func anonymousNeedsARule(t *testing.T, users string) {
 	rule := configs.Rule{Who: []configs.Who{"users"}, Allow: []configs.Action{"all"}}
 	a, err := New(configs.Auth{Users: users, Rules: []configs.Rule{rule}})
 	if err != nil {
