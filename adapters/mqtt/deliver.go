@@ -153,6 +153,7 @@ func (a *attachment) alike(batch []core.Delivery) (_ subscriptionOptions, ok boo
 	if !plain.exists() || meta.exists() || plain.noLocal() {
 		return 0, false
 	}
+	plain = c.known(plain)
 	for i := range batch {
 		d := &batch[i]
 		switch {
@@ -271,10 +272,21 @@ func (c *conn) matchOne(o subscriptionOptions, d *core.Delivery, m *match, ids *
 	if !o.exists() || o.noLocal() && d.Publisher.Client == c.id && d.Publisher.Protocol == protocol {
 		return
 	}
-	m.add(o)
+	m.add(c.known(o))
 	if id := o.id(); id != 0 {
 		*ids = append(*ids, id)
 	}
+}
+
+// known is what the connection's version knows of a subscription's options. A
+// session may have been MQTT 5's before, and to MQTT 3.1.1 RETAIN says that a
+// message is retained and nothing else (3.1.1 [MQTT-3.3.1-9]), but where a
+// bridge asks for it as it was published.
+func (c *conn) known(o subscriptionOptions) subscriptionOptions {
+	if c.v != v5 && !c.bridge {
+		return o &^ optionRAP
+	}
+	return o
 }
 
 // publish appends one PUBLISH. wait is set where it waits for an

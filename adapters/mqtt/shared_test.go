@@ -14,7 +14,9 @@ import (
 func TestSharedDeliveries(t *testing.T) {
 	first, v3 := connected(t, v311)
 	_, v5s := connected(t, v5)
-	v5s.c.s = first.s // one server's
+	_, bridge := connected(t, v311)
+	v5s.c.s, bridge.c.s = first.s, first.s // one server's
+	bridge.c.bridge = true
 	share := tagOf(0, optionNone)
 	kinds := []struct {
 		name   string
@@ -30,6 +32,8 @@ func TestSharedDeliveries(t *testing.T) {
 		{"5.0 with another identifier", v5s, func(*attachment) {}, tagOf(6<<optionID, optionNone), true},
 		{"5.0, retain as published", v5s, func(*attachment) {}, tagOf(optionRAP, optionNone), true},
 		{"5.0, a filter's own", v5s, func(a *attachment) { a.filter, a.options = "x", 7<<optionID }, share, true},
+		{"3.1.1, retain as published", v3, func(*attachment) {}, tagOf(optionRAP, optionNone), true},
+		{"a bridge", bridge, func(*attachment) {}, tagOf(optionRAP, optionNone), true},
 		{"3.1.1 and as $meta", v3, func(*attachment) {}, tagOf(0, 0), false},
 		{"5.0, no local", v5s, func(*attachment) {}, tagOf(optionNoLocal, optionNone), false},
 	}
