@@ -49,7 +49,9 @@
 // # What a subscription names
 //
 //	a/+/b, a/#             topics; $exchange/e/k binds to an exchange
-//	$share/g/f             the group g on the filter f, in every version
+//	$share/g/f             the group g on the filter f, in every version. It
+//	                       outlives its last session by a week, unlike MQTT 5's
+//	                       shared subscriptions (section 4.8.2)
 //	$queue/q               the queue q, made at first use
 //	$replay/<from>/f       the filter f from an earlier offset or time on; the
 //	                       same as the MQTT 5 SUBSCRIBE user property "from".
