@@ -90,6 +90,7 @@ var (
 	errLoginRate      = &fault{codeConnectRate, "login_rate", "too many failed logins from this address"}
 	errTooLarge       = &fault{codeTooLarge, "packet_too_large", "the packet is larger than allowed"}
 	errSmallPackets   = &fault{codeTooLarge, "client_packet_size", "CONNACK is larger than the client takes"}
+	errSmallAnswers   = &fault{codeTooLarge, "client_packet_size", "the answer to so many filters is larger than the client takes"}
 	errUsers          = &fault{codeQuota, "user_properties", "there are more user properties than allowed"}
 	errReceiveMax     = &fault{codeReceiveMax, "publish_in_flight", "more publishes are unconfirmed than the receive maximum"}
 	errPacketIDs      = &fault{codeQuota, "packet_ids", "more messages wait to be acknowledged than there are packet identifiers"}

@@ -14,6 +14,9 @@ import (
 
 // handleSubscribe takes a SUBSCRIBE (section 3.8), filter by filter.
 func (c *conn) handleSubscribe(pk *packets.Packet) error {
+	if !c.takesAnswer(pk) {
+		return errSmallAnswers
+	}
 	id := 0
 	if len(pk.Properties.SubscriptionIdentifier) > 0 {
 		id = pk.Properties.SubscriptionIdentifier[0]
@@ -86,6 +89,17 @@ func (c *conn) creditBytes(a *attachment) int {
 		return c.s.limits.OutputBytes
 	}
 	return max(c.s.limits.OutputBytes/8, 4<<10)
+}
+
+// takesAnswer reports whether the client takes the SUBACK or UNSUBACK that is due,
+// at its smallest: it would wait for one that is not sent, as too large
+// ([MQTT-3.1.2-24], [MQTT-3.8.4-1], [MQTT-3.10.4-4] of 5.0).
+func (c *conn) takesAnswer(pk *packets.Packet) bool {
+	if c.maxOut == 0 {
+		return true
+	}
+	a := packets.Packet{FixedHeader: packets.FixedHeader{Type: typeSuback}, ProtocolVersion: byte(v5), ReasonCodes: make([]byte, len(pk.Filters))}
+	return len(encodeControl(&a)) <= c.maxOut
 }
 
 // answer sends SUBACK or UNSUBACK; MQTT 3.1.1's UNSUBACK has no codes.
@@ -351,6 +365,9 @@ func (c *conn) reattach() (begun []*attachment) {
 
 // handleUnsubscribe takes an UNSUBSCRIBE (section 3.10).
 func (c *conn) handleUnsubscribe(pk *packets.Packet) error {
+	if !c.takesAnswer(pk) {
+		return errSmallAnswers
+	}
 	if err := c.client.CatchUp(c.ctx); err != nil {
 		return err
 	}
