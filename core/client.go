@@ -436,12 +436,12 @@ func (c *Client) mayTap(exchange, key string) error {
 
 // mayReadOwn: of the topics that are the broker's own, those can be
 // subscribed to in which the broker tells of itself, where it does, and an
-// inbox and what is below it, by who knows its name.
+// inbox, only by its whole name, which is its secret.
 func (c *Client) mayReadOwn(filter string) bool {
 	if strings.HasPrefix(filter, SysPrefix) {
 		return c.broker.reporter.Load() != nil
 	}
-	return InInbox(filter)
+	return strings.HasPrefix(filter, InboxPrefix) && len(filter) > len(InboxPrefix) && Filter(filter).Exact()
 }
 
 // mayConsume says why the client may not consume a queue. Groups and sessions

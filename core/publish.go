@@ -181,7 +181,7 @@ func (b *Broker) checkAddress(topic string) error {
 		}
 		return nil
 	}
-	if InInbox(topic) {
+	if len(topic) > len(InboxPrefix) && topic[:len(InboxPrefix)] == InboxPrefix {
 		return nil
 	}
 	return fmt.Errorf("%w: the topic %q is the broker's own", ErrNotAuthorized, topic)

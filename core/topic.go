@@ -41,15 +41,6 @@ func own(topic string) bool {
 	return false
 }
 
-// InInbox reports whether a topic or filter is an inbox, or names some of what is
-// below one. The name of an inbox, its first level, is its reader's secret, so that
-// has no wildcard.
-func InInbox(filter string) bool {
-	below, ok := strings.CutPrefix(filter, InboxPrefix)
-	name, _, _ := strings.Cut(below, "/")
-	return ok && name != "" && Filter(name).Exact()
-}
-
 // QueueTopic is the topic that addresses the queue of that name.
 func QueueTopic(queue string) string { return QueuePrefix + queue }
 

@@ -100,7 +100,7 @@ func (s *state) allowed(p *core.Principal, action core.Action, resource string) 
 	}
 	if action == core.Publish || action == core.Subscribe {
 		// A reply inbox is anybody's who knows its name.
-		if core.InInbox(resource) {
+		if strings.HasPrefix(resource, core.InboxPrefix) && core.Filter(resource).Exact() {
 			return true
 		}
 	}
