@@ -272,7 +272,7 @@ func (c *conn) readError(err error) error {
 	case c.stopped.Load():
 		return context.Canceled
 	case isTimeout(err) && c.superseded.Load():
-		if c.in.raw != nil && !c.in.last {
+		if !c.in.last {
 			return nil // the next turn reads what has come
 		}
 		return errTakenOver

@@ -36,7 +36,7 @@ func (c *conn) finish(cause error) (lingers bool) {
 		c.sayWhy(f)
 	}
 	flush := flushTime
-	if f == errTakenOver {
+	if f == errTakenOver || c.superseded.Load() {
 		flush = takeoverTime
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), flush)

@@ -63,34 +63,28 @@ func (s *Server) OpenConn(nc net.Conn) adapters.Conn {
 }
 
 // enter registers a connection under its client id. Another connection that has
-// the id is ended first ([MQTT-3.1.4-3] of 5.0, [MQTT-3.1.4-2] of 3.1.1), unless
-// it is another principal's: who knows a client id may not end others' sessions.
-// What the client sent on it before is handled first, as far as that takes no
-// longer than supersedeTime. One that has not got the session yet is waited for:
-// it may be refused.
+// the id is ended first ([MQTT-3.1.4-3] of 5.0, [MQTT-3.1.4-2] of 3.1.1): what the
+// client sent on it before is handled, as far as that takes no longer than
+// supersedeTime. Who comes meanwhile ends this one in turn, so the last of several
+// stays. It is not ended if it is another principal's: who knows a client id may
+// not end others' sessions. One that has not got the session yet is waited for
+// then: it may be refused.
 func (s *Server) enter(ctx context.Context, c *conn) error {
 	for {
 		s.mu.Lock()
 		old := s.conns[c.id]
-		if old == nil {
+		same := old == nil || old.client.Principal().Name == c.client.Principal().Name
+		has := old != nil && old.hasSession
+		if same {
 			s.conns[c.id] = c
-			s.mu.Unlock()
-			return nil
 		}
-		has := old.hasSession
 		s.mu.Unlock()
-		switch same := old.client.Principal().Name == c.client.Principal().Name; {
-		case same && has:
-			old.supersede()
-			select {
-			case <-old.done:
-				continue
-			case <-time.After(supersedeTime):
-			case <-ctx.Done():
-			}
-			old.stop(errTakenOver)
+		switch {
+		case old == nil:
+			return nil
 		case same:
-			old.stop(errTakenOver)
+			old.endFor(ctx)
+			return ctx.Err()
 		case has:
 			return errForeign
 		}
@@ -100,6 +94,21 @@ func (s *Server) enter(ctx context.Context, c *conn) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// endFor ends the connection for another one of its client, and returns when it
+// has ended, also where ctx, the other one's, is over before: a third one waits for
+// that one, and so for both.
+func (c *conn) endFor(ctx context.Context) {
+	c.supersede()
+	select {
+	case <-c.done:
+		return
+	case <-time.After(supersedeTime):
+	case <-ctx.Done():
+	}
+	c.stop(errTakenOver)
+	<-c.done
 }
 
 // opened notes that a connection has got its session.

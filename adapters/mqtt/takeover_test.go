@@ -2,10 +2,13 @@ package mqtt
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/adapters/adaptertest"
@@ -54,6 +57,82 @@ func TestGoodbyeBeforeTakeover(t *testing.T) {
 		}
 	}
 	talk(sub, `C0 00`, `D0 00`)
+}
+
+// So does what it says at once behind CONNECT: the connection that comes next may
+// find this one without its session yet.
+func TestGoodbyeBehindConnect(t *testing.T) {
+	const rounds = 100
+	s := newSite(t, withLimits(func(l *adapters.Limits) { l.ConnRatePerAddress = 1e6 }))
+	b := func(text string) []byte {
+		x, _, err := parseBytes(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return x
+	}
+	sub := s.dial()
+	sub.Write(b(`10 L(s"MQTT" 04 02 003C s"s") 82 L(0001 s"#" 00)`))
+	if err := expect(sub, `20 02 00 00 90 L(0001 00)`); err != nil {
+		t.Fatal(err)
+	}
+	for i := range rounds {
+		c := s.dial()
+		c.Write(b(fmt.Sprintf(`10 L(s"MQTT" 04 04 003C s"a" s"w" s"will") 30 L(s"t" "%03d") E0 00`, i)))
+		defer c.Close()
+	}
+	// In which order they are accepted is not said, but each is heard once, and no
+	// will is.
+	heard := make(map[string]bool)
+	for range rounds {
+		var p [8]byte
+		if _, err := io.ReadFull(sub, p[:]); err != nil {
+			t.Fatal(err)
+		}
+		if string(p[:5]) != "\x30\x06\x00\x01t" || heard[string(p[5:])] {
+			t.Fatalf("heard %q", p)
+		}
+		heard[string(p[5:])] = true
+	}
+	sub.Write(b(`C0 00`))
+	if err := expect(sub, `D0 00`); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Of several connections of a client that come one behind the other, while the
+// first takes nothing any more, the last one stays.
+func TestLastOfTakeoversStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPipeSite(t)
+		var conns []net.Conn
+		var ends []<-chan error
+		old, ended := p.connect(subscribeT)
+		p.take(old, typeConnack<<4)
+		p.take(old, typeSuback<<4)
+		p.publish(20)
+		for range 5 {
+			c, ended := p.connect("")
+			conns, ends = append(conns, c), append(ends, ended)
+			time.Sleep(lastTime)
+		}
+		last := len(conns) - 1
+		for _, c := range conns[:last] {
+			go io.Copy(io.Discard, c)
+		}
+		<-ended
+		for _, ended := range ends[:last] {
+			<-ended
+		}
+		p.take(conns[last], typeConnack<<4)
+		for range 20 {
+			p.take(conns[last], typePublish<<4)
+		}
+		for _, c := range append(conns, old) {
+			c.Close()
+		}
+		<-ends[last]
+	})
 }
 
 // What has come on a connection is read before it is ended because its client has
