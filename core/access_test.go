@@ -248,6 +248,39 @@ func TestWithdrawnExchange(t *testing.T) {
 	})
 }
 
+// The name of an inbox is its reader's secret: who may subscribe to all of them, as
+// anybody may, is not told of a group on one, nor of what came there.
+func TestListsHideInboxes(t *testing.T) {
+	const inbox = "$inbox/secret"
+	group := core.GroupQueue("g", inbox)
+	r := new(rules)
+	r.set("ann subscribe "+inbox, "ann publish "+inbox, "ann deliver "+inbox, "bob subscribe "+inbox, "bob deliver "+inbox,
+		"root subscribe "+inbox, "root manage $queue/"+group)
+	runWith(t, core.Options{Authorizer: r}, func(w *world) {
+		ctx := context.Background()
+		ann, bob, root := w.login("ann"), w.login("bob"), w.login("root")
+		s := core.DefaultGroupSettings()
+		if _, err := ann.Consume(ctx, core.Consumption{Queue: group, Create: true, Settings: &s, Bindings: []core.Binding{{Filter: inbox}}}, ann); err != nil {
+			t.Fatal(err)
+		}
+		ann.publish(inbox, "reply")
+		if n := len(slices.Collect(bob.Queues(""))); n != 0 {
+			t.Error("bob is told of the group")
+		}
+		if n := len(slices.Collect(root.Queues(""))); n != 1 {
+			t.Error("root, who may manage it, is not told of the group")
+		}
+		if _, err := bob.Queue(group); err != nil {
+			t.Error("bob, who knows the name:", err)
+		}
+		for f, want := range map[core.Filter]int{"$inbox/#": 0, "$inbox/+": 0, inbox: 1} {
+			if got, err := bob.Topics(ctx, f, "", 10); err != nil || len(got) != want {
+				t.Errorf("of %s bob is told %d topics, %v", f, len(got), err)
+			}
+		}
+	})
+}
+
 // A session is looked at by its owner and by who may manage it: who may
 // subscribe to what it does may not.
 func TestASessionIsSeenByItsOwner(t *testing.T) {

@@ -570,7 +570,8 @@ func (c *Client) Queue(name string) (QueueInfo, error) {
 }
 
 // Queues yields the queues whose name begins with prefix and that the principal
-// may consume, by name. Their lag is not counted.
+// may consume, by name. A group on an inbox, whose name is its reader's secret, is
+// among them only for who may manage it. Their lag is not counted.
 func (c *Client) Queues(prefix string) iter.Seq[QueueInfo] {
 	b := c.broker
 	b.mu.RLock()
@@ -584,11 +585,19 @@ func (c *Client) Queues(prefix string) iter.Seq[QueueInfo] {
 	slices.SortFunc(qs, func(a, b *queue) int { return strings.Compare(a.name, b.name) })
 	return func(yield func(QueueInfo) bool) {
 		for _, q := range qs {
-			if c.maySee(q) == nil && !yield(q.info()) {
+			if c.maySee(q) != nil || q.tellsInbox() && c.authorize(Manage, QueueTopic(q.name)) != nil {
+				continue
+			}
+			if !yield(q.info()) {
 				return
 			}
 		}
 	}
+}
+
+// tellsInbox reports whether the queue is a group on an inbox.
+func (q *queue) tellsInbox() bool {
+	return kindOf(q.name) == KindGroup && slices.ContainsFunc(q.list(), func(bd Binding) bool { return strings.HasPrefix(string(bd.Filter), InboxPrefix) })
 }
 
 func (q *queue) info() QueueInfo {
