@@ -37,14 +37,11 @@ func connectedTo(t testing.TB, s *site, v version, id string) (*conn, *attachmen
 	if v == v5 {
 		hello = `10 L(s"MQTT" 05 02 0000 L(21 FFFF) s"` + id + `")`
 	}
-	b, _, err := parseBytes(hello)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.handleAll(b); err != nil {
+	if _, err := c.handleAll(bytesOf(t, hello)); err != nil {
 		t.Fatal(err)
 	}
 	a := &attachment{c: c}
+	var err error
 	if a.k, err = c.client.Subscribe(t.Context(), core.Subscription{}, a); err != nil {
 		t.Fatal(err)
 	}
@@ -137,10 +134,7 @@ func TestPublishDoesNotAllocate(t *testing.T) {
 		{"5.0,QoS1,properties", `32 L(s"plant/3/temp" 0001 L(03 s"text/plain" 26 s"unit" s"K" 26 s"key" s"7") "payload")`, v5},
 	} {
 		t.Run(x.name, func(t *testing.T) {
-			b, _, err := parseBytes(x.packet)
-			if err != nil {
-				t.Fatal(err)
-			}
+			b := bytesOf(t, x.packet)
 			h, _, _ := parseHeader(b)
 			var p publishPacket
 			var e core.Envelope

@@ -88,13 +88,7 @@ func FuzzPublishDecode(plain *testing.F) {
 // A connection that gets any bytes ends or goes on, and nobody else notices.
 func FuzzConn(plain *testing.F) {
 	f := sameseed.Fuzz(plain)
-	hello := func(text string) []byte {
-		b, _, err := parseBytes(text)
-		if err != nil {
-			f.Fatal(err)
-		}
-		return b
-	}
+	hello := func(text string) []byte { return bytesOf(plain, text) }
 	greetings := [][]byte{
 		nil,
 		hello(`10 L(s"MQTT" 05 02 003C L(21 0002 22 0004) s"fuzz")`),

@@ -22,11 +22,7 @@ import (
 // say sends bytes in the transcripts' notation, and hear expects some.
 func (s *site) say(c net.Conn, text string) {
 	s.t.Helper()
-	b, _, err := parseBytes(text)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	if _, err := c.Write(b); err != nil {
+	if _, err := c.Write(bytesOf(s.t, text)); err != nil {
 		s.t.Fatal(err)
 	}
 }

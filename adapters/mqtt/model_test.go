@@ -578,11 +578,7 @@ func FuzzConversation(plain *testing.F) {
 	f.Cleanup(func() { s.close() })
 	var all [][]byte
 	for _, p := range packetsOfAllKinds {
-		b, _, err := parseBytes(p)
-		if err != nil {
-			f.Fatal(p, err)
-		}
-		all = append(all, b)
+		all = append(all, bytesOf(f, p))
 	}
 	f.Fuzz(func(t *testing.T, script []byte) {
 		var conns [3]net.Conn

@@ -16,31 +16,18 @@ func TestBacklogComesInOrder(t *testing.T) {
 		t.Run(fmt.Sprint(round), func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t)
-			b := func(text string) []byte {
-				x, _, err := parseBytes(text)
-				if err != nil {
-					t.Fatal(err)
-				}
-				return x
-			}
 			sub := s.dial()
-			sub.Write(b(`10 L(s"MQTT" 04 00 003C s"a") 82 L(0001 s"t" 01)`))
-			if err := expect(sub, `20 02 00 00 90 L(0001 01)`); err != nil {
-				t.Fatal(err)
-			}
-			sub.Write(b(`E0 00`))
-			if err := expect(sub, "close"); err != nil {
-				t.Fatal(err)
-			}
+			s.say(sub, `10 L(s"MQTT" 04 00 003C s"a") 82 L(0001 s"t" 01)`)
+			s.hear(sub, `20 02 00 00 90 L(0001 01)`)
+			s.say(sub, `E0 00`)
+			s.hear(sub, "close")
 			pub := s.dial()
-			pub.Write(b(`10 L(s"MQTT" 04 02 003C s"b")`))
-			if err := expect(pub, `20 02 00 00`); err != nil {
-				t.Fatal(err)
-			}
+			s.say(pub, `10 L(s"MQTT" 04 02 003C s"b")`)
+			s.hear(pub, `20 02 00 00`)
 			const half, n = 500, 1000
 			publish := func(from, to int) {
 				for i := from; i < to; i++ {
-					pub.Write(b(fmt.Sprintf(`32 L(s"t" %04x "%d")`, i+1, i)))
+					pub.Write(bytesOf(t, fmt.Sprintf(`32 L(s"t" %04x "%d")`, i+1, i)))
 					if err := expect(pub, fmt.Sprintf(`40 02 %04x`, i+1)); err != nil {
 						t.Error(err)
 						return
@@ -54,10 +41,8 @@ func TestBacklogComesInOrder(t *testing.T) {
 				close(done)
 			}()
 			sub = s.dial()
-			sub.Write(b(`10 L(s"MQTT" 04 00 003C s"a")`))
-			if err := expect(sub, `20 02 01 00`); err != nil {
-				t.Fatal(err)
-			}
+			s.say(sub, `10 L(s"MQTT" 04 00 003C s"a")`)
+			s.hear(sub, `20 02 01 00`)
 			r := bufio.NewReader(sub)
 			sub.SetReadDeadline(time.Now().Add(2 * patience))
 			for i := range n {

@@ -59,10 +59,7 @@ func TestPropertyTable(t *testing.T) {
 	rows := make(map[byte]row)
 	for line := range strings.Lines(strings.TrimSpace(table24)) {
 		words := strings.Fields(line)
-		b, _, err := parseBytes(words[0] + words[1])
-		if err != nil {
-			t.Fatal(err)
-		}
+		b := bytesOf(t, words[0]+words[1])
 		rows[b[0]] = row{b[1:], words[2:]}
 	}
 	limits := adapters.DefaultLimits()
@@ -119,10 +116,7 @@ func TestPropertyValues(t *testing.T) {
 		{typePublish, `03 0003EFBBBF`, ""}, {typePublish, `09 0002FF00`, ""},
 		{typeConnect, `26 s"" s""`, ""}, {typeConnect, `26 s"a" 0001FF`, "81"}, {typeConnect, `26 000100 s"a"`, "81"},
 	} {
-		b, _, err := parseBytes(c.text)
-		if err != nil {
-			t.Fatal(err)
-		}
+		b := bytesOf(t, c.text)
 		got := ""
 		s := scanner{rest: append(appendVarint(nil, len(b)), b...)}
 		if err := skipProperties(&s, c.kind, &limits); err != nil {

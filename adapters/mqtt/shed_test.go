@@ -82,20 +82,43 @@ func (p *pipeSite) take(c net.Conn, packet byte) (body []byte) {
 	return body
 }
 
-// publish sends messages of 8 KiB to t, each when all is done that the one before
+// backlog is how many messages a client that is overrun has not read.
+const backlog = 20
+
+// overrun connects a client that subscribes to t with QoS 1 and reads none of the
+// backlog: messages of 8 KiB, each published when all is done that the one before
 // brought about.
-func (p *pipeSite) publish(messages int) {
+func (p *pipeSite) overrun() (net.Conn, <-chan error) {
 	p.t.Helper()
-	for range messages {
+	c, served := p.connect("\x82\x07\x00\x01\x00\x00\x01t\x01")
+	p.take(c, typeConnack<<4)
+	p.take(c, typeSuback<<4)
+	for range backlog {
 		if err := p.publisher.Publish(context.Background(), &core.Envelope{Topic: "t", Payload: make([]byte, 8<<10), Guarantee: core.AtLeastOnce}, 0); err != nil {
 			p.t.Fatal(err)
 		}
 		synctest.Wait()
 	}
+	return c, served
 }
 
-// subscribeT is SUBSCRIBE to t with QoS 1.
-const subscribeT = "\x82\x07\x00\x01\x00\x00\x01t\x01"
+// resume connects the client again, which must find its session.
+func (p *pipeSite) resume() (net.Conn, <-chan error) {
+	p.t.Helper()
+	c, served := p.connect("")
+	if connack := p.take(c, typeConnack<<4); connack[0] != 1 {
+		p.t.Error("the session is gone")
+	}
+	return c, served
+}
+
+// takeBacklog reads the backlog.
+func (p *pipeSite) takeBacklog(c net.Conn) {
+	p.t.Helper()
+	for range backlog {
+		p.take(c, typePublish<<4)
+	}
+}
 
 // A client that does not read while the memory is short gets DISCONNECT with
 // 0x89 behind what was on its way, and not behind all that it did not read; its
@@ -103,11 +126,7 @@ const subscribeT = "\x82\x07\x00\x01\x00\x00\x01t\x01"
 func TestSlowClientIsShed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPipeSite(t)
-		c, served := p.connect(subscribeT)
-		p.take(c, typeConnack<<4)
-		p.take(c, typeSuback<<4)
-		const messages = 20
-		p.publish(messages)
+		c, served := p.overrun()
 		for range 2 {
 			time.Sleep(time.Second)
 			p.broker.SetResources(core.Resources{MemoryUsed: 90 << 20, MemoryTotal: 100 << 20})
@@ -119,13 +138,8 @@ func TestSlowClientIsShed(t *testing.T) {
 		}
 		c.Close()
 		<-served
-		c, served = p.connect("")
-		if connack := p.take(c, typeConnack<<4); connack[0] != 1 {
-			t.Error("the session is gone")
-		}
-		for range messages {
-			p.take(c, typePublish<<4)
-		}
+		c, served = p.resume()
+		p.takeBacklog(c)
 		c.Close()
 		<-served
 	})
@@ -136,23 +150,14 @@ func TestSlowClientIsShed(t *testing.T) {
 func TestTakeoverOfWhoDoesNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPipeSite(t)
-		old, oldServed := p.connect(subscribeT)
-		p.take(old, typeConnack<<4)
-		p.take(old, typeSuback<<4)
-		const messages = 20
-		p.publish(messages)
+		old, oldServed := p.overrun()
 		begun := time.Now()
-		c, served := p.connect("")
-		if connack := p.take(c, typeConnack<<4); connack[0] != 1 {
-			t.Error("the session is gone")
-		}
+		c, served := p.resume()
 		if d := time.Since(begun); d > 2*lastTime+takeoverTime {
 			t.Errorf("the new connection waited %v", d)
 		}
 		<-oldServed
-		for range messages {
-			p.take(c, typePublish<<4)
-		}
+		p.takeBacklog(c)
 		c.Close()
 		<-served
 		old.Close()

@@ -10,7 +10,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/sluicemq/sluice/adapters"
 	"github.com/sluicemq/sluice/adapters/adaptertest"
 )
 
@@ -20,34 +19,20 @@ import (
 // 3.1.1).
 func TestGoodbyeBeforeTakeover(t *testing.T) {
 	const rounds = 200
-	s := newSite(t, withLimits(func(l *adapters.Limits) { l.ConnRatePerAddress = 1e6 }))
-	b := func(text string) []byte {
-		x, _, err := parseBytes(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return x
-	}
-	talk := func(c net.Conn, say, hear string) {
-		t.Helper()
-		if _, err := c.Write(b(say)); err != nil {
-			t.Fatal(err)
-		}
-		if err := expect(c, hear); err != nil {
-			t.Fatal(err)
-		}
-	}
+	s := newSite(t)
 	sub := s.dial()
-	talk(sub, `10 L(s"MQTT" 04 02 003C s"s") 82 L(0001 s"#" 00)`, `20 02 00 00 90 L(0001 00)`)
+	s.say(sub, `10 L(s"MQTT" 04 02 003C s"s") 82 L(0001 s"#" 00)`)
+	s.hear(sub, `20 02 00 00 90 L(0001 00)`)
 	for i := range rounds {
 		c := s.dial()
 		present := min(i, 1)
-		talk(c, `10 L(s"MQTT" 04 04 003C s"a" s"w" s"will")`, fmt.Sprintf(`20 02 %02x 00`, present))
+		s.say(c, `10 L(s"MQTT" 04 04 003C s"a" s"w" s"will")`)
+		s.hear(c, fmt.Sprintf(`20 02 %02x 00`, present))
 		if i%2 == 0 {
-			c.Write(b(fmt.Sprintf(`30 L(s"t" "%03d") E0 00`, i)))
+			s.say(c, fmt.Sprintf(`30 L(s"t" "%03d") E0 00`, i))
 		} else {
-			c.Write(b(fmt.Sprintf(`30 L(s"t" "%03d")`, i)))
-			c.Write(b(`E0 00`))
+			s.say(c, fmt.Sprintf(`30 L(s"t" "%03d")`, i))
+			s.say(c, `E0 00`)
 		}
 		c.Close()
 	}
@@ -56,29 +41,21 @@ func TestGoodbyeBeforeTakeover(t *testing.T) {
 			t.Fatalf("of round %d: %v", i, err)
 		}
 	}
-	talk(sub, `C0 00`, `D0 00`)
+	s.say(sub, `C0 00`)
+	s.hear(sub, `D0 00`)
 }
 
 // So does what it says at once behind CONNECT: the connection that comes next may
 // find this one without its session yet.
 func TestGoodbyeBehindConnect(t *testing.T) {
 	const rounds = 100
-	s := newSite(t, withLimits(func(l *adapters.Limits) { l.ConnRatePerAddress = 1e6 }))
-	b := func(text string) []byte {
-		x, _, err := parseBytes(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return x
-	}
+	s := newSite(t)
 	sub := s.dial()
-	sub.Write(b(`10 L(s"MQTT" 04 02 003C s"s") 82 L(0001 s"#" 00)`))
-	if err := expect(sub, `20 02 00 00 90 L(0001 00)`); err != nil {
-		t.Fatal(err)
-	}
+	s.say(sub, `10 L(s"MQTT" 04 02 003C s"s") 82 L(0001 s"#" 00)`)
+	s.hear(sub, `20 02 00 00 90 L(0001 00)`)
 	for i := range rounds {
 		c := s.dial()
-		c.Write(b(fmt.Sprintf(`10 L(s"MQTT" 04 04 003C s"a" s"w" s"will") 30 L(s"t" "%03d") E0 00`, i)))
+		s.say(c, fmt.Sprintf(`10 L(s"MQTT" 04 04 003C s"a" s"w" s"will") 30 L(s"t" "%03d") E0 00`, i))
 		defer c.Close()
 	}
 	// In which order they are accepted is not said, but each is heard once, and no
@@ -94,10 +71,8 @@ func TestGoodbyeBehindConnect(t *testing.T) {
 		}
 		heard[string(p[5:])] = true
 	}
-	sub.Write(b(`C0 00`))
-	if err := expect(sub, `D0 00`); err != nil {
-		t.Fatal(err)
-	}
+	s.say(sub, `C0 00`)
+	s.hear(sub, `D0 00`)
 }
 
 // Of several connections of a client that come one behind the other, while the
@@ -107,10 +82,7 @@ func TestLastOfTakeoversStays(t *testing.T) {
 		p := newPipeSite(t)
 		var conns []net.Conn
 		var ends []<-chan error
-		old, ended := p.connect(subscribeT)
-		p.take(old, typeConnack<<4)
-		p.take(old, typeSuback<<4)
-		p.publish(20)
+		old, ended := p.overrun()
 		for range 5 {
 			c, ended := p.connect("")
 			conns, ends = append(conns, c), append(ends, ended)
@@ -125,9 +97,7 @@ func TestLastOfTakeoversStays(t *testing.T) {
 			<-ended
 		}
 		p.take(conns[last], typeConnack<<4)
-		for range 20 {
-			p.take(conns[last], typePublish<<4)
-		}
+		p.takeBacklog(conns[last])
 		for _, c := range append(conns, old) {
 			c.Close()
 		}
@@ -202,13 +172,11 @@ func TestTakeoverOfFlood(t *testing.T) {
 	s := newSite(t)
 	old := s.dial()
 	defer old.Close()
-	x, _, _ := parseBytes(`10 L(s"MQTT" 04 02 003C s"a")`)
-	old.Write(x)
-	if err := expect(old, `20 02 00 00`); err != nil {
-		t.Fatal(err)
-	}
+	const hello = `10 L(s"MQTT" 04 02 003C s"a")`
+	s.say(old, hello)
+	s.hear(old, `20 02 00 00`)
+	flood := bytesOf(t, `30 L(s"t" "x")`)
 	go func() {
-		flood, _, _ := parseBytes(`30 L(s"t" "x")`)
 		for {
 			if _, err := old.Write(flood); err != nil {
 				return
@@ -216,8 +184,6 @@ func TestTakeoverOfFlood(t *testing.T) {
 		}
 	}()
 	c := s.dial()
-	c.Write(x)
-	if err := expect(c, `20 02 00 00`); err != nil {
-		t.Fatal(err)
-	}
+	s.say(c, hello)
+	s.hear(c, `20 02 00 00`)
 }

@@ -295,6 +295,16 @@ func matches(got, want []byte, any []bool) bool {
 	return true
 }
 
+// bytesOf is bytes in that notation, none of which may be anything.
+func bytesOf(t testing.TB, text string) []byte {
+	t.Helper()
+	b, _, err := parseBytes(text)
+	if err != nil {
+		t.Fatal(text, err)
+	}
+	return b
+}
+
 // parseBytes reads the notation of bytes. any says which bytes may be anything.
 func parseBytes(s string) (b []byte, any []bool, err error) {
 	put := func(x ...byte) {
